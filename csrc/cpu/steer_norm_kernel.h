@@ -1,0 +1,236 @@
+// Residual add, steering and RMSNorm of a row, in two passes over a row that stays in L1.
+//
+// The first pass writes the rounded residual and sums its squares; the second reads it back and
+// writes the norm. Reading it back is how the norm sees the rounded value at no cost: a row of
+// 4096 bfloat16 is 8 KiB. Rows that share their entries have them summed once, into `scratch`;
+// the sum runs in entry order in float32 without fused multiply-add (this file is compiled with
+// -ffp-contract=off), so that sum, a row summed by the caller and the sum made on the fly are the
+// same bits. Included once an ISA, after that ISA's SIMD layer.
+#pragma once
+
+#include "cpu/steer_norm.h"
+
+namespace faststeer {
+namespace FASTSTEER_ISA_NAMESPACE {
+
+// More entries than this are summed into scratch first: a row's entries are kept on the stack.
+constexpr int kMaxOnTheFly = 8;
+
+template <class T>
+struct Typed {
+  const T* row;
+  Typed(const Rows& rows, int64_t n) : row(static_cast<const T*>(rows.data) + n * rows.stride) {}
+  template <class Order, class... Lanes>
+  Vec at(int64_t j, Order order, Lanes... lanes) const {
+    return load(row + j, order, lanes...);
+  }
+};
+
+// The entries' sum, kept in whatever order the lanes had when it was made; padded to whole vectors.
+struct Scratch {
+  float* row;
+  template <class Order, class... Lanes>
+  Vec at(int64_t j, Order, Lanes...) const {
+    return load(row + j, InOrder{});
+  }
+};
+
+// An operand whose dtype is not the residual's, or that may be absent: a predicted branch a vector.
+struct Mixed {
+  const char* row;
+  DType dtype;
+  Mixed(const Rows& rows, int64_t n) : row(static_cast<const char*>(rows.data)), dtype(rows.dtype) {
+    if (row != nullptr) row += n * rows.stride * (dtype == DType::float32 ? 4 : 2);
+  }
+  template <class Order, class... Lanes>
+  Vec at(int64_t j, Order order, Lanes... lanes) const {
+    if (row == nullptr) return zero();
+    switch (dtype) {
+      case DType::bfloat16:
+        return load(reinterpret_cast<const bf16*>(row) + j, order, lanes...);
+      case DType::float16:
+        return load(reinterpret_cast<const f16*>(row) + j, order, lanes...);
+      default:
+        return load(reinterpret_cast<const float*>(row) + j, order, lanes...);
+    }
+  }
+};
+
+template <class V>
+struct Entry {
+  V vector;
+  float coefficient;
+};
+
+template <class V, class... Where>
+inline Vec combine(const Entry<V>* entries, int count, Where... where) {
+  Vec s = multiply(broadcast(entries[0].coefficient), entries[0].vector.at(where...));
+  for (int k = 1; k < count; ++k) {
+    s = add(s, multiply(broadcast(entries[k].coefficient), entries[k].vector.at(where...)));
+  }
+  return s;
+}
+
+// Calls step(j) for whole vectors and step(j, n) for the last n elements.
+template <class Step>
+inline void across(int64_t hidden, const Step& step) {
+  int64_t j = 0;
+  for (; j + Vec::width <= hidden; j += Vec::width) step(j);
+  if (j < hidden) step(j, hidden - j);
+}
+
+// h = round((residual + x) + sum of entries); returns the sum of h squared. kCount < 0: any count.
+template <int kCount, class R, class X, class V>
+inline float update_row(const R* residual, X x, const Entry<V>* entries, int count, R* h,
+                        int64_t hidden) {
+  const typename OrderFor<R>::type order;
+  const int known = kCount < 0 ? count : kCount;
+  Vec sums[2] = {zero(), zero()};  // two chains hide the latency of the fused multiply-add
+  const auto step = [&](Vec& squares, int64_t j, auto... lanes) {
+    Vec value = add(load(residual + j, order, lanes...), x.at(j, order, lanes...));
+    if (kCount != 0) value = add(value, combine(entries, known, j, order, lanes...));
+    value = store_rounded(h + j, value, order, lanes...);
+    squares = multiply_add(value, value, squares);
+  };
+  int64_t j = 0;
+  for (; j + 2 * Vec::width <= hidden; j += 2 * Vec::width) {
+    step(sums[0], j);
+    step(sums[1], j + Vec::width);
+  }
+  if (j + Vec::width <= hidden) {
+    step(sums[0], j);
+    j += Vec::width;
+  }
+  if (j < hidden) step(sums[1], j, hidden - j);
+  return sum(add(sums[0], sums[1]));
+}
+
+template <class R, class X, class V>
+inline float update_row(const R* residual, X x, const Entry<V>* entries, int count, R* h,
+                        int64_t hidden) {
+  switch (count) {
+    case 0:
+      return update_row<0>(residual, x, entries, count, h, hidden);
+    case 1:
+      return update_row<1>(residual, x, entries, count, h, hidden);
+    case 4:
+      return update_row<4>(residual, x, entries, count, h, hidden);
+    default:
+      return update_row<-1>(residual, x, entries, count, h, hidden);
+  }
+}
+
+template <class R, class W>
+inline void norm_row(const R* h, W weight, float scale, R* out, int64_t hidden) {
+  const typename OrderFor<R>::type order;
+  const Vec scales = broadcast(scale);
+  across(hidden, [=](int64_t j, auto... lanes) {
+    const Vec normed = multiply(load(h + j, order, lanes...), scales);
+    store_rounded(out + j, multiply(normed, weight.at(j, order, lanes...)), order, lanes...);
+  });
+}
+
+inline bool same_setting(const SteerNormArgs& args, int64_t a, int64_t b) {
+  for (int64_t k = 0; k < args.entries; ++k) {
+    if (args.index[a * args.entries + k] != args.index[b * args.entries + k]) return false;
+    if (args.coefficient[a * args.entries + k] != args.coefficient[b * args.entries + k]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <class V, class Order>
+inline void combine_into(Scratch scratch, const SteerNormArgs& args, int64_t setting, Order order) {
+  across(args.hidden, [=](int64_t j, auto...) {
+    store_rounded(scratch.row + j, zero(), InOrder{});
+  });
+  for (int64_t k = 0; k < args.entries; ++k) {
+    const int32_t i = args.index[setting * args.entries + k];
+    if (i < 0) continue;
+    const V vector(args.vectors, i);
+    const Vec c = broadcast(args.coefficient[setting * args.entries + k]);
+    across(args.hidden, [=](int64_t j, auto... lanes) {
+      const Vec product = multiply(c, vector.at(j, order, lanes...));
+      store_rounded(scratch.row + j, add(scratch.at(j, order), product), InOrder{});
+    });
+  }
+}
+
+// R: the residual's and outputs' dtype. X, W, V: how x, weight and vectors are read.
+template <class R, class X, class W, class V>
+void steer_norm_rows(const SteerNormArgs& args, int64_t begin, int64_t end, float* memory) {
+  const Scratch scratch{memory};
+  const Entry<Scratch> combined{scratch, 1.0f};
+  int64_t in_scratch = -1;
+  for (int64_t n = begin; n < end; ++n) {
+    const R* residual = static_cast<const R*>(args.residual.data) + n * args.residual.stride;
+    R* h = static_cast<R*>(args.residual_out.data) + n * args.residual_out.stride;
+    const X x(args.x, n);
+    float squares;
+
+    bool summed = false;
+    int64_t setting = 0;
+    if (args.entries > 1) {
+      setting = n / args.tokens_per_setting;
+      const int64_t next = (n + 1) / args.tokens_per_setting;
+      const bool before = in_scratch >= 0 && same_setting(args, in_scratch, setting);
+      const bool after = n + 1 < end && same_setting(args, setting, next);
+      summed = before || after || args.entries > kMaxOnTheFly;
+      if (summed && !before) {
+        combine_into<V>(scratch, args, setting, typename OrderFor<R>::type{});
+        in_scratch = setting;
+      }
+    } else if (args.entries == 1) {
+      setting = n / args.tokens_per_setting;
+    }
+    if (summed) {
+      squares = update_row<1>(residual, x, &combined, 1, h, args.hidden);
+    } else {
+      alignas(Entry<V>) char storage[kMaxOnTheFly * sizeof(Entry<V>)];
+      Entry<V>* entries = reinterpret_cast<Entry<V>*>(storage);
+      int count = 0;
+      for (int64_t k = 0; k < args.entries; ++k) {
+        const int32_t i = args.index[setting * args.entries + k];
+        if (i < 0) continue;
+        entries[count++] = {V(args.vectors, i), args.coefficient[setting * args.entries + k]};
+      }
+      squares = update_row(residual, x, entries, count, h, args.hidden);
+    }
+
+    if (args.weight.data == nullptr) continue;
+    const float mean = squares / static_cast<float>(args.hidden);
+    const float scale = 1.0f / __builtin_sqrtf(mean + args.eps);
+    R* out = static_cast<R*>(args.out.data) + n * args.out.stride;
+    norm_row(h, W(args.weight, 0), scale, out, args.hidden);
+  }
+}
+
+// The combinations that models meet get code of their own; the others share one that asks.
+template <class R>
+void steer_norm_typed(const SteerNormArgs& args, int64_t begin, int64_t end, float* scratch) {
+  const DType own = args.residual.dtype;
+  const bool alike = args.x.data != nullptr && args.x.dtype == own &&
+                     (args.weight.data == nullptr || args.weight.dtype == own);
+  if (alike && (args.entries == 0 || args.vectors.dtype == DType::float32)) {
+    steer_norm_rows<R, Typed<R>, Typed<R>, Typed<float>>(args, begin, end, scratch);
+  } else if (alike && args.vectors.dtype == own) {
+    steer_norm_rows<R, Typed<R>, Typed<R>, Typed<R>>(args, begin, end, scratch);
+  } else {
+    steer_norm_rows<R, Mixed, Mixed, Mixed>(args, begin, end, scratch);
+  }
+}
+
+inline void steer_norm(const SteerNormArgs& args, int64_t begin, int64_t end, float* scratch) {
+  switch (args.residual.dtype) {
+    case DType::bfloat16:
+      return steer_norm_typed<bf16>(args, begin, end, scratch);
+    case DType::float16:
+      return steer_norm_typed<f16>(args, begin, end, scratch);
+    default:
+      return steer_norm_typed<float>(args, begin, end, scratch);
+  }
+}
+
+}  // namespace FASTSTEER_ISA_NAMESPACE
+}  // namespace faststeer

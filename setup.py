@@ -1,0 +1,110 @@
+"""Builds faststeer._C with ninja, one set of compiler flags a file.
+
+torch's own BuildExtension gives every source the same flags, but each SIMD file needs its
+instruction set and no other file may have it; so the few rules are written out here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+CSRC = ROOT / "csrc"
+TORCH_ABI_TARGET = "0x020a000000000000"  # torch 2.10: one build serves it and all later ones
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+ISA_FLAGS = {"steer_norm_portable.cpp": []}
+if X86:
+    ISA_FLAGS["steer_norm_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
+    ISA_FLAGS["steer_norm_avx512.cpp"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+
+SOURCES = ["module.cpp", "ops.cpp", "cpu/isa.cpp", *(f"cpu/{name}" for name in ISA_FLAGS)]
+
+
+def flags_of(source: str) -> list[str]:
+    """Flags beyond the common ones."""
+    isa = ISA_FLAGS.get(Path(source).name)
+    if isa is None:
+        return []
+    # The contract forbids fused multiply-add in the sum of vectors. g++ 12 sees uninitialised
+    # values inside its own AVX-512 intrinsics (gcc bug 105593).
+    quiet = ["-Wno-uninitialized"]
+    if "clang" not in compiler_name():
+        quiet.append("-Wno-maybe-uninitialized")
+    return [*isa, "-ffp-contract=off", *quiet]
+
+
+def compiler() -> str:
+    return os.environ.get("CXX", "c++")
+
+
+def compiler_name() -> str:
+    lines = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True)
+    return lines.stdout.splitlines()[0]
+
+
+def quoted(path: object) -> str:
+    """A path as ninja reads it."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+class NinjaBuild(build_ext):
+    """Compiles csrc/ in parallel and links it against the torch that is installed."""
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+        import torch
+        from torch.utils import cpp_extension
+
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        includes = [CSRC.resolve(), pybind11.get_include(), *cpp_extension.include_paths()]
+        includes += [self.distribution_include()]
+        libraries = cpp_extension.library_paths()
+        cflags = [
+            *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+            f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}",
+            f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
+            f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
+            *(f"-isystem '{path}'" if Path(path) != CSRC.resolve() else f"-I'{path}'" for path in includes),
+        ]
+        ldflags = ["-shared", *(f"-L'{path}'" for path in libraries), "-lc10", "-ltorch", "-ltorch_cpu"]
+        if sys.platform == "darwin":
+            ldflags = ["-undefined dynamic_lookup", *ldflags]
+
+        lines = [
+            "rule compile",
+            f"  command = {compiler()} {' '.join(cflags)} $flags -MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "rule link",
+            f"  command = {compiler()} $in {' '.join(ldflags)} -o $out",
+        ]
+        objects = []
+        for source in SOURCES:
+            objects.append(quoted(build / (source.replace("/", "_") + ".o")))
+            lines.append(f"build {objects[-1]}: compile {quoted((CSRC / source).resolve())}")
+            lines.append(f"  flags = {' '.join(flags_of(source))}")
+        lines.append(f"build {quoted(target)}: link {' '.join(objects)}")
+        (build / "build.ninja").write_text("\n".join(lines) + "\n")
+        subprocess.run([sys.executable, "-m", "ninja", "-C", str(build)], check=True)
+
+    @staticmethod
+    def distribution_include() -> str:
+        import sysconfig
+
+        return sysconfig.get_path("include")
+
+
+setup(
+    ext_modules=[Extension("faststeer._C", [f"csrc/{source}" for source in SOURCES])],
+    cmdclass={"build_ext": NinjaBuild},
+)
