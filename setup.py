@@ -25,14 +25,17 @@ if X86:
     ISA_FLAGS["steer_norm_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["steer_norm_avx512.cpp"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 
-SOURCES = ["module.cpp", "ops.cpp", "cpu/isa.cpp", *(f"cpu/{name}" for name in ISA_FLAGS)]
+SOURCES = ["module.cpp", "ops.cpp", "direct.cpp", "call.cpp", "cpu/isa.cpp"]
+SOURCES += [f"cpu/{name}" for name in ISA_FLAGS]
 
 
 def flags_of(source: str) -> list[str]:
     """Flags beyond the common ones."""
     isa = ISA_FLAGS.get(Path(source).name)
-    if isa is None:
+    if source == "direct.cpp":  # DLPack's header refuses to be read under torch's stable target
         return []
+    if isa is None:
+        return [f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}"]
     # The contract forbids fused multiply-add in the sum of vectors. g++ 12 sees uninitialised
     # values inside its own AVX-512 intrinsics (gcc bug 105593).
     quiet = ["-Wno-uninitialized"]
@@ -72,7 +75,6 @@ class NinjaBuild(build_ext):
         libraries = cpp_extension.library_paths()
         cflags = [
             *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
-            f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}",
             f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
             f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
             *(f"-isystem '{path}'" if Path(path) != CSRC.resolve() else f"-I'{path}'" for path in includes),

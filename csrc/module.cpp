@@ -5,9 +5,11 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/isa.h"
+#include "direct.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "faststeer's compiled ops and the facts of this build";
+  faststeer::add_direct_call(m);
   m.def("isa", [] { return std::string(faststeer::current_isa().name); });
   m.def("available_isas", &faststeer::available_isas);
   m.def("build_facts", [] {
