@@ -77,9 +77,18 @@ class NinjaBuild(build_ext):
             *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
             f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
             f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
-            *(f"-isystem '{path}'" if Path(path) != CSRC.resolve() else f"-I'{path}'" for path in includes),
+            *(
+                f"-isystem '{path}'" if Path(path) != CSRC.resolve() else f"-I'{path}'"
+                for path in includes
+            ),
         ]
-        ldflags = ["-shared", *(f"-L'{path}'" for path in libraries), "-lc10", "-ltorch", "-ltorch_cpu"]
+        ldflags = [
+            "-shared",
+            *(f"-L'{path}'" for path in libraries),
+            "-lc10",
+            "-ltorch",
+            "-ltorch_cpu",
+        ]
         if sys.platform == "darwin":
             ldflags = ["-undefined dynamic_lookup", *ldflags]
 

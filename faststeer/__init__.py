@@ -1,1 +1,19 @@
+"""Activation steering, fused into the residual stream of LLaMA models."""
 
+from faststeer.extraction import activations, extract, pairs
+from faststeer.ops import FaststeerWarning
+from faststeer.patching import Handle, Patched, patch
+from faststeer.vectors import SteeringVector
+from faststeer.version import VERSION as __version__
+
+__all__ = [
+    "FaststeerWarning",
+    "Handle",
+    "Patched",
+    "SteeringVector",
+    "__version__",
+    "activations",
+    "extract",
+    "pairs",
+    "patch",
+]

@@ -1,0 +1,5 @@
+"""`python -m faststeer`."""
+
+from faststeer.cli import main
+
+main()

@@ -1,0 +1,133 @@
+"""The command `faststeer`: thin, each subcommand's work is in a module of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Activation steering, fused into the residual stream of LLaMA models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="Hub name, folder, 'demo', or 'random:llama-2-7b'."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Such as cpu, cuda or cuda:1.")]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; default: the model's.")
+]
+LayersOption = Annotated[
+    int | None, typer.Option("--num-layers", help="For random weights: fewer layers.")
+]
+
+
+def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> Any:
+    """The model that the options name."""
+    from transformers.utils import logging
+
+    from faststeer import loading
+
+    logging.disable_progress_bar()
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"--dtype {dtype!r} is unknown; expected one of {', '.join(_DTYPES)}")
+    chosen = None if dtype is None else _DTYPES[dtype]
+    return loading.load(model, dtype=chosen, device=device, num_layers=num_layers)
+
+
+@app.command()
+def info() -> None:
+    """Tell what was built, what runs here, and why CUDA is off if it is."""
+    from faststeer.info import show
+
+    show(Console())
+
+
+@app.command()
+def extract(
+    pairs: Annotated[Path, typer.Option(help='JSONL of {"positive": ..., "negative": ...}.')],
+    output: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    model: ModelOption,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
+    num_layers: LayersOption = None,
+    name: Annotated[str | None, typer.Option(help="Default: the output file's name.")] = None,
+    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12.")] = "all",
+    site: Annotated[str, typer.Option(help="resid_pre, resid_mid or resid_post.")] = "resid_post",
+    read_token: Annotated[int, typer.Option(help="-1: the last token of each text.")] = -1,
+    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 8,
+    max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
+) -> None:
+    """Make a steering vector from contrast pairs."""
+    import faststeer
+    from faststeer.jsonl import PairsFile
+
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist")
+    checked = PairsFile(pairs)
+    loaded = load(model, device, dtype, num_layers)
+    require_tokenizer(loaded)
+    vector = faststeer.extract(
+        loaded.model,
+        loaded.tokenizer,
+        checked,
+        name=name or output.stem,
+        layers=layers if layers == "all" else [int(number) for number in layers.split(",")],
+        site=site,
+        read_token=read_token,
+        batch_size=batch_size,
+        max_length=max_length,
+    )
+    vector.save(output)
+    Console().print(f"wrote {output}: {vector}", soft_wrap=True)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], typer.Option(help="May be given several times.")],
+    steer: Annotated[
+        list[str], typer.Option(help="FILE[:layer=N[,N...]][:coefficient=X]; several add up.")
+    ],
+    model: ModelOption,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 40,
+    chat: Annotated[bool, typer.Option(help="Put prompts into the chat template.")] = False,
+) -> None:
+    """Generate greedily, unsteered beside steered."""
+    from faststeer.generation import show_side_by_side
+    from faststeer.steer_option import SteerOption
+
+    options = [SteerOption.parse(text) for text in steer]
+    loaded = load(model, device, dtype, None)
+    require_tokenizer(loaded)
+    show_side_by_side(loaded, options, prompt, max_new_tokens, chat, Console())
+
+
+def require_tokenizer(loaded: Any) -> None:
+    """Raise ValueError for a model without one."""
+    if loaded.tokenizer is None:
+        raise ValueError(f"{loaded.name} has random weights and no tokenizer; give a real model")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

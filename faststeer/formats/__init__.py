@@ -1,0 +1,1 @@
+"""Files that hold steering vectors."""

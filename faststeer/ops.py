@@ -1,0 +1,246 @@
+"""The compiled ops, typed: kernels where there are any, the reference elsewhere, gradients.
+
+Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
+``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32. R
+divides N, and row r of `index` steers N/R consecutive tokens. float32, bfloat16 and float16 may be
+mixed; results have the residual's dtype. A call that makes no sense raises RuntimeError, as
+torch's own ops do, before anything is written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from faststeer import _C, reference
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_Entries = tuple[Tensor | None, Tensor | None, Tensor | None]
+_NO_ENTRIES: _Entries = (None, None, None)
+
+_told: set[str] = set()
+
+
+class FaststeerWarning(UserWarning):
+    """Something works, but not as the caller may expect."""
+
+
+def _wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def steer_add_rms_norm(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Add, steer and norm in one pass.
+
+    ``h = round((residual + x) + sum_k c_k * V[i_k])``,
+    ``out = round(h * rsqrt(mean(h^2) + eps) * weight)`` (Zhang and Sennrich 2019, RMSNorm).
+
+    Returns ``(out, h)``, fresh contiguous tensors of the residual's shape and dtype. Without `x`
+    nothing is added before steering. Differentiable in every tensor but `index`.
+    """
+    if residual.dtype not in _KERNEL_DTYPES:
+        return reference.steer_add_rms_norm(x, residual, weight, eps, vectors, index, coefficient)
+    op = torch.ops.faststeer.steer_add_rms_norm.default
+    if _wants_grad(x, residual, weight, vectors, coefficient):
+        op = torch.ops.faststeer.steer_add_rms_norm_autograd.default
+    return cast("tuple[Tensor, Tensor]", op(x, residual, weight, eps, vectors, index, coefficient))
+
+
+def steer_add(
+    x: Tensor | None,
+    residual: Tensor,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+) -> Tensor:
+    """``h = round((residual + x) + sum_k c_k * V[i_k])``: `steer_add_rms_norm` without the norm."""
+    if residual.dtype not in _KERNEL_DTYPES:
+        return reference.steer_add(x, residual, vectors, index, coefficient)
+    op = torch.ops.faststeer.steer_add.default
+    if _wants_grad(x, residual, vectors, coefficient):
+        op = torch.ops.faststeer.steer_add_autograd.default
+    return cast(Tensor, op(x, residual, vectors, index, coefficient))
+
+
+def steer_add_rms_norm_out(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    out: Tensor,
+    residual_out: Tensor,
+) -> None:
+    """`steer_add_rms_norm` into `out` and `residual_out`, which are overwritten.
+
+    Both have the residual's shape and dtype and evenly spaced rows; `residual_out` may be the
+    residual itself. No gradients. On the CPU this skips torch's dispatcher, which costs more than
+    a row does.
+    """
+    arguments = (x, residual, weight, eps, vectors, index, coefficient, out, residual_out)
+    if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
+        torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
+
+
+# What the compiler needs to know: shapes without values.
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm")
+@torch.library.register_fake("faststeer::steer_add_rms_norm_autograd")
+def _(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *entries: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    dense = torch.contiguous_format
+    return (
+        torch.empty_like(residual, memory_format=dense),
+        torch.empty_like(residual, memory_format=dense),
+    )
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm.out")
+def _(*arguments: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("faststeer::steer_add")
+@torch.library.register_fake("faststeer::steer_add_autograd")
+def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
+    return torch.empty_like(residual, memory_format=torch.contiguous_format)
+
+
+# Where a device has no kernels the dispatcher comes here: the reference runs, and says so once.
+
+
+def _tell_of_reference(device: torch.device) -> None:
+    if device.type in _told:
+        return
+    _told.add(device.type)
+    why = (
+        "this build of faststeer has no CUDA kernels"
+        if device.type == "cuda"
+        else f"faststeer has no kernels for the device type {device.type!r}"
+    )
+    warnings.warn(
+        f"{why}: its reference in plain PyTorch runs instead, with equal results, more slowly",
+        FaststeerWarning,
+        stacklevel=4,
+    )
+
+
+def _without_kernel_norm(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *entries: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    _tell_of_reference(residual.device)
+    return reference.steer_add_rms_norm(x, residual, weight, eps, *entries)
+
+
+def _without_kernel_out(*arguments: Any) -> None:
+    *inputs, out, residual_out = arguments
+    normed, h = _without_kernel_norm(*inputs)
+    out.copy_(normed)
+    residual_out.copy_(h)
+
+
+def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
+    _tell_of_reference(residual.device)
+    # A new tensor always: an op's result may not be its input.
+    h = reference.steer_add(x, residual, *entries)
+    return h.clone() if h is residual else h
+
+
+_FALLBACKS: dict[str, Callable[..., object]] = {
+    "steer_add_rms_norm": _without_kernel_norm,
+    "steer_add_rms_norm_autograd": _without_kernel_norm,
+    "steer_add_rms_norm.out": _without_kernel_out,
+    "steer_add": _without_kernel_add,
+    "steer_add_autograd": _without_kernel_add,
+}
+for _name, _fallback in _FALLBACKS.items():
+    torch.library.impl(f"faststeer::{_name}", "CompositeExplicitAutograd")(_fallback)
+
+
+# Gradients, in float32. With y = h * r, r = rsqrt(mean(h^2) + eps) and g = grad_out * weight:
+# dh = grad_h + r * (g - y * mean(g * y)).
+
+
+def _norm_grads(h: Tensor, weight: Tensor, eps: float, grad_out: Tensor) -> tuple[Tensor, Tensor]:
+    wide = h.float()
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    y = wide * scale
+    grad_y = grad_out.float() * weight.float()
+    grad_h = scale * (grad_y - y * (grad_y * y).mean(-1, keepdim=True))
+    grad_weight = (grad_out.float() * y).flatten(0, -2).sum(0)
+    return grad_h, grad_weight.to(weight.dtype)
+
+
+def _entry_grads(grad_h: Tensor, entries: _Entries) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `vectors` and `coefficient` from that of h, ``[..., H]`` float32."""
+    vectors, index, coefficient = entries
+    if vectors is None or index is None or coefficient is None:
+        return None, None
+    settings, hidden = index.shape[0], grad_h.shape[-1]
+    grad_s = grad_h.reshape(settings, -1, hidden).sum(1)
+    used = index >= 0
+    rows = index.clamp(min=0).long()
+    weights = torch.where(used, coefficient, 0.0)
+    terms = weights[:, :, None] * grad_s[:, None, :]
+    grad_vectors = torch.zeros(vectors.shape, dtype=torch.float32, device=vectors.device)
+    grad_vectors.index_add_(0, rows.flatten(), terms.flatten(0, 1))
+    dots = torch.einsum("rkh,rh->rk", vectors[rows].float(), grad_s)
+    return grad_vectors.to(vectors.dtype), torch.where(used, dots, 0.0)
+
+
+def _sum_grads(
+    grad_h: Tensor, x_dtype: torch.dtype | None, residual_dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor]:
+    return None if x_dtype is None else grad_h.to(x_dtype), grad_h.to(residual_dtype)
+
+
+def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, residual, weight, eps, *entries = inputs
+    ctx.save_for_backward(output[1], weight, *entries)
+    ctx.eps = eps
+    ctx.dtypes = (None if x is None else x.dtype, residual.dtype)
+
+
+def _norm_backward(ctx: Any, grad_out: Tensor, grad_residual: Tensor) -> tuple[Any, ...]:
+    h, weight, *entries = ctx.saved_tensors
+    grad_h, grad_weight = _norm_grads(h, weight, ctx.eps, grad_out)
+    grad_h = grad_h + grad_residual.float()
+    grad_vectors, grad_coefficient = _entry_grads(grad_h, tuple(entries))
+    grad_x, grad_in = _sum_grads(grad_h, *ctx.dtypes)
+    return grad_x, grad_in, grad_weight, None, grad_vectors, None, grad_coefficient
+
+
+def _save_add(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, residual, *entries = inputs
+    ctx.save_for_backward(*entries)
+    ctx.dtypes = (None if x is None else x.dtype, residual.dtype)
+
+
+def _add_backward(ctx: Any, grad_residual: Tensor) -> tuple[Any, ...]:
+    grad_h = grad_residual.float()
+    grad_vectors, grad_coefficient = _entry_grads(grad_h, tuple(ctx.saved_tensors))
+    return (*_sum_grads(grad_h, *ctx.dtypes), grad_vectors, None, grad_coefficient)
+
+
+torch.library.register_autograd(
+    "faststeer::steer_add_rms_norm_autograd", _norm_backward, setup_context=_save_norm
+)
+torch.library.register_autograd(
+    "faststeer::steer_add_autograd", _add_backward, setup_context=_save_add
+)

@@ -1,0 +1,347 @@
+"""patch(model): a LLaMA whose residual stream can be steered, until it is unpatched.
+
+Decoder layers and the final norm change their class, nothing else: parameters, hooks, isinstance
+and saving see the same modules. What is unknown is refused before anything is touched.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from faststeer.models import Family, family_of, known_families
+from faststeer.ops import FaststeerWarning
+from faststeer.plan import Plan, Site, Steered, finite
+from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
+from faststeer.vectors import SteeringVector
+
+_MARK = "_faststeer"
+
+
+def patch(model: nn.Module) -> Patched:
+    """Make `model` steerable in place, and a little faster.
+
+    `model` is a LlamaForCausalLM, a LlamaModel, or a module with one of them inside, such as a
+    PEFT model. A model that is patched already returns its handle. As a context manager the handle
+    unpatches on leaving, whatever happened.
+
+    Raises:
+        TypeError: not a module.
+        ValueError: no known decoder inside or more than one, or a layer that cannot be replaced;
+            nothing has been changed then.
+    """
+    decoder, family = find_decoder(model)
+    existing = decoder.__dict__.get(_MARK)
+    if existing is not None:
+        return existing  # type: ignore[no-any-return]
+    layers: list[nn.Module] = list(decoder.get_submodule(family.layers).children())
+    norm = decoder._modules[family.final_norm]
+    assert norm is not None
+    for index, layer in enumerate(layers):
+        _check_replaceable(layer, family.layer, f"layer {index}")
+    if not layers:
+        raise ValueError(f"{type(decoder).__name__} has no layers; there is nothing to steer")
+    return Patched(decoder, family, layers, norm)
+
+
+class Handle:
+    """A vector at work on a patched model. Setting `coefficient` takes effect at the next step."""
+
+    def __init__(self, plan: Plan, name: str) -> None:
+        """Made by `Patched.steer`."""
+        self.name = name
+        self._plan = plan
+        self._steered = plan.steered[name]
+
+    @property
+    def vector(self) -> SteeringVector:
+        """What is added."""
+        return self._steered.vector
+
+    @property
+    def layers(self) -> list[int]:
+        """Where: 0-based decoder layers, at the vector's site."""
+        return list(self._steered.factors)
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still at work: not removed, and not replaced by another of its name."""
+        return self._plan.steered.get(self.name) is self._steered
+
+    @property
+    def coefficient(self) -> float:
+        """The factor on the vector. Live: written in place, no recompilation."""
+        return self._steered.coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: float) -> None:
+        self._require_active()
+        self._plan.set_coefficient(self._steered, finite(value, f"coefficient of {self.name!r}"))
+
+    def remove(self) -> None:
+        """Stop steering with this vector."""
+        self._require_active()
+        self._plan.remove(self.name)
+
+    def _require_active(self) -> None:
+        if not self.active:
+            raise ValueError(
+                f"{self.name!r} was removed or replaced; steer() again for a new handle"
+            )
+
+    def __repr__(self) -> str:
+        """Name, coefficient and layers."""
+        state = "" if self.active else ", removed"
+        return f"Handle({self.name!r}, coefficient={self.coefficient}, layers={self.layers}{state})"
+
+
+class Patched:
+    """The handle of a patched model: what steers it, and the way back."""
+
+    def __init__(
+        self, decoder: nn.Module, family: Family, layers: list[nn.Module], norm: nn.Module
+    ) -> None:
+        """Made by `patch`, after its checks."""
+        self.decoder = decoder
+        self.family = family
+        self._layers = layers
+        self._norm = norm
+        self._norm_replaced = _replaceable(norm, family.norm)
+        self.hidden_size = _hidden_size(decoder, norm)
+        self.plan = Plan.for_layers([_device(layer) for layer in layers], self.hidden_size)
+        handoff = Handoff()
+        for index, layer in enumerate(layers):
+            last = index + 1 == len(layers)
+            stream = LayerStream(
+                handoff,
+                (
+                    self.plan.tables[Site(index, "resid_mid")],
+                    self.plan.tables[Site(index, "resid_post")],
+                ),
+                (family.norm, family.steered_norm),
+                norm if last else layers[index + 1],
+                None if last else family.input_norm,
+            )
+            _replace(layer, family.steered_layer, stream)
+        if self._norm_replaced:
+            _replace(norm, family.steered_norm, handoff)
+        hook = EmbeddingSteering(self.plan.tables[Site(0, "resid_pre")])
+        self._embedding_hook = layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+        decoder.__dict__[_MARK] = self
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers; valid layer numbers are 0 to num_layers - 1."""
+        return len(self._layers)
+
+    @property
+    def handles(self) -> list[Handle]:
+        """The vectors at work, in the order in which they are summed."""
+        return [Handle(self.plan, name) for name in self.plan.steered]
+
+    def steer(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: int | Sequence[int] | Mapping[int, float] | None = None,
+        name: str | None = None,
+    ) -> Handle:
+        """Add ``coefficient * direction`` to the residual stream at the vector's site.
+
+        Args:
+            vector: directions ``[H]``, one a layer.
+            coefficient: the factor on all of them; live on the handle.
+            layers: one layer, several, or {layer: factor} with the factor multiplying the
+                coefficient there. Default: every layer of the vector, which is a strong dose.
+            name: the handle's name, the vector's by default. A repeated name replaces.
+
+        Raises:
+            TypeError: not a SteeringVector, or a coefficient that is no number.
+            ValueError: wrong hidden size, a layer that the model or the vector lacks, a
+                coefficient that is not finite; nothing has changed then.
+        """
+        self._require_patched()
+        if not isinstance(vector, SteeringVector):
+            raise TypeError(
+                f"steer() got a {type(vector).__name__}; expected a SteeringVector, such as "
+                "SteeringVector('name', {layer: tensor})"
+            )
+        if vector.hidden_size != self.hidden_size:
+            raise ValueError(
+                f"vector {vector.name!r} has hidden size {vector.hidden_size}, but the model's is "
+                f"{self.hidden_size}: it was made for another model"
+            )
+        name = vector.name if name is None else name
+        factors = self._factors(vector, layers)
+        steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
+        self._warn_of_other_model(vector)
+        self.plan.put(name, steered)
+        return Handle(self.plan, name)
+
+    def __getitem__(self, name: str) -> Handle:
+        """The handle of that name. Raises KeyError, with the names there are."""
+        if name not in self.plan.steered:
+            there = ", ".join(map(repr, self.plan.steered)) or "none"
+            raise KeyError(f"no vector named {name!r} is at work; there are: {there}")
+        return Handle(self.plan, name)
+
+    @contextmanager
+    def off(self) -> Iterator[Patched]:
+        """Unsteered inside the `with` block; the vectors stay, and come back on leaving."""
+        self._require_patched()
+        with self.plan.off():
+            yield self
+
+    def clear(self) -> None:
+        """Remove every vector; the model stays patched."""
+        self.plan.clear()
+
+    def unpatch(self) -> None:
+        """Give every module its stock class back. Twice does no harm."""
+        if self.decoder.__dict__.get(_MARK) is not self:
+            return
+        self.plan.clear()
+        self._embedding_hook.remove()
+        for layer in self._layers:
+            _restore(layer, self.family.layer)
+        if self._norm_replaced:
+            _restore(self._norm, self.family.norm)
+        del self.decoder.__dict__[_MARK]
+
+    def __enter__(self) -> Patched:
+        """Itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Unpatch, whatever happened."""
+        self.unpatch()
+
+    def __repr__(self) -> str:
+        """The decoder's class and the vectors at work."""
+        return f"Patched({type(self.decoder).__name__}, {self.handles})"
+
+    def _require_patched(self) -> None:
+        if self.decoder.__dict__.get(_MARK) is not self:
+            raise ValueError("this handle's model was unpatched; call faststeer.patch(model) again")
+
+    def _factors(
+        self, vector: SteeringVector, layers: int | Sequence[int] | Mapping[int, float] | None
+    ) -> dict[int, float]:
+        if layers is None:
+            factors = dict.fromkeys(vector.layers, 1.0)
+        elif isinstance(layers, Mapping):
+            factors = {n: finite(f, f"factor of layer {n}") for n, f in layers.items()}
+        else:
+            factors = dict.fromkeys([layers] if isinstance(layers, int) else layers, 1.0)
+        if not factors:
+            raise ValueError("no layers were given; leave `layers` out to steer all the vector has")
+        for layer in factors:
+            if not 0 <= layer < self.num_layers:
+                raise ValueError(
+                    f"layer {layer} is out of range: the model has 0 to {self.num_layers - 1}"
+                )
+        vector.select(factors)
+        return factors
+
+    def _warn_of_other_model(self, vector: SteeringVector) -> None:
+        made_for = vector.metadata.get("model")
+        mine = model_name(self.decoder)
+        if made_for and mine and made_for != mine:
+            warnings.warn(
+                f"vector {vector.name!r} was made for {made_for!r}, but this model is {mine!r}",
+                FaststeerWarning,
+                stacklevel=3,
+            )
+
+
+def model_name(module: nn.Module) -> str | None:
+    """What the model's configuration calls it, if it does."""
+    return getattr(getattr(module, "config", None), "_name_or_path", None) or None
+
+
+def find_decoder(model: nn.Module) -> tuple[nn.Module, Family]:
+    """The decoder inside `model`, and its family. Raises TypeError or ValueError where none is."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"patch() got a {type(model).__name__}; expected a transformers model")
+    found = [(m, family) for m in model.modules() if (family := family_of(m)) is not None]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(known_families())
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} holds no decoder that faststeer can patch; it knows {known}"
+        )
+    raise ValueError(
+        f"{type(model).__name__} holds {len(found)} decoders ({known}); patch the one you mean"
+    )
+
+
+def _check_replaceable(module: nn.Module, stock: type[nn.Module], what: str) -> None:
+    if type(module) is not stock:
+        raise ValueError(
+            f"{what} is a {type(module).__module__}.{type(module).__qualname__}; only the stock "
+            f"{stock.__qualname__} can be patched"
+        )
+    if not _replaceable(module, stock):
+        raise ValueError(
+            f"{what} has a `forward` of its own, {module.__dict__['forward']!r}, which would hide "
+            "the steered one; patch the model before that wrapper is put on, or remove it"
+        )
+
+
+def _replaceable(module: nn.Module, stock: type[nn.Module]) -> bool:
+    """Whether changing the class changes what runs, given accelerate's wrappers are rebound."""
+    forward = module.__dict__.get("forward")
+    if type(module) is not stock:
+        return False
+    return forward is None or _is_own(forward, module) or _is_own(_inside(module), module)
+
+
+def _is_own(forward: Any, module: nn.Module) -> bool:
+    """Whether an instance's `forward` is only its class's, bound: transformers 4.57 leaves such."""
+    return getattr(forward, "__func__", None) is type(module).forward
+
+
+def _inside(module: nn.Module) -> Any:
+    """The forward that accelerate's hooks call."""
+    return module.__dict__.get("_old_forward") if "_hf_hook" in module.__dict__ else None
+
+
+def _replace(module: nn.Module, steered: type[nn.Module], state: Any) -> None:
+    _change_class(module, steered)
+    module.__dict__[_MARK] = state
+
+
+def _restore(module: nn.Module, stock: type[nn.Module]) -> None:
+    _change_class(module, stock)
+    module.__dict__.pop(_MARK, None)
+
+
+def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
+    """Set the class and let no instance attribute go on calling the old one's forward."""
+    wrapped = _is_own(_inside(module), module)
+    if _is_own(module.__dict__.get("forward"), module):
+        del module.__dict__["forward"]
+    module.__class__ = to
+    if wrapped:
+        module.__dict__["_old_forward"] = types.MethodType(to.forward, module)
+
+
+def _device(layer: nn.Module) -> torch.device:
+    """Where the layer computes; offloaded weights (meta) tell nothing, tables move on first use."""
+    device = next((p.device for p in layer.parameters()), torch.device("cpu"))
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _hidden_size(decoder: nn.Module, norm: nn.Module) -> int:
+    weight = norm._parameters.get("weight")
+    if weight is not None and weight.dim() == 1:
+        return weight.numel()
+    return int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]

@@ -1,0 +1,69 @@
+"""The ops in plain PyTorch: the specification that every kernel is tested against.
+
+Arithmetic is float32 (float64 where the residual is float64, for gradient checks). The sum of
+vectors runs in entry order; the residual is rounded once, the norm reads the rounded value, the
+output is rounded once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def steering_sum(
+    vectors: Tensor, index: Tensor, coefficient: Tensor, tokens: int, dtype: torch.dtype
+) -> Tensor:
+    """``s = sum_k c_k * V[i_k]`` for every token, ``[N, H]`` in `dtype`.
+
+    Entry k of row r of `index` ``[R, K]`` is a row of `vectors` ``[S, H]``, or -1 for none. Row r
+    covers N/R consecutive tokens.
+    """
+    settings, entries = index.shape
+    total = torch.zeros(settings, vectors.shape[1], dtype=dtype, device=vectors.device)
+    for k in range(entries):
+        chosen = vectors[index[:, k].clamp(min=0).long()].to(dtype)
+        term = coefficient[:, k, None].to(dtype) * chosen
+        total = total + torch.where(index[:, k, None] >= 0, term, torch.zeros_like(term))
+    return total.repeat_interleave(tokens // settings, dim=0)
+
+
+def steer_add(
+    x: Tensor | None,
+    residual: Tensor,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+) -> Tensor:
+    """``h = round((residual + x) + s)`` in the residual's shape and dtype."""
+    wide = torch.float64 if residual.dtype == torch.float64 else torch.float32
+    h = residual.to(wide)
+    if x is not None:
+        h = h + x.to(wide)
+    if vectors is not None and index is not None and coefficient is not None:
+        tokens = residual.numel() // residual.shape[-1]
+        s = steering_sum(vectors, index, coefficient, tokens, wide)
+        h = h + s.view(residual.shape)
+    return h.to(residual.dtype)
+
+
+def rms_norm(h: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``round(h * rsqrt(mean(h^2) + eps) * weight)``, rounded once, in h's dtype."""
+    wide = torch.float64 if h.dtype == torch.float64 else torch.float32
+    value = h.to(wide)
+    scale = torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
+    return (value * scale * weight.to(wide)).to(h.dtype)
+
+
+def steer_add_rms_norm(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``(out, h)``: the steered residual `h`, and its RMSNorm."""
+    h = steer_add(x, residual, vectors, index, coefficient)
+    return rms_norm(h, weight, eps), h

@@ -1,0 +1,50 @@
+"""`--steer file.safetensors:layer=15:coefficient=2`, as text and as what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faststeer.patching import Handle, Patched
+from faststeer.vectors import SteeringVector
+
+FORM = "FILE[:layer=N[,N...]][:coefficient=X]"
+
+
+@dataclass(frozen=True)
+class SteerOption:
+    """One `--steer`: a vector's file, where it goes and how strongly."""
+
+    path: str
+    layers: list[int] | None = None
+    coefficient: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> SteerOption:
+        """Read `FORM`; ``multiplier`` says the same as ``coefficient``.
+
+        Raises:
+            ValueError: an unknown key or a value that is no number.
+        """
+        path, *settings = text.split(":")
+        layers: list[int] | None = None
+        coefficient = 1.0
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            try:
+                if key in {"layer", "layers"}:
+                    layers = [int(number) for number in value.split(",")]
+                elif key in {"coefficient", "multiplier"}:
+                    coefficient = float(value)
+                else:
+                    raise ValueError(f"unknown setting {key!r}")
+            except ValueError as error:
+                raise ValueError(f"--steer {text!r}: {error}; expected {FORM}") from error
+        return cls(path, layers, coefficient)
+
+    def apply(self, patched: Patched) -> Handle:
+        """Load the file and steer with it. A name that is taken gets a number."""
+        vector = SteeringVector.load(self.path)
+        name, number = vector.name, 2
+        while name in patched.plan.steered:
+            name, number = f"{vector.name}-{number}", number + 1
+        return patched.steer(vector, self.coefficient, layers=self.layers, name=name)

@@ -1,0 +1,159 @@
+"""SteeringVector: one direction a layer, with arithmetic and a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SITES = ("resid_pre", "resid_mid", "resid_post")
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector:
+    """Directions to add to the residual stream, one a layer.
+
+    Args:
+        name: what it steers; handles and files carry it.
+        directions: 0-based decoder layer -> direction ``[H]``. Copied to float32 on the CPU.
+        site: ``resid_pre``, ``resid_mid`` (after attention) or ``resid_post`` (a layer's output).
+        metadata: facts about its making: model, method, read_token, pairs, ...
+
+    Raises:
+        ValueError: no directions, a negative layer, directions that are not 1-D, of unequal size
+            or not finite, or an unknown site.
+    """
+
+    name: str
+    directions: Mapping[int, Tensor]
+    site: str = "resid_post"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise ValueError(f"site {self.site!r} is unknown; expected one of {', '.join(SITES)}")
+        if not self.directions:
+            raise ValueError(f"vector {self.name!r} has no directions; give {{layer: tensor}}")
+        own = {}
+        for layer in sorted(self.directions):
+            direction = self.directions[layer]
+            self._check(layer, direction)
+            own[int(layer)] = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
+        sizes = sorted({direction.numel() for direction in own.values()})
+        if len(sizes) > 1:
+            raise ValueError(f"vector {self.name!r} has directions of sizes {sizes}; expected one")
+        object.__setattr__(self, "directions", own)
+        object.__setattr__(self, "metadata", dict(self.metadata))
+
+    def _check(self, layer: int, direction: Tensor) -> None:
+        where = f"vector {self.name!r}, layer {layer}"
+        if layer < 0:
+            raise ValueError(f"{where}: layers count from 0")
+        if direction.dim() != 1 or direction.numel() == 0:
+            raise ValueError(f"{where}: shape {tuple(direction.shape)}; expected a direction [H]")
+        if not direction.isfinite().all():
+            bad = int((~direction.isfinite()).sum())
+            raise ValueError(f"{where}: {bad} of {direction.numel()} values are NaN or infinite")
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers it has directions for, ascending."""
+        return list(self.directions)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the size of every direction."""
+        return next(iter(self.directions.values())).numel()
+
+    def norms(self) -> dict[int, float]:
+        """The Euclidean norm of each layer's direction."""
+        return {layer: float(d.norm()) for layer, d in self.directions.items()}
+
+    def normalized(self) -> SteeringVector:
+        """Every direction scaled to norm 1. Raises ValueError where one is zero."""
+        for layer, norm in self.norms().items():
+            if norm == 0:
+                raise ValueError(
+                    f"vector {self.name!r}, layer {layer}: a zero cannot be normalised"
+                )
+        return self._with({layer: d / d.norm() for layer, d in self.directions.items()})
+
+    def select(self, layers: Iterable[int]) -> SteeringVector:
+        """The same vector with these layers only. Raises ValueError for one it lacks."""
+        return self._with({layer: self._at(layer) for layer in layers})
+
+    def at(self, layer: int, to: int | None = None) -> SteeringVector:
+        """The direction of `layer` alone, moved to layer `to` where that is given."""
+        return self._with({layer if to is None else to: self._at(layer)})
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all."""
+        from faststeer.formats import native
+
+        native.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SteeringVector:
+        """Read a file that `save` wrote. Raises ValueError, naming the file, for any other."""
+        from faststeer.formats import native
+
+        return native.load(path)
+
+    def _at(self, layer: int) -> Tensor:
+        if layer not in self.directions:
+            raise ValueError(
+                f"vector {self.name!r} has no direction for layer {layer}; it has {self.layers}"
+                f" (vector.at(layer, to={layer}) moves one)"
+            )
+        return self.directions[layer]
+
+    def _with(self, directions: Mapping[int, Tensor]) -> SteeringVector:
+        return replace(self, directions=directions)
+
+    def _combined(self, other: SteeringVector, sign: float) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        if other.site != self.site or other.hidden_size != self.hidden_size:
+            raise ValueError(
+                f"{self.name!r} ({self.site}, hidden size {self.hidden_size}) and {other.name!r} "
+                f"({other.site}, {other.hidden_size}) cannot be combined: both must be equal"
+            )
+        directions = dict(self.directions)
+        for layer, direction in other.directions.items():
+            mine = directions.get(layer)
+            directions[layer] = sign * direction if mine is None else mine + sign * direction
+        sym = "+" if sign > 0 else "-"
+        return replace(self, name=f"{self.name}{sym}{other.name}", directions=directions)
+
+    def __add__(self, other: SteeringVector) -> SteeringVector:
+        """Layer by layer; a layer that one of them lacks counts as zero there."""
+        return self._combined(other, 1.0)
+
+    def __sub__(self, other: SteeringVector) -> SteeringVector:
+        """Layer by layer; a layer that one of them lacks counts as zero there."""
+        return self._combined(other, -1.0)
+
+    def __mul__(self, factor: float) -> SteeringVector:
+        """Every direction times `factor`."""
+        return self._with({layer: d * factor for layer, d in self.directions.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> SteeringVector:
+        """Every direction divided by `divisor`."""
+        return self._with({layer: d / divisor for layer, d in self.directions.items()})
+
+    def __neg__(self) -> SteeringVector:
+        """The opposite direction."""
+        return self * -1.0
+
+    def __repr__(self) -> str:
+        """Name, site, size and layers; never the numbers."""
+        return (
+            f"SteeringVector({self.name!r}, {self.site}, hidden size {self.hidden_size}, "
+            f"layers {self.layers})"
+        )
