@@ -5,7 +5,7 @@
 Prints the bytes that had to move, the time, the share of the measured copy bandwidth, the speedup
 over each peer and which stated targets are reached. The peers: "stock" adds and norms unsteered,
 "eager steered" also adds one vector that was summed beforehand, "torch.compile" does all that the
-op does.
+op does. Believe a line only if next to no cores were busy elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from faststeer import _C, ops, reference
-from faststeer.timing import copy_bandwidth, interleaved, machine_facts, source_commit
+from faststeer.timing import (
+    Bystanders,
+    copy_bandwidth,
+    interleaved,
+    machine_facts,
+    source_commit,
+)
 
 EPS = 1e-5
 PEERS = ("stock", "eager steered", "torch.compile")
@@ -170,7 +176,9 @@ def check_results(inputs: Inputs, variants: Variants) -> None:
 def measure(inputs: Inputs, rounds: int, copy: float) -> Case:
     variants = variants_of(inputs)
     check_results(inputs, variants)
+    bystanders = Bystanders()
     samples = interleaved(variants, rounds)
+    cores_elsewhere = bystanders.cores()
     rows, hidden = inputs.residual.shape
     size = inputs.residual.element_size()
     vectors, index, _ = inputs.entries
@@ -188,6 +196,7 @@ def measure(inputs: Inputs, rounds: int, copy: float) -> Case:
     }
     return {
         "rows": rows,
+        "cores_elsewhere": cores_elsewhere,
         "bytes": sizes,
         "microseconds": {name: samples.median(name) * 1e6 for name in variants},
         "share_of_copy": {name: sizes[name] / samples.median(name) / copy for name in OURS},
@@ -223,12 +232,13 @@ def speedup_line(case: Case) -> list[str]:
     )
     share = f"{case['share_of_copy']['faststeer']:.0%}"
     moved = f"{case['bytes']['faststeer']:,}"
-    return [f"{case['rows']}", moved, fresh[0], share, *fresh[1:], *into]
+    elsewhere = "?" if case["cores_elsewhere"] is None else f"{case['cores_elsewhere']:.2f}"
+    return [f"{case['rows']}", moved, fresh[0], share, *fresh[1:], *into, elsewhere]
 
 
 def case_tables(layout: str, cases: list[Case]) -> tuple[Table, Table]:
     columns = ["rows", "bytes", "faststeer\nus", "share\nof copy", "vs\nstock", "vs\ncompile"]
-    columns += ["into\nus", "into vs\nstock", "into vs\ncompile"]
+    columns += ["into\nus", "into vs\nstock", "into vs\ncompile", "cores\nelsewhere"]
     names = ["rows", *(name.replace(" ", "\n") for name in PEERS + OURS)]
     medians = [
         [f"{case['rows']}", *(f"{case['microseconds'][name]:.1f}" for name in PEERS + OURS)]
@@ -253,7 +263,12 @@ def target_table(layout: str, targets: list[dict[str, Any]]) -> Table:
 def main(
     *,
     rows: Annotated[
-        list[int], typer.Option(default_factory=lambda: [1, 8, 64, 512, 4096], help="Repeatable.")
+        list[int],
+        typer.Option(
+            default_factory=lambda: [1, 8, 64, 512, 4096],
+            show_default="1, 8, 64, 512, 4096",
+            help="Repeatable.",
+        ),
     ],
     hidden: int = 4096,
     dtype: Dtype = Dtype.bfloat16,

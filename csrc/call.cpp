@@ -134,6 +134,7 @@ bool View::is_contiguous() const {
 }
 
 int64_t View::row_stride() const {
+  if (numel() == 0) return last();  // nothing is read, however it is laid out
   if (strides[dim - 1] != 1 && sizes[dim - 1] != 1) return -1;
   int64_t stride = sizes[dim - 1];
   int64_t expected = -1;  // what the next dimension outwards has to step by

@@ -5,7 +5,7 @@
 
 #include <ATen/dlpack.h>
 
-#include <exception>
+#include <stdexcept>
 
 #include "call.h"
 
@@ -70,6 +70,9 @@ PyObject* steer_add_rms_norm_out(PyObject*, PyObject* const* given, Py_ssize_t c
     run_on_cpu(call);
   } catch (pybind11::error_already_set& error) {
     error.restore();
+    return nullptr;
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
     return nullptr;
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());

@@ -41,6 +41,10 @@ def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> 
     logging.disable_progress_bar()
     if dtype is not None and dtype not in _DTYPES:
         raise ValueError(f"--dtype {dtype!r} is unknown; expected one of {', '.join(_DTYPES)}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA
+        raise ValueError(f"--device {device!r} cannot be used here: {error}") from error
     chosen = None if dtype is None else _DTYPES[dtype]
     return loading.load(model, dtype=chosen, device=device, num_layers=num_layers)
 
@@ -112,6 +116,52 @@ def generate(
     loaded = load(model, device, dtype, None)
     require_tokenizer(loaded)
     show_side_by_side(loaded, options, prompt, max_new_tokens, chat, Console())
+
+
+@app.command()
+def check(
+    model: ModelOption,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
+    num_layers: LayersOption = None,
+) -> None:
+    """Check the patch on your own model: parity, steering, undo; exit code 1 if any fails."""
+    from faststeer.checking import show
+
+    if not show(load(model, device, dtype, num_layers), Console()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    model: ModelOption,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
+    num_layers: LayersOption = None,
+    batch_sizes: Annotated[str, typer.Option(help="Sequences a forward, such as 1,8.")] = "1",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prefill.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Steps of a decode sample.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each variant.")] = 7,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: torch's.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+) -> None:
+    """Time what injection costs: stock, plain hooks and faststeer, taking turns."""
+    import json
+
+    from faststeer.bench import Settings, run
+    from faststeer.files import write_whole
+
+    sizes = [int(size) for size in batch_sizes.split(",") if size.strip().isdecimal()]
+    if len(sizes) != len(batch_sizes.split(",")) or 0 in sizes:
+        raise ValueError(f"--batch-sizes {batch_sizes!r}: expected numbers from 1, such as 1,8")
+    if output is not None and not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = Settings(tuple(sizes), prompt_tokens, new_tokens, rounds)
+    record = run(load(model, device, dtype, num_layers), settings, Console())
+    if output is not None:
+        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def require_tokenizer(loaded: Any) -> None:

@@ -121,6 +121,7 @@ def activations(
     In the order of the texts; L counts the chosen layers, ascending. Arguments and errors as for
     `extract`.
     """
+    _refuse_a_single_text(texts, "texts")
     reader = _Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
     expected = len(texts) if isinstance(texts, Sized) else None
     found: dict[int, Tensor] = {}
@@ -182,14 +183,25 @@ def _labelled_texts(
         return _from_pairs(pairs), expected
     if positive is None or negative is None:
         raise ValueError("positive and negative texts go together; one of them is missing")
+    _refuse_a_single_text(positive, "positive")
+    _refuse_a_single_text(negative, "negative")
     known = isinstance(positive, Sized) and isinstance(negative, Sized)
     both = ((label, text) for label, side in enumerate((positive, negative)) for text in side)
     return both, len(positive) + len(negative) if known else None  # type: ignore[arg-type]
 
 
+def _refuse_a_single_text(texts: Iterable[str], what: str) -> None:
+    if isinstance(texts, str):  # would be read letter by letter
+        raise ValueError(f"{what} is a single text, {texts!r}; expected several, such as a list")
+
+
 def _from_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, str]]:
     for number, pair in enumerate(pairs):
-        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        if not (
+            isinstance(pair, (tuple, list))  # a dict of two has two texts: its keys
+            and len(pair) == 2
+            and all(isinstance(text, str) for text in pair)
+        ):
             raise ValueError(f"pair {number} is {pair!r}; expected (positive text, negative text)")
         yield from enumerate(pair)
 
@@ -269,7 +281,7 @@ class _Reader:
             mask[row, longest - len(own) :] = 1
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         found: dict[int, Tensor] = {}
-        training = self.decoder.training
+        modes = [(module, module.training) for module in self.decoder.modules()]
         self.decoder.eval()
         try:
             with torch.no_grad(), self._reading(found):
@@ -282,7 +294,8 @@ class _Reader:
         except _Stop:
             pass
         finally:
-            self.decoder.train(training)
+            for module, training in modes:
+                module.training = training
         return torch.stack([found[layer] for layer in self.layers], dim=1)
 
     @contextmanager

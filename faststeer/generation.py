@@ -20,6 +20,8 @@ def continuations(
 ) -> list[str]:
     """What `model` says after each prompt, greedily; left-padded into one batch."""
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    if not all(encoded):
+        raise ValueError("a prompt has no tokens; there is nothing to continue")
     longest = max(map(len, encoded))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     ids = torch.tensor([[pad] * (longest - len(own)) + own for own in encoded])

@@ -37,14 +37,14 @@ def read_texts(path: str | PathLike[str]) -> Iterator[str]:
 
 
 def _records(path: str | PathLike[str], keys: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
+                record = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where}: not JSON ({error})") from error
             for key in keys:
                 if not isinstance(record, dict) or not isinstance(record.get(key), str):

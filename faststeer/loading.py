@@ -135,7 +135,8 @@ def demo_folder() -> Path:
     Raises:
         FileNotFoundError: the package that carries the model is not installed.
     """
-    folder = cache_folder() / DEMO_NAME
+    # By major version: transformers 4 cannot read what 5 writes, and takes another rope_theta.
+    folder = cache_folder() / f"transformers-{_transformers_major()}" / DEMO_NAME
     if (folder / "config.json").is_file():
         return folder
     spec = importlib.util.find_spec(DEMO_PACKAGE)
@@ -148,6 +149,12 @@ def demo_folder() -> Path:
         )
     _convert(Path(spec.origin).parent, folder)
     return folder
+
+
+def _transformers_major() -> str:
+    from transformers import __version__
+
+    return str(__version__).partition(".")[0]
 
 
 def _convert(source: Path, folder: Path) -> None:

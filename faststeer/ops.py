@@ -3,8 +3,8 @@
 Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
 ``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32. R
 divides N, and row r of `index` steers N/R consecutive tokens. float32, bfloat16 and float16 may be
-mixed; results have the residual's dtype. A call that makes no sense raises RuntimeError, as
-torch's own ops do, before anything is written.
+mixed; results have the residual's dtype. A call that makes no sense raises ValueError, before
+anything is written.
 """
 
 from __future__ import annotations

@@ -77,6 +77,35 @@ def interleaved(
     return Samples(seconds)
 
 
+class Bystanders:
+    """How much of the machine other programs took, from its making to `cores`.
+
+    Functions that run on all cores wait at every barrier for a thread that another program keeps
+    off its core: with both of two cores taken, 20 us became 20 ms.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._used_before = _cpu_seconds_of_others()
+
+    def cores(self) -> float | None:
+        """Cores that others kept busy on average; None where the system does not tell."""
+        used = _cpu_seconds_of_others()
+        if used is None or self._used_before is None:
+            return None
+        return max(0.0, used - self._used_before) / (time.perf_counter() - self._began)
+
+
+def _cpu_seconds_of_others() -> float | None:
+    try:
+        first_line = Path("/proc/stat").read_text().partition("\n")[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first_line.split()[1:9])
+    busy = user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 def copy_bandwidth(size: int = 2**28, rounds: int = 15) -> float:
     """Bytes a second, read and written, of torch's own copy between two buffers of `size` bytes.
 
@@ -97,15 +126,11 @@ def _cpu_model() -> str:
     return next(models, platform.processor())
 
 
-def machine_facts() -> dict[str, str | int | float | None]:
-    """What a timing means nothing without, and nothing that tells whose machine it is.
-
-    ``load_average`` is that of the last minute: near or above ``cores``, others were running too.
-    """
+def machine_facts() -> dict[str, str | int | None]:
+    """What a timing means nothing without, and nothing that tells whose machine it is."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

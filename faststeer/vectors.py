@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -24,8 +25,9 @@ class SteeringVector:
         metadata: facts about its making: model, method, read_token, pairs, ...
 
     Raises:
+        TypeError: a layer that is no int, or a direction that is no tensor.
         ValueError: no directions, a negative layer, directions that are not 1-D, of unequal size
-            or not finite, or an unknown site.
+            or not finite in float32, or an unknown site.
     """
 
     name: str
@@ -39,25 +41,30 @@ class SteeringVector:
         if not self.directions:
             raise ValueError(f"vector {self.name!r} has no directions; give {{layer: tensor}}")
         own = {}
-        for layer in sorted(self.directions):
-            direction = self.directions[layer]
-            self._check(layer, direction)
-            own[int(layer)] = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for layer, direction in self.directions.items():
+            own[int(layer)] = self._checked(layer, direction)
+        own = {layer: own[layer] for layer in sorted(own)}
         sizes = sorted({direction.numel() for direction in own.values()})
         if len(sizes) > 1:
             raise ValueError(f"vector {self.name!r} has directions of sizes {sizes}; expected one")
         object.__setattr__(self, "directions", own)
         object.__setattr__(self, "metadata", dict(self.metadata))
 
-    def _check(self, layer: int, direction: Tensor) -> None:
-        where = f"vector {self.name!r}, layer {layer}"
+    def _checked(self, layer: int, direction: Tensor) -> Tensor:
+        where = f"vector {self.name!r}, layer {layer!r}"
+        if not isinstance(layer, Integral):  # numpy has ints of its own
+            raise TypeError(f"{where}: a layer is an int, not a {type(layer).__name__}")
+        if not isinstance(direction, Tensor):
+            raise TypeError(f"{where}: got a {type(direction).__name__}; expected a tensor [H]")
         if layer < 0:
             raise ValueError(f"{where}: layers count from 0")
         if direction.dim() != 1 or direction.numel() == 0:
             raise ValueError(f"{where}: shape {tuple(direction.shape)}; expected a direction [H]")
-        if not direction.isfinite().all():
-            bad = int((~direction.isfinite()).sum())
-            raise ValueError(f"{where}: {bad} of {direction.numel()} values are NaN or infinite")
+        own = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
+        if not own.isfinite().all():
+            bad = int((~own.isfinite()).sum())
+            raise ValueError(f"{where}: {bad} of {own.numel()} values are NaN or infinite")
+        return own
 
     @property
     def layers(self) -> list[int]:

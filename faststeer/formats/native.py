@@ -15,14 +15,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, float32
 
 from faststeer.files import write_whole
 from faststeer.vectors import SteeringVector
 
 FORMAT = "faststeer"
 FORMAT_VERSION = "1"
-_TENSOR_NAME = re.compile(r"direction\.(\d{1,6})")
+_TENSOR_NAME = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 
 
 def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -75,6 +75,8 @@ def _vector(file: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> S
         match = _TENSOR_NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"{file}: unexpected tensor {name!r}; expected direction.<layer>")
+        if tensor.dtype != float32:
+            raise ValueError(f"{file}: tensor {name!r} is {tensor.dtype}; expected torch.float32")
         directions[int(match[1])] = tensor
     try:
         metadata: Any = json.loads(header.get("metadata", "{}"))

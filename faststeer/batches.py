@@ -1,0 +1,79 @@
+"""Batches of token ids: padded on the left or random, for checks and timing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids ``[B, T]`` int64 and a mask ``[B, T]`` int64 that is 0 where they are padding."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """Each token's place in its own text, ``[B, T]``; 0 for padding."""
+        return (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def real(self) -> Tensor:
+        """Which tokens are not padding, ``[B, T]`` bool."""
+        return self.mask.bool()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.parameters()).device
+
+
+def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
+    """Ids ``[B, T]`` from all of the model's vocabulary, on its device; equal at each call."""
+    config: Any = model.config
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(config.vocab_size, (batch_size, tokens), generator=draw).to(
+        device_of(model)
+    )
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Batch:
+    """Texts of several lengths as one batch on `device`; they end together."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return Batch(ids.to(device), mask.to(device))
+
+
+def logits(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits ``[P, V]`` float32 of the P tokens that are not padding."""
+    with torch.inference_mode():
+        output = model(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            use_cache=False,
+        )
+    wide: Tensor = output.logits[batch.real].float()
+    return wide
+
+
+def greedy_tokens(model: Any, batch: Batch, count: int) -> Tensor:
+    """The `count` tokens ``[B, count]`` that the model finds likeliest, one after another.
+
+    Never an end of text, so that all rows and all models give as many.
+    """
+    found: Tensor = model.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        max_new_tokens=count,
+        min_new_tokens=count,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return found[:, batch.ids.shape[1] :]

@@ -1,0 +1,223 @@
+"""What injection costs on a model: stock, plain hooks and faststeer, taking turns in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from faststeer.baselines import add_with_hooks, layers_of, random_vector, summed, twin
+from faststeer.batches import device_of, random_ids
+from faststeer.loading import Loaded
+from faststeer.patching import patch
+from faststeer.progress import Advance, progress_bar
+from faststeer.timing import Samples, machine_facts
+from faststeer.vectors import SteeringVector
+
+STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
+COUNTS = (1, 4, 16)
+PHASES = ("prefill", "decode")
+_NORM = 1e-3  # of what is added: cost does not depend on it, and nothing can overflow
+
+Variants = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; `prompt_tokens` is also the length of the cache that decoding meets."""
+
+    batch_sizes: tuple[int, ...] = (1,)
+    prompt_tokens: int = 128
+    new_tokens: int = 16
+    rounds: int = 7
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result. The ratios are medians of the rounds' own; above 1 is slower."""
+
+    phase: str
+    batch_size: int
+    variant: str
+    milliseconds: float
+    against_stock: float
+    against_idle: float
+
+
+def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
+    """`count` small random vectors, each with a direction for every layer."""
+    hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
+    norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
+    return [random_vector(f"random {i}", norms, hidden_size, seed=i) for i in range(count)]
+
+
+def steered_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
+    """`model` patched and steered, but for its weights a model apart."""
+    other = twin(model)
+    patched = patch(other)
+    for vector in vectors:
+        patched.steer(vector)
+    return other
+
+
+def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
+    """`model` steered by hooks as fast as hooks can be, with its vectors summed beforehand."""
+    other = twin(model)
+    weights = next(model.parameters())
+    add_with_hooks(other, {layer: row.to(weights) for layer, row in summed(vectors).items()})
+    return other
+
+
+def variants_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Everything that `bench` compares, by name. Raises ValueError for a model it cannot patch."""
+    variants = {STOCK: model, HOOKS: hooked_twin(model, vectors_on_all_layers(model, 1))}
+    variants[IDLE] = steered_twin(model, [])
+    for count in COUNTS:
+        name = f"faststeer, {count} vector{'s' if count > 1 else ''}"
+        variants[name] = steered_twin(model, vectors_on_all_layers(model, count))
+    return variants
+
+
+def prefill(variants: Variants, ids: Tensor, rounds: int, advance: Advance) -> Samples:
+    """Seconds of one forward over ids ``[B, T]`` that fills a cache and ends in one logit a row."""
+
+    def forward(model: nn.Module) -> object:
+        return model(input_ids=ids, use_cache=True, logits_to_keep=1)
+
+    return _taking_turns(variants, lambda: None, forward, rounds, advance)
+
+
+def decode(
+    variants: Variants, ids: Tensor, new_tokens: int, rounds: int, advance: Advance
+) -> Samples:
+    """Seconds of one step of one token a row, the mean of `new_tokens` steps after ids ``[B, T]``.
+
+    All variants use one cache, which is cut back to the prompt before each sample.
+    """
+    any_model = next(iter(variants.values()))
+    with torch.inference_mode():
+        cache = any_model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    token = ids[:, -1:]
+
+    def cut_back() -> None:
+        steps = cache.get_seq_length() - ids.shape[1]
+        if steps:
+            cache.crop(-steps)
+
+    def steps(model: nn.Module) -> None:
+        for _ in range(new_tokens):
+            model(input_ids=token, past_key_values=cache, use_cache=True)
+
+    loops = _taking_turns(variants, cut_back, steps, rounds, advance)
+    return Samples({name: [s / new_tokens for s in own] for name, own in loops.seconds.items()})
+
+
+def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]:
+    """Time every variant in both phases at each batch size."""
+    variants = variants_of(model)
+    rows = []
+    for batch_size in settings.batch_sizes:
+        ids = random_ids(model, batch_size, settings.prompt_tokens)
+        prefills = prefill(variants, ids, settings.rounds, advance)
+        decodes = decode(variants, ids, settings.new_tokens, settings.rounds, advance)
+        for phase, samples in zip(PHASES, (prefills, decodes), strict=True):
+            rows += [_row(phase, batch_size, name, samples) for name in variants]
+    return rows
+
+
+def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
+    """Measure, print a table and return all of it for a file; it tells no path and no host."""
+    facts: dict[str, Any] = {
+        "machine": machine_facts(),
+        "device": _device_name(device_of(loaded.model)),
+        "model": _model_facts(loaded),
+        "settings": asdict(settings),
+    }
+    turns = (settings.rounds + 1) * (3 + len(COUNTS)) * len(PHASES) * len(settings.batch_sizes)
+    with progress_bar("measuring", turns, console.is_terminal) as advance:
+        rows = measure(loaded.model, settings, advance)
+    for section in ("machine", "model", "settings"):
+        line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(_table(rows))
+    return facts | {"results": [asdict(row) for row in rows]}
+
+
+def _taking_turns(
+    variants: Variants,
+    prepare: Callable[[], None],
+    call: Callable[[nn.Module], object],
+    rounds: int,
+    advance: Advance,
+) -> Samples:
+    """Time one call of every variant a round; `prepare` runs before each, untimed.
+
+    The first round is a warm-up. `timing.interleaved` repeats a call within a sample, which a
+    growing cache forbids and a call of milliseconds does not need.
+    """
+    wait = _waiter(device_of(next(iter(variants.values()))))
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for name, model in variants.items():
+                prepare()
+                wait()
+                begin = time.perf_counter()
+                call(model)
+                wait()
+                seconds[name].append(time.perf_counter() - begin)
+                advance(1)
+    return Samples({name: own[1:] for name, own in seconds.items()})
+
+
+def _waiter(device: torch.device) -> Callable[[], None]:
+    """What waits until the device has done all that it was given."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None
+
+
+def _row(phase: str, batch_size: int, name: str, samples: Samples) -> Row:
+    ratios = (samples.speedup(peer, over=name) for peer in (STOCK, IDLE))
+    return Row(phase, batch_size, name, samples.median(name) * 1e3, *ratios)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _model_facts(loaded: Loaded) -> dict[str, str | int]:
+    config: Any = loaded.model.config
+    weights = next(loaded.model.parameters())
+    return {
+        "name": Path(loaded.name).name if Path(loaded.name).exists() else loaded.name,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "dtype": str(weights.dtype).removeprefix("torch."),
+    }
+
+
+def _table(rows: list[Row]) -> Table:
+    numbers = ("ms", "against\nstock", "against\nidle")
+    columns = (Column(name, justify="right") for name in numbers)
+    table = Table("phase", Column("batch", justify="right"), "variant", *columns, box=box.SIMPLE)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        table.add_row(
+            row.phase,
+            str(row.batch_size),
+            row.variant,
+            f"{row.milliseconds:.2f}",
+            f"{row.against_stock:.3f}x",
+            f"{row.against_idle:.3f}x",
+            end_section=following is None or following.phase != row.phase,
+        )
+    return table

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test needs the network
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from faststeer import loading
+
+PROSE = Path(__file__).parents[2] / "shared" / "data" / "text"
+
+MakeTiny = Callable[..., LlamaForCausalLM]
+
+
+class ByteTokenizer:
+    """A token for each byte, and a token 256 in front where special tokens are asked for."""
+
+    bos_token_id = 256
+
+    def __init__(self) -> None:
+        self.pad_token_id: int | None = None
+
+    def __call__(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> dict[str, list[int]]:
+        ids = [self.bos_token_id] * add_special_tokens + list(text.encode())
+        return {"input_ids": ids[:max_length] if truncation else ids}
+
+
+def make_tiny_llama(
+    dtype: torch.dtype = torch.float32,
+    layers: int = 4,
+    hidden: int = 64,
+    seed: int = 0,
+    **config: Any,
+) -> LlamaForCausalLM:
+    """Random weights, the same for the same arguments; `config` goes to LlamaConfig.
+
+    Norm weights and biases are random too: fresh ones are ones and zeros, which hides mistakes.
+    """
+    facts: dict[str, Any] = {
+        "vocab_size": 512,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.1,  # at the usual 0.02 a layer hardly changes the stream
+    }
+    with torch.random.fork_rng(devices=[]), loading.default_dtype(dtype), torch.no_grad():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(**(facts | config)))
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> MakeTiny:
+    return make_tiny_llama
+
+
+@pytest.fixture
+def tiny_model(make_tiny: MakeTiny) -> LlamaForCausalLM:
+    return make_tiny()
+
+
+@pytest.fixture
+def byte_tokenizer() -> ByteTokenizer:
+    return ByteTokenizer()
+
+
+@pytest.fixture(scope="session")
+def demo() -> loading.Loaded:
+    """SmolLM2-135M in float32, shared by all tests: leave it unpatched."""
+    return loading.load("demo", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    files = [PROSE / f"wikipedia_{part}.jsonl" for part in ("test", "train")]
+    if not all(file.is_file() for file in files):
+        pytest.skip(f"the texts are not there: no wikipedia_{{test,train}}.jsonl in {PROSE}")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in lines]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from conftest import ByteTokenizer
+from torch import nn
+from transformers import LlamaForCausalLM
+
+import faststeer
+
+PAIR = [("good", "bad")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give either pairs, or positive and negative texts"),
+        ({"pairs": PAIR, "positive": ["a"]}, "give either pairs, or positive and negative texts"),
+        (
+            {"pairs": PAIR, "positive": ["a"], "negative": ["b"]},
+            "give either pairs, or positive and negative texts",
+        ),
+        ({"positive": ["a"]}, "positive and negative texts go together; one of them is missing"),
+        ({"negative": ["a"]}, "positive and negative texts go together; one of them is missing"),
+        ({"pairs": []}, "got 0 positive and 0 negative texts; at least one of each is needed"),
+        ({"pairs": iter(())}, "got 0 positive and 0 negative texts"),
+        ({"positive": ["a", "b"], "negative": []}, "got 2 positive and 0 negative texts"),
+        ({"positive": "one text", "negative": ["b"]}, "positive is a single text, 'one text'"),
+        ({"positive": ["a"], "negative": "one text"}, "negative is a single text, 'one text'"),
+        (
+            {"pairs": [*PAIR, ("alone",)]},
+            "pair 1 is ('alone',); expected (positive text, negative text)",
+        ),
+        ({"pairs": [("a", "b", "c")]}, "pair 0 is ('a', 'b', 'c')"),
+        ({"pairs": [("a", None)]}, "pair 0 is ('a', None)"),
+        ({"pairs": [3]}, "pair 0 is 3"),
+        ({"pairs": ["ab"]}, "pair 0 is 'ab'"),
+        ({"pairs": [{"positive": "a", "negative": "b"}]}, "pair 0 is {'positive': 'a'"),
+        ({"pairs": PAIR, "layers": 4}, "layer 4 is out of range: the model has 0 to 3"),
+        ({"pairs": PAIR, "layers": [0, -1]}, "layer -1 is out of range: the model has 0 to 3"),
+        ({"pairs": PAIR, "layers": []}, "layers is empty; expected 'all', a number or several"),
+        ({"pairs": PAIR, "layers": "last"}, "layers is 'last'; expected 'all'"),
+        ({"pairs": PAIR, "method": "pca"}, "method 'pca' is unknown; expected one of mean_diff"),
+        ({"pairs": PAIR, "site": "mlp"}, "site 'mlp' is unknown; expected one of resid_pre, "),
+        ({"pairs": PAIR, "read_token": 0}, "read_token is 0; it counts from the end of each text"),
+        ({"pairs": PAIR, "batch_size": 0}, "batch_size is 0; expected at least 1"),
+        (
+            {"pairs": [("good", "")], "read_token": -2},
+            "a text has 1 tokens, too few for read_token -2: ''",
+        ),
+        (
+            {"pairs": [("good", "")], "add_special_tokens": False},
+            "a text has 0 tokens, too few for read_token -1: ''",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_extract_refuses_with(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, given: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        faststeer.extract(tiny_model, byte_tokenizer, progress=False, **given)
+
+
+def test_what_is_wrong_with_the_options_is_said_before_the_model_runs(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    tiny_model.model.register_forward_pre_hook(lambda *_: pytest.fail("ran"))
+    wrong: list[dict[str, Any]] = [
+        {"layers": 9},
+        {"site": "mlp"},
+        {"method": "pca"},
+        {"read_token": 1},
+        {"batch_size": 0},
+    ]
+    for options in wrong:
+        with pytest.raises(ValueError, match=r"out of range|unknown|read_token|batch_size"):
+            faststeer.extract(tiny_model, byte_tokenizer, PAIR, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [([], "got no texts; at least one is needed"), ("one", "texts is a single text, 'one'")],
+)
+def test_activations_refuses_with(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, texts: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        faststeer.activations(tiny_model, byte_tokenizer, texts, progress=False)
+
+
+def test_a_model_that_cannot_be_patched_cannot_be_read_either(
+    byte_tokenizer: ByteTokenizer,
+) -> None:
+    with pytest.raises(ValueError, match="Linear holds no decoder that faststeer can patch"):
+        faststeer.extract(nn.Linear(2, 2), byte_tokenizer, PAIR)
+    with pytest.raises(TypeError, match="got a str; expected a transformers model"):
+        faststeer.extract("demo", byte_tokenizer, PAIR)  # type: ignore[arg-type]

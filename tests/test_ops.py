@@ -1,0 +1,269 @@
+"""The compiled op is its specification, on any shape, dtype, stride and instruction set."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from ulps import ulps
+
+from faststeer import _C, ops, reference
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+OUTPUT_ULPS = {torch.float32: 4, torch.bfloat16: 1, torch.float16: 1}
+HIDDEN = (1, 2, 7, 15, 16, 31, 32, 33, 63, 65, 111, 128, 193, 576, 1000, 4096, 11008)
+EPS = 1e-5
+
+
+def spaced(values: Tensor, layout: str) -> Tensor:
+    """The same values in memory that is laid out otherwise; gaps hold NaN."""
+    if layout == "dense":
+        return values.clone()
+    if layout == "unaligned":
+        room = torch.full((values.numel() + 1,), torch.nan, dtype=values.dtype)
+        room[1:] = values.flatten()
+        return room[1:].view(values.shape)
+    if layout == "sliced":  # rows evenly spaced, with other data between them
+        wide = torch.full((*values.shape[:-1], values.shape[-1] + 5), torch.nan, dtype=values.dtype)
+        view = wide[..., 2 : 2 + values.shape[-1]]
+        view.copy_(values)
+        return view
+    if layout == "every second":  # the last dimension is not dense
+        wide = torch.full((*values.shape, 2), torch.nan, dtype=values.dtype)
+        wide[..., 0] = values
+        return wide[..., 0]
+    assert layout == "uneven"  # leading dimensions that no single row stride describes
+    order = list(range(values.dim()))
+    order[0], order[-2] = order[-2], order[0]
+    return values.permute(order).contiguous().permute(order)
+
+
+LAYOUTS = st.sampled_from(("dense", "unaligned", "sliced", "every second", "uneven"))
+OUT_LAYOUTS = st.sampled_from(("dense", "unaligned", "sliced"))
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> dict:
+    """Arguments of steer_add_rms_norm."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    hidden = draw(st.sampled_from(HIDDEN))
+    batch, tokens = draw(st.integers(0, 4)), draw(st.integers(1, 5))
+    dtype = draw(st.sampled_from(DTYPES))
+    any_dtype = st.one_of(st.just(dtype), st.sampled_from(DTYPES))
+
+    def random(*shape: int, dtype: torch.dtype) -> Tensor:
+        scale = draw(st.sampled_from((1e-3, 1.0, 30.0)))
+        values = scale * torch.randn(*shape, generator=generator)
+        return spaced(values.to(dtype), draw(LAYOUTS if len(shape) > 1 else OUT_LAYOUTS))
+
+    call = {
+        "x": draw(st.sampled_from((True, True, False))) or None,
+        "residual": random(batch, tokens, hidden, dtype=dtype),
+        "weight": random(hidden, dtype=draw(any_dtype)),
+        "eps": EPS,
+    }
+    if call["x"]:
+        call["x"] = random(batch, tokens, hidden, dtype=draw(any_dtype))
+    if draw(st.booleans()):
+        count = max(batch * tokens, 1)
+        rows = draw(st.sampled_from([r for r in range(1, count + 1) if count % r == 0]))
+        entries, stored = draw(st.integers(0, 11)), draw(st.integers(1, 6))
+        call["vectors"] = random(stored, hidden, dtype=draw(any_dtype))
+        index = torch.randint(-1, stored, (rows, entries), generator=generator, dtype=torch.int32)
+        coefficient = torch.randn(rows, entries, generator=generator)
+        if draw(st.booleans()):  # neighbours that share a setting are summed once
+            index, coefficient = index[:1].repeat(rows, 1), coefficient[:1].repeat(rows, 1)
+        call["index"], call["coefficient"] = index, coefficient
+    return call
+
+
+def check(call: dict, out: Tensor, h: Tensor) -> None:
+    """Compare with the specification: h bit for bit, out in ulps from float64 on that h."""
+    dtype = call["residual"].dtype
+    assert h.dtype == out.dtype == dtype
+    entries = (call.get("vectors"), call.get("index"), call.get("coefficient"))
+    assert torch.equal(h, reference.steer_add(call["x"], call["residual"], *entries))
+    exact = reference.rms_norm(h.double(), call["weight"].double(), EPS)
+    assert ulps(out, exact.to(dtype)) <= OUTPUT_ULPS[dtype]
+
+
+@settings(max_examples=300, deadline=None)
+@given(calls())
+def test_op_equals_its_specification(call: dict) -> None:
+    out, h = ops.steer_add_rms_norm(**call)
+    assert out.is_contiguous()
+    assert h.is_contiguous()
+    check(call, out, h)
+
+
+@settings(max_examples=200, deadline=None)
+@given(calls(), OUT_LAYOUTS, OUT_LAYOUTS, st.booleans())
+def test_given_tensors_are_overwritten_and_nothing_beside_them(
+    call: dict, out_layout: str, residual_layout: str, through_dispatcher: bool
+) -> None:
+    poison = torch.full_like(call["residual"], torch.nan, memory_format=torch.contiguous_format)
+    out, h = spaced(poison, out_layout), spaced(poison, residual_layout)
+    before = [_surroundings(out), _surroundings(h)]
+    names = ("vectors", "index", "coefficient")
+    arguments = [call["x"], call["residual"], call["weight"], EPS, *(call.get(n) for n in names)]
+    if through_dispatcher:
+        torch.ops.faststeer.steer_add_rms_norm.out(*arguments, out, h)
+    else:
+        ops.steer_add_rms_norm_out(*arguments, out, h)
+    check(call, out, h)
+    assert [_surroundings(out), _surroundings(h)] == before
+
+
+def _surroundings(view: Tensor) -> int:
+    """How many NaN lie in the storage outside the view."""
+    storage = torch.empty(0, dtype=view.dtype).set_(view.untyped_storage())
+    inside = int(view.isnan().sum())
+    return int(storage.isnan().sum()) - inside
+
+
+@settings(max_examples=100, deadline=None)
+@given(calls())
+def test_steer_add_is_the_same_residual_without_the_norm(call: dict) -> None:
+    entries = {n: call[n] for n in ("vectors", "index", "coefficient") if n in call}
+    h = ops.steer_add(call["x"], call["residual"], **entries)
+    assert torch.equal(h, reference.steer_add(call["x"], call["residual"], **entries))
+    assert h.data_ptr() != call["residual"].data_ptr() or h.numel() == 0
+
+
+def test_the_residual_may_be_updated_in_place() -> None:
+    x, residual, weight = torch.randn(5, 111), torch.randn(5, 111), torch.rand(111)
+    expected, h = ops.steer_add_rms_norm(x, residual, weight, EPS)
+    out = torch.full_like(x, torch.nan)
+    ops.steer_add_rms_norm_out(x, residual, weight, EPS, None, None, None, out, residual)
+    assert torch.equal(residual, h)
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_summed_beforehand_gives_the_bits_of_the_row_summed_in_the_kernel(dtype) -> None:
+    x, residual = torch.randn(6, 576).to(dtype), torch.randn(6, 576).to(dtype)
+    vectors, weight = torch.randn(4, 576).to(dtype), torch.rand(576).to(dtype)
+    index = torch.tensor([[2, 0, 3, 1]], dtype=torch.int32)
+    coefficient = torch.randn(1, 4)
+    summed = reference.steering_sum(vectors, index, coefficient, 1, torch.float32)
+    one = torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, 1)
+    expected = ops.steer_add_rms_norm(x, residual, weight, EPS, vectors, index, coefficient)
+    results = ops.steer_add_rms_norm(x, residual, weight, EPS, summed, *one)
+    for result, wanted in zip(results, expected, strict=True):
+        assert torch.equal(result, wanted)
+    for row in range(6):  # the sum made on the fly, for a row alone
+        alone = ops.steer_add(x[row], residual[row], vectors, index, coefficient)
+        assert torch.equal(alone, expected[1][row])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    call = [torch.randn(64, 1000).to(dtype) for _ in range(2)]
+    weight, vectors = torch.rand(1000).to(dtype), torch.randn(3, 1000).to(dtype)
+    index, coefficient = torch.randint(-1, 3, (64, 3), dtype=torch.int32), torch.randn(64, 3)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(ops.steer_add_rms_norm(*call, weight, EPS, vectors, index, coefficient))
+    finally:
+        torch.set_num_threads(threads)
+    for out, h in results[1:]:
+        assert torch.equal(out, results[0][0])
+        assert torch.equal(h, results[0][1])
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+def test_every_half_value_passes_through_unchanged(dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    h = ops.steer_add(torch.zeros_like(every), every)
+    number = ~every.isnan()
+    assert torch.equal(h[number], every[number])
+    assert h[~number].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+def test_rounding_is_to_nearest_even_for_all_magnitudes(dtype: torch.dtype) -> None:
+    """Sums of a half and a float32 vector around every rounding boundary, subnormals included."""
+    every = torch.arange(0, 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    step = (torch.nextafter(every, torch.full_like(every, torch.inf)).float() - every.float()) / 2
+    for nudge in (1.0, 0.999, 1.001):
+        vectors = (step * nudge).nan_to_num(posinf=0.0)[None]
+        entries = (vectors, torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, 1))
+        h = ops.steer_add(None, every, *entries)
+        assert torch.equal(h, (every.float() + vectors[0]).to(dtype))
+
+
+@pytest.mark.parametrize("isa", [name for name in _C.available_isas() if name != _C.isa()])
+def test_every_instruction_set_of_this_processor_meets_the_specification(isa: str) -> None:
+    environment = {**os.environ, "FASTSTEER_ISA": isa}
+    # -k: not this test again.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "not instruction_set"]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_an_unknown_instruction_set_is_refused_by_name() -> None:
+    code = "from faststeer import _C; _C.isa()"
+    environment = {**os.environ, "FASTSTEER_ISA": "sse9"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "sse9" in result.stderr
+    assert "portable" in result.stderr
+
+
+def _valid_call() -> dict:
+    return {
+        "x": torch.randn(2, 3, 8),
+        "residual": torch.randn(2, 3, 8),
+        "weight": torch.rand(8),
+        "eps": EPS,
+        "vectors": torch.randn(4, 8),
+        "index": torch.zeros(2, 1, dtype=torch.int32),
+        "coefficient": torch.ones(2, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.randn(2, 3, 7)}, "x has shape"),
+        ({"weight": torch.rand(9)}, "weight has shape"),
+        ({"weight": torch.rand(8, dtype=torch.float64)}, "weight must be float32"),
+        ({"vectors": torch.randn(4, 9)}, "vectors has shape"),
+        ({"index": torch.zeros(2, 1, dtype=torch.int64)}, "int32"),
+        ({"index": torch.full((2, 1), 4, dtype=torch.int32)}, "index holds 4"),
+        ({"index": torch.full((2, 1), -2, dtype=torch.int32)}, "index holds -2"),
+        ({"coefficient": torch.ones(2, 2)}, "coefficient must be"),
+        (
+            {"index": torch.zeros(4, 1, dtype=torch.int32), "coefficient": torch.ones(4, 1)},
+            "do not divide the 6 tokens",
+        ),
+        ({"coefficient": None}, "go together"),
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused_in_words(change: dict, message: str) -> None:
+    call = {**_valid_call(), **change}
+    with pytest.raises(ValueError, match=message):
+        ops.steer_add_rms_norm(**call)
+    out, h = torch.full((2, 3, 8), torch.nan), torch.full((2, 3, 8), torch.nan)
+    with pytest.raises(ValueError, match=message):
+        ops.steer_add_rms_norm_out(*call.values(), out, h)
+    assert out.isnan().all()
+    assert h.isnan().all()
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    good, bad = torch.empty(2, 3, 8), torch.empty(3, 2, 8)
+    for out, h, name in ((bad, good, "out"), (good, bad, "residual_out")):
+        with pytest.raises(ValueError, match=f"{name} has shape"):
+            ops.steer_add_rms_norm_out(*_valid_call().values(), out, h)

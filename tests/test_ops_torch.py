@@ -1,0 +1,113 @@
+"""The ops keep torch's rules: schemas, fake tensors, compilation, gradients, other devices."""
+
+import warnings
+
+import pytest
+import torch
+
+from faststeer import ops, reference
+
+EPS = 1e-5
+
+
+def arguments(requires_grad: bool = False) -> list:
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).requires_grad_(requires_grad)
+
+    index = torch.tensor([[0, -1, 2], [2, 2, -1]], dtype=torch.int32)
+    return [leaf(2, 3, 8), leaf(2, 3, 8), leaf(8), EPS, leaf(4, 8), index, leaf(2, 3)]
+
+
+def without_norm(given: list) -> list:
+    return given[:2] + given[4:]
+
+
+@pytest.mark.parametrize("entries", (True, False))
+def test_opcheck_passes_for_every_op(entries: bool) -> None:
+    for requires_grad in (False, True):
+        given = arguments(requires_grad)
+        if not entries:
+            given[4:] = [None, None, None]
+        suffix = "_autograd" if requires_grad else ""
+        for name, values in (
+            ("steer_add_rms_norm", given),
+            ("steer_add", without_norm(given)),
+        ):
+            op = getattr(torch.ops.faststeer, name + suffix).default
+            torch.library.opcheck(op, tuple(values))
+    outputs = torch.empty(2, 3, 8), torch.empty(2, 3, 8)
+    torch.library.opcheck(torch.ops.faststeer.steer_add_rms_norm.out, (*arguments(), *outputs))
+
+
+def test_gradients_of_every_tensor_equal_those_of_the_specification() -> None:
+    def gradients(function, given):
+        tensors = [a for a in given if isinstance(a, torch.Tensor) and a.requires_grad]
+        result = function(*given)
+        parts = result if isinstance(result, tuple) else (result,)
+        loss = sum((part.sin() * (n + 1)).sum() for n, part in enumerate(parts))
+        return torch.autograd.grad(loss, tensors)
+
+    given = arguments(requires_grad=True)
+    for compiled, specified, values in (
+        (ops.steer_add_rms_norm, reference.steer_add_rms_norm, given),
+        (ops.steer_add, reference.steer_add, without_norm(given)),
+    ):
+        found, expected = gradients(compiled, values), gradients(specified, values)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
+
+
+def test_the_specification_passes_gradcheck_in_float64() -> None:
+    given = [a.detach().double() if isinstance(a, torch.Tensor) else a for a in arguments()]
+    given[5] = given[5].to(torch.int32)
+    for position in (0, 1, 2, 4, 6):
+        given[position].requires_grad_()
+    assert torch.autograd.gradcheck(reference.steer_add_rms_norm, tuple(given))
+
+
+def test_ops_compile_without_a_graph_break() -> None:
+    given = arguments()
+
+    @torch.compile(fullgraph=True)
+    def compiled(x, residual, weight, vectors, index, coefficient):
+        out, h = ops.steer_add_rms_norm(x, residual, weight, EPS, vectors, index, coefficient)
+        return out * 2, ops.steer_add(out, h)
+
+    out, h = ops.steer_add_rms_norm(*given)
+    found = compiled(*given[:3], *given[4:])
+    assert torch.equal(found[0], out * 2)
+    assert torch.equal(found[1], h + out)
+
+
+def test_a_device_without_kernels_runs_the_specification_and_says_so_once(monkeypatch) -> None:
+    """The registered fallback is called as the dispatcher would on such a device."""
+    monkeypatch.setattr(ops, "_told", set())
+    given = arguments()
+    with pytest.warns(ops.FaststeerWarning, match="no kernels for the device type 'cpu'"):
+        out, h = ops._without_kernel_norm(*given)
+    expected = reference.steer_add_rms_norm(*given)
+    assert torch.equal(out, expected[0])
+    assert torch.equal(h, expected[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(ops._without_kernel_add(*without_norm(given)), h)
+        room = torch.empty_like(h), torch.empty_like(h)
+        ops._without_kernel_out(*given, *room)
+    assert torch.equal(room[0], out)
+    assert torch.equal(room[1], h)
+
+
+def test_the_dispatcher_reaches_the_fallback_for_devices_without_kernels() -> None:
+    for name in ("steer_add_rms_norm", "steer_add_rms_norm.out", "steer_add"):
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        assert has(f"faststeer::{name}", "CompositeExplicitAutograd")
+        assert has(f"faststeer::{name}", "CPU")
+
+
+def test_float64_runs_the_specification_in_float64() -> None:
+    x, residual = torch.randn(2, 8).double(), torch.randn(2, 8).double()
+    out, h = ops.steer_add_rms_norm(x, residual, torch.ones(8).double(), EPS)
+    assert out.dtype == h.dtype == torch.float64
+    assert torch.equal(h, x + residual)
