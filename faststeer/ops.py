@@ -10,7 +10,7 @@ anything is written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -210,9 +210,15 @@ def _sum_grads(
     return None if x_dtype is None else grad_h.to(x_dtype), grad_h.to(residual_dtype)
 
 
+def _kept(entries: list[Tensor | None]) -> Iterable[Tensor | None]:
+    """Entries if they want gradients: others may be overwritten before the backward."""
+    learned = any(entry is not None and entry.requires_grad for entry in entries)
+    return entries if learned else _NO_ENTRIES
+
+
 def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, residual, weight, eps, *entries = inputs
-    ctx.save_for_backward(output[1], weight, *entries)
+    ctx.save_for_backward(output[1], weight, *_kept(entries))
     ctx.eps = eps
     ctx.dtypes = (None if x is None else x.dtype, residual.dtype)
 
@@ -228,7 +234,7 @@ def _norm_backward(ctx: Any, grad_out: Tensor, grad_residual: Tensor) -> tuple[A
 
 def _save_add(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, residual, *entries = inputs
-    ctx.save_for_backward(*entries)
+    ctx.save_for_backward(*_kept(entries))
     ctx.dtypes = (None if x is None else x.dtype, residual.dtype)
 
 
