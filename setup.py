@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -58,61 +59,66 @@ def quoted(path: object) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
+def common_flags() -> list[str]:
+    """Compiler flags of every file."""
+    import pybind11
+    import torch
+    from torch.utils import cpp_extension
+
+    system = [pybind11.get_include(), *cpp_extension.include_paths()]
+    system.append(sysconfig.get_path("include"))
+    return [
+        *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+        f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
+        f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
+        f"-I'{CSRC.resolve()}'",
+        *(f"-isystem '{path}'" for path in system),
+    ]
+
+
+def link_flags() -> list[str]:
+    """Linker flags; torch's libraries are found at run time because torch is imported first."""
+    from torch.utils import cpp_extension
+
+    flags = ["-shared", *(f"-L'{path}'" for path in cpp_extension.library_paths())]
+    if sys.platform == "darwin":
+        flags.append("-undefined dynamic_lookup")
+    return [*flags, "-lc10", "-ltorch", "-ltorch_cpu"]
+
+
 class NinjaBuild(build_ext):
     """Compiles csrc/ in parallel and links it against the torch that is installed."""
 
     def build_extension(self, ext: Extension) -> None:
-        import pybind11
-        import torch
-        from torch.utils import cpp_extension
-
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
         build = Path(self.build_temp).resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
         build.mkdir(parents=True, exist_ok=True)
-        includes = [CSRC.resolve(), pybind11.get_include(), *cpp_extension.include_paths()]
-        includes += [self.distribution_include()]
-        libraries = cpp_extension.library_paths()
-        cflags = [
-            *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
-            f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
-            f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
-            *(
-                f"-isystem '{path}'" if Path(path) != CSRC.resolve() else f"-I'{path}'"
-                for path in includes
-            ),
-        ]
-        ldflags = [
-            "-shared",
-            *(f"-L'{path}'" for path in libraries),
-            "-lc10",
-            "-ltorch",
-            "-ltorch_cpu",
-        ]
-        if sys.platform == "darwin":
-            ldflags = ["-undefined dynamic_lookup", *ldflags]
-
-        lines = [
-            "rule compile",
-            f"  command = {compiler()} {' '.join(cflags)} $flags -MMD -MF $out.d -c $in -o $out",
-            "  depfile = $out.d",
-            "rule link",
-            f"  command = {compiler()} $in {' '.join(ldflags)} -o $out",
-        ]
-        objects = []
-        for source in SOURCES:
-            objects.append(quoted(build / (source.replace("/", "_") + ".o")))
-            lines.append(f"build {objects[-1]}: compile {quoted((CSRC / source).resolve())}")
-            lines.append(f"  flags = {' '.join(flags_of(source))}")
-        lines.append(f"build {quoted(target)}: link {' '.join(objects)}")
-        (build / "build.ninja").write_text("\n".join(lines) + "\n")
-        subprocess.run([sys.executable, "-m", "ninja", "-C", str(build)], check=True)
+        try:
+            (build / "build.ninja").write_text(self.rules(build, target))
+            subprocess.run([sys.executable, "-m", "ninja", "-C", str(build)], check=True)
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"building faststeer needs {error.name}: pip install pybind11 ninja, and torch "
+                "2.10 or later"
+            ) from error
 
     @staticmethod
-    def distribution_include() -> str:
-        import sysconfig
-
-        return sysconfig.get_path("include")
+    def rules(build: Path, target: Path) -> str:
+        common = " ".join(common_flags())
+        lines = [
+            "rule compile",
+            f"  command = {compiler()} {common} $flags -MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "rule link",
+            f"  command = {compiler()} $in {' '.join(link_flags())} -o $out",
+        ]
+        objects = [quoted(build / (source.replace("/", "_") + ".o")) for source in SOURCES]
+        for source, compiled in zip(SOURCES, objects, strict=True):
+            lines.append(f"build {compiled}: compile {quoted((CSRC / source).resolve())}")
+            lines.append(f"  flags = {' '.join(flags_of(source))}")
+        lines.append(f"build {quoted(target)}: link {' '.join(objects)}")
+        return "\n".join(lines) + "\n"
 
 
 setup(

