@@ -207,13 +207,19 @@ def measure(inputs: Inputs, rounds: int, copy: float) -> Case:
 
 
 def held_to_targets(cases: list[Case]) -> list[dict[str, Any]]:
-    speedups = {case["rows"]: case["speedup"] for case in cases}
+    measured = {case["rows"]: case for case in cases}
     held = []
     for target in TARGETS:
-        if target.rows in speedups:
-            reached = speedups[target.rows][target.variant][target.over]
-            held.append(asdict(target) | {"reached": reached, "met": reached >= target.at_least})
+        if target.rows in measured:
+            case = measured[target.rows]
+            reached = case["speedup"][target.variant][target.over]
+            verdict = {"reached": reached, "met": reached >= target.at_least}
+            held.append(asdict(target) | verdict | {"cores_elsewhere": case["cores_elsewhere"]})
     return held
+
+
+def cores(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
 
 
 def table(title: str, columns: list[str], lines: list[list[str]]) -> Table:
@@ -232,7 +238,7 @@ def speedup_line(case: Case) -> list[str]:
     )
     share = f"{case['share_of_copy']['faststeer']:.0%}"
     moved = f"{case['bytes']['faststeer']:,}"
-    elsewhere = "?" if case["cores_elsewhere"] is None else f"{case['cores_elsewhere']:.2f}"
+    elsewhere = cores(case["cores_elsewhere"])
     return [f"{case['rows']}", moved, fresh[0], share, *fresh[1:], *into, elsewhere]
 
 
@@ -251,12 +257,12 @@ def case_tables(layout: str, cases: list[Case]) -> tuple[Table, Table]:
 
 
 def target_table(layout: str, targets: list[dict[str, Any]]) -> Table:
-    columns = ["variant", "over", "rows", "at least", "reached", ""]
+    columns = ["variant", "over", "rows", "at least", "reached", "", "cores elsewhere"]
     lines = []
     for target in targets:
         factors = [f"{target['at_least']:.1f}x", f"{target['reached']:.2f}x"]
-        met = "pass" if target["met"] else "MISS"
-        lines.append([target["variant"], target["over"], f"{target['rows']}", *factors, met])
+        verdict = ["pass" if target["met"] else "MISS", cores(target["cores_elsewhere"])]
+        lines.append([target["variant"], target["over"], f"{target['rows']}", *factors, *verdict])
     return table(f"targets, {layout} entries", columns, lines)
 
 
@@ -297,7 +303,7 @@ def main(
     comparable = TARGETS_HOLD_FOR.items() <= (settings | facts).items()
     targets = held_to_targets(layouts[judged]) if comparable else []
 
-    console = Console(width=100)
+    console = Console(width=110)
     for name, value in (facts | settings).items():
         console.print(f"{name}: {value}", highlight=False)
     console.print(f"copy: {copy / 1e9:.1f} GB/s; what stays in cache can exceed it")

@@ -72,27 +72,26 @@ def add_with_hooks(model: nn.Module, addends: Mapping[int, Tensor]) -> list[Remo
     return [layers[i].register_forward_hook(adding(addend)) for i, addend in addends.items()]
 
 
-def typical_norms(model: nn.Module, batch: Batch) -> list[float]:
-    """The median Euclidean norm of each layer's output, over the tokens that are not padding.
+def typical_norms(model: nn.Module, batch: Batch, sites: Iterable[Site]) -> dict[Site, float]:
+    """The median Euclidean norm of the residual stream at each site, over what is not padding.
 
     The median, because a text's first token is often a hundred times as large as all others.
     """
-    norms: dict[int, float] = {}
+    norms: dict[Site, float] = {}
 
-    def reading(layer: int) -> Callable[[Tensor], None]:
+    def reading(site: Site) -> Callable[[Tensor], None]:
         def read(hidden: Tensor) -> None:
-            norms[layer] = float(hidden[batch.real].float().norm(dim=-1).median())
+            norms[site] = float(hidden[batch.real].float().norm(dim=-1).median())
 
         return read
 
-    count = len(layers_of(model))
-    hooks = [_at(model, Site(i, "resid_post"), reading(i)) for i in range(count)]
+    hooks = [_at(model, site, reading(site)) for site in sites]
     try:
         logits(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
-    return [norms[layer] for layer in range(count)]
+    return norms
 
 
 def random_vector(
@@ -122,8 +121,7 @@ def _adding(total: Tensor) -> Callable[[Tensor], None]:
 
 def _at(model: nn.Module, site: Site, act: Callable[[Tensor], None]) -> RemovableHandle:
     """Let `act` read the residual stream at `site`, or change it in place."""
-    decoder, family = find_decoder(model)
-    layer: nn.Module = list(decoder.get_submodule(family.layers).children())[site.layer]
+    layer = layers_of(model)[site.layer]
 
     def on_output(module: nn.Module, args: Any, output: Any) -> None:
         act(output[0] if isinstance(output, tuple) else output)
@@ -134,5 +132,6 @@ def _at(model: nn.Module, site: Site, act: Callable[[Tensor], None]) -> Removabl
     if site.kind == "resid_post":
         return layer.register_forward_hook(on_output)
     # The norm after attention reads the very tensor that is the residual stream there.
-    target = layer.get_submodule(family.mid_norm) if site.kind == "resid_mid" else layer
+    mid_norm = find_decoder(model)[1].mid_norm
+    target = layer.get_submodule(mid_norm) if site.kind == "resid_mid" else layer
     return target.register_forward_pre_hook(on_input, with_kwargs=True)

@@ -29,8 +29,9 @@ class Batch:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are."""
-    return next(model.parameters()).device
+    """Where the model takes its input. Offloaded weights (meta) are moved by hooks, input too."""
+    device = next(model.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
@@ -42,8 +43,12 @@ def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
     )
 
 
-def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Batch:
-    """Texts of several lengths as one batch on `device`; they end together."""
+def left_padded(rows: Sequence[Sequence[int]], pad: int | None, device: torch.device) -> Batch:
+    """Texts of several lengths as one batch on `device`; they end together.
+
+    Padding is masked, so a tokenizer that has no padding token (None) gets token 0.
+    """
+    pad = 0 if pad is None else pad
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])

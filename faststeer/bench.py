@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from faststeer.baselines import add_with_hooks, layers_of, random_vector, summed, twin
 from faststeer.batches import device_of, random_ids
 from faststeer.loading import Loaded
-from faststeer.patching import patch
+from faststeer.patching import find_decoder, patch
 from faststeer.progress import Advance, progress_bar
-from faststeer.timing import Samples, machine_facts
+from faststeer.timing import Bystanders, Samples, machine_facts
 from faststeer.vectors import SteeringVector
 
 STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
@@ -54,8 +54,8 @@ class Row:
 
 def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
     """`count` small random vectors, each with a direction for every layer."""
-    hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
     norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
+    hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
     return [random_vector(f"random {i}", norms, hidden_size, seed=i) for i in range(count)]
 
 
@@ -134,7 +134,12 @@ def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]
 
 
 def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
-    """Measure, print a table and return all of it for a file; it tells no path and no host."""
+    """Measure, print a table and return all of it for a file; it tells no path and no host.
+
+    Raises:
+        ValueError: `patch` refuses the model.
+    """
+    find_decoder(loaded.model)
     facts: dict[str, Any] = {
         "machine": machine_facts(),
         "device": _device_name(device_of(loaded.model)),
@@ -142,8 +147,10 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
         "settings": asdict(settings),
     }
     turns = (settings.rounds + 1) * (3 + len(COUNTS)) * len(PHASES) * len(settings.batch_sizes)
+    bystanders = Bystanders()
     with progress_bar("measuring", turns, console.is_terminal) as advance:
         rows = measure(loaded.model, settings, advance)
+    facts["machine"]["cores_elsewhere"] = bystanders.cores()
     for section in ("machine", "model", "settings"):
         line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
         console.print(line, soft_wrap=True, highlight=False)

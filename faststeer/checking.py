@@ -1,13 +1,7 @@
-"""Whether the patch does what it says on a user's own model: measured numbers against limits.
-
-In float32 a fixed limit tells a mistake from rounding. In half precision it cannot: any two correct
-programs differ by what the model makes of their roundings. There the model is also evaluated in
-float32, and the patched model may not be farther from that than the stock one is.
-"""
+"""Whether the patch does what it says on a user's own model: measured numbers against limits."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,25 +12,43 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from faststeer import bench
-from faststeer.baselines import Steering, random_vector, steer_with_hooks, typical_norms
+from faststeer.baselines import (
+    Steering,
+    layers_of,
+    random_vector,
+    steer_with_hooks,
+    typical_norms,
+)
 from faststeer.batches import Batch, device_of, greedy_tokens, left_padded, logits, random_ids
 from faststeer.loading import Loaded
-from faststeer.patching import Handle, Patched, patch
+from faststeer.patching import Handle, Patched, find_decoder, patch
+from faststeer.plan import Site
+from faststeer.vectors import SITES
+from faststeer.yardstick import Yardstick, rms
 
+# Many short ones: tokens of one text share their luck with rounding, texts do not.
 PROMPTS = (
     "The capital of France is",
-    "Once upon a time, in a village by the sea, there lived a clockmaker who",
+    "Once upon a time, in a village by the sea,",
     "def mean(values):\n    return",
-    "Water boils at 100 degrees Celsius at sea level. On a high mountain it boils at a lower",
+    "On a high mountain water boils at a",
+    "Dear Sir or Madam,",
+    "To be, or not to be, that is",
+    "The three primary colours are red,",
+    "SELECT name, price FROM products WHERE",
+    "In 1969, the first",
+    "My favourite recipe for soup begins with",
+    "Q: What is the square root of 144? A:",
+    "Breaking news: scientists have",
+    "He opened the door slowly, and",
+    "import numpy as np\n\nx =",
+    "The mitochondria is the",
+    "Il était une fois",
 )
-_RANDOM_LENGTHS = (5, 17, 11, 24)
 _NEW_TOKENS = 32
 
-LARGEST_COPY = 10**9  # parameters: 4 GB in float32
 IDLE_LIMIT = 1e-4
 STEERED_LIMIT = 1e-3
-HALF_LIMIT = 5e-2
-DISTANCE_LIMIT = 1.1
 
 _DOSE = 0.3  # a vector's norm as a share of the residual stream's: strong, as users steer
 _COEFFICIENTS = {"resid_pre": 1.0, "resid_mid": -0.75, "resid_post": 1.5}
@@ -57,39 +69,33 @@ def check(loaded: Loaded) -> Iterator[Finding]:
     Raises:
         ValueError: `patch` refuses the model.
     """
+    find_decoder(loaded.model)  # refuses a model that may not even run like this
     model, batch = loaded.model, _built_in_batch(loaded)
     before = _State.of(model, batch)
     patch(model).unpatch()  # refuses before anything takes long
-    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
-    wide = copy.deepcopy(model).float() if half and _size(model) <= LARGEST_COPY else None
-    yield _yardstick(model, half, wide is not None)
+    yardstick = Yardstick(model)
+    yield Finding("yardstick", None, str(yardstick))
 
-    exact = None if wide is None else logits(wide, batch)
-    tokens = None if loaded.tokenizer is None else greedy_tokens(model, batch, _NEW_TOKENS)
     steering = _random_steering(model, batch)
     with steer_with_hooks(model, steering):
         hooked = logits(model, batch)
-    exact_hooked = None
-    if wide is not None:
-        with steer_with_hooks(wide, steering):
-            exact_hooked = logits(wide, batch)
-        del wide
+    exact, exact_hooked = (yardstick.evaluate(batch, by) for by in ([], steering))
+    yardstick.forget()
+    tokens = None if loaded.tokenizer is None else greedy_tokens(model, batch, _NEW_TOKENS)
 
     with patch(model) as patched:
-        idle = logits(model, batch)
-        unit = _rms(before.logits)
-        limit = HALF_LIMIT if half else IDLE_LIMIT
-        passed, measured = _compared(idle, before.logits, "stock", exact, unit, limit)
-        equal = int((idle.argmax(-1) == before.logits.argmax(-1)).sum())
+        idle, stock = logits(model, batch), before.logits
+        passed, measured = yardstick.compare(idle, stock, exact, rms(stock), IDLE_LIMIT, "stock")
+        equal = int((idle.argmax(-1) == stock.argmax(-1)).sum())
         measured += f"; top-1 equal at {equal} of {len(idle)} positions"
-        yield Finding("idle parity", passed and (half or equal == len(idle)), measured)
+        yield Finding("idle parity", passed and (yardstick.half or equal == len(idle)), measured)
 
         handles = _steer(patched, steering)
-        effect = _rms(hooked - before.logits)
-        limit = HALF_LIMIT if half else STEERED_LIMIT
-        steered = logits(model, batch)
-        passed, measured = _compared(steered, hooked, "hooks", exact_hooked, effect, limit)
-        measured += f"; the effect is {effect / unit:.2g} of the logits"
+        steered, effect = logits(model, batch), rms(hooked - stock)
+        passed, measured = yardstick.compare(
+            steered, hooked, exact_hooked, effect, STEERED_LIMIT, "hooks"
+        )
+        measured += f"; the effect is {effect / rms(stock):.2g} of the logits"
         yield Finding("steered equals a hook", passed, measured)
 
         yield _live_coefficient(model, patched, steering, handles, steered, batch)
@@ -97,7 +103,8 @@ def check(loaded: Loaded) -> Iterator[Finding]:
             yield _bit_for_bit("off() is idle", logits(model, batch), idle)
         patched.clear()
         if tokens is not None:
-            yield _same_tokens(greedy_tokens(model, batch, _NEW_TOKENS), tokens, half)
+            ours = greedy_tokens(model, batch, _NEW_TOKENS)
+            yield _same_tokens(ours, tokens, yardstick.half)
     yield _exact_undo(_State.of(model, batch), before)
     yield from _costs(model)
 
@@ -129,66 +136,33 @@ class _State:
 
 
 def _built_in_batch(loaded: Loaded) -> Batch:
-    device = device_of(loaded.model)
     if loaded.tokenizer is None:
-        ids = random_ids(loaded.model, len(_RANDOM_LENGTHS), max(_RANDOM_LENGTHS)).tolist()
-        rows = [own[:length] for own, length in zip(ids, _RANDOM_LENGTHS, strict=True)]
+        ids = random_ids(loaded.model, len(PROMPTS), len(PROMPTS)).tolist()
+        rows = [own[row:] for row, own in enumerate(ids)]
     else:
         rows = [loaded.tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    return left_padded(rows, 0, device)
+    return left_padded(rows, 0, device_of(loaded.model))
 
 
 def _random_steering(model: nn.Module, batch: Batch) -> Steering:
     """A vector for each site, at layers first, middle and last; some meet in one place."""
-    norms = typical_norms(model, batch)
-    count = len(norms)
+    count = len(layers_of(model))
     ends = {0, count // 2, count - 1}
     # resid_pre of layer L is resid_post of layer L-1.
     layers = {"resid_pre": {0} | {layer + 1 for layer in ends} & set(range(count))}
+    sites = {(n, kind): Site.of(n, kind) for kind in SITES for n in sorted(layers.get(kind, ends))}
+    norms = typical_norms(model, batch, set(sites.values()))
     hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
     steering = []
-    for seed, (site, coefficient) in enumerate(_COEFFICIENTS.items()):
-        doses = {layer: _DOSE * norms[layer] for layer in sorted(layers.get(site, ends))}
-        vector = random_vector(f"random {site}", doses, hidden_size, seed, site)
+    for seed, (kind, coefficient) in enumerate(_COEFFICIENTS.items()):
+        doses = {n: _DOSE * norms[site] for (n, own), site in sites.items() if own == kind}
+        vector = random_vector(f"random {kind}", doses, hidden_size, seed, kind)
         steering.append((vector, coefficient))
     return steering
 
 
 def _steer(patched: Patched, steering: Steering) -> list[Handle]:
     return [patched.steer(vector, coefficient) for vector, coefficient in steering]
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.double().square().mean().sqrt())
-
-
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _compared(
-    ours: Tensor, theirs: Tensor, who: str, exact: Tensor | None, unit: float, limit: float
-) -> tuple[bool, str]:
-    """Whether `ours` is as good as `theirs`, by distance from `exact` where that is known."""
-    if exact is None:
-        difference = _rms(ours - theirs) / unit
-        return difference <= limit, f"RMS difference {difference:.2g} (limit {limit:g})"
-    distance, allowed = _rms(ours - exact) / unit, _rms(theirs - exact) / unit
-    measured = (
-        f"RMS {distance:.4g} off float32 (limit {DISTANCE_LIMIT:g} times {who}, {allowed:.4g})"
-    )
-    return distance <= DISTANCE_LIMIT * allowed, measured
-
-
-def _yardstick(model: nn.Module, half: bool, copied: bool) -> Finding:
-    size, dtype = _size(model), str(next(model.parameters()).dtype).removeprefix("torch.")
-    if not half:
-        how = "fixed limits"
-    elif copied:
-        how = "the distance from a float32 evaluation of the same weights"
-    else:
-        how = f"a wide fixed limit, for over {LARGEST_COPY:,} parameters are not copied to float32"
-    return Finding("yardstick", None, f"{how}; {size:,} parameters in {dtype}")
 
 
 def _live_coefficient(
@@ -227,8 +201,11 @@ def _exact_undo(after: _State, before: _State) -> Finding:
 
 def _same_tokens(ours: Tensor, theirs: Tensor, half: bool) -> Finding:
     """In half precision only told: where two tokens are nearly as likely, rounding decides."""
-    leading = (ours == theirs).cumprod(-1).sum(-1).tolist()
-    measured = f"the first {', '.join(map(str, leading))} of {_NEW_TOKENS} equal stock's"
+    leading = (ours == theirs).cumprod(-1).sum(-1)
+    whole = int((leading == _NEW_TOKENS).sum())
+    measured = f"{whole} of {len(leading)} texts equal stock's for {_NEW_TOKENS} tokens"
+    if whole < len(leading):
+        measured += f"; the first to differ does so after {int(leading.min())}"
     return Finding("greedy tokens", None if half else torch.equal(ours, theirs), measured)
 
 

@@ -58,6 +58,18 @@ def info() -> None:
 
 
 @app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the vectors.")] = Path("faststeer-demo"),
+) -> None:
+    """Make two vectors on SmolLM2-135M, see them at work, measure them, save them."""
+    from faststeer import demo as demonstration
+
+    console = Console()
+    console.print("loading SmolLM2-135M-Instruct (the first time it is converted: half a minute)")
+    demonstration.run(load("demo", "cpu", None, None), output, console)
+
+
+@app.command()
 def extract(
     pairs: Annotated[Path, typer.Option(help='JSONL of {"positive": ..., "negative": ...}.')],
     output: Annotated[Path, typer.Option(help="The safetensors file to write.")],
@@ -78,6 +90,7 @@ def extract(
 
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist")
+    chosen = layer_numbers(layers)
     checked = PairsFile(pairs)
     loaded = load(model, device, dtype, num_layers)
     require_tokenizer(loaded)
@@ -86,7 +99,7 @@ def extract(
         loaded.tokenizer,
         checked,
         name=name or output.stem,
-        layers=layers if layers == "all" else [int(number) for number in layers.split(",")],
+        layers=chosen,
         site=site,
         read_token=read_token,
         batch_size=batch_size,
@@ -162,6 +175,16 @@ def bench(
     record = run(load(model, device, dtype, num_layers), settings, Console())
     if output is not None:
         write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def layer_numbers(text: str) -> str | list[int]:
+    """What `--layers` means: "all", or the numbers. Raises ValueError for anything else."""
+    if text == "all":
+        return text
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--layers {text!r}: expected 'all', or numbers such as 10,12") from error
 
 
 def require_tokenizer(loaded: Any) -> None:

@@ -8,22 +8,18 @@ read (use `Patched.off()` to read the bare model).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from faststeer.patching import find_decoder, model_name
-from faststeer.progress import Advance, progress_bar
-from faststeer.vectors import SITES, SteeringVector
+from faststeer.patching import model_name
+from faststeer.progress import progress_bar
+from faststeer.reading import Reader
+from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION
 
 METHODS = ("mean_difference",)
-_SORTED_BATCHES = 16  # texts of so many batches are sorted by length, so that batches pad little
 
 
 def extract(
@@ -73,7 +69,7 @@ def extract(
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
     texts, expected = _labelled_texts(pairs, positive, negative)
-    reader = _Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
+    reader = Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
     sums = torch.zeros(2, len(reader.layers), reader.hidden_size, dtype=torch.float64)
     counts = [0, 0]
     with progress_bar("extracting", expected, progress) as advance:
@@ -122,7 +118,7 @@ def activations(
     `extract`.
     """
     _refuse_a_single_text(texts, "texts")
-    reader = _Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
+    reader = Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
     expected = len(texts) if isinstance(texts, Sized) else None
     found: dict[int, Tensor] = {}
     with progress_bar("reading", expected, progress) as advance:
@@ -132,42 +128,6 @@ def activations(
     if not found:
         raise ValueError("got no texts; at least one is needed")
     return torch.stack([found[i] for i in range(len(found))])
-
-
-def pairs(
-    template: str,
-    positives: Sequence[str],
-    negatives: Sequence[str],
-    suffixes: Sequence[str] = ("",),
-) -> list[tuple[str, str]]:
-    """Contrast pairs from a template, as repeng's users write them.
-
-    ``{persona}`` in `template` becomes a positive or its negative, ``{suffix}`` a suffix; without
-    ``{suffix}`` the suffix is appended. One pair for each persona and suffix.
-
-    Raises:
-        ValueError: no ``{persona}``, empty lists, or unequal numbers of positives and negatives.
-    """
-    if "{persona}" not in template:
-        raise ValueError(f"template {template!r} has no {{persona}} to fill in")
-    if not positives or len(positives) != len(negatives):
-        raise ValueError(
-            f"got {len(positives)} positives and {len(negatives)} negatives; expected as many of "
-            "each, at least one"
-        )
-    if not suffixes:
-        raise ValueError("suffixes is empty; leave it out for none")
-    whole = template if "{suffix}" in template else template + "{suffix}"
-
-    def filled(persona: str, suffix: str) -> str:
-        before, _, after = whole.partition("{suffix}")
-        return suffix.join(part.replace("{persona}", persona) for part in (before, after))
-
-    return [
-        (filled(positive, suffix), filled(negative, suffix))
-        for positive, negative in zip(positives, negatives, strict=True)
-        for suffix in suffixes
-    ]
 
 
 def _labelled_texts(
@@ -204,143 +164,3 @@ def _from_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, str]]:
         ):
             raise ValueError(f"pair {number} is {pair!r}; expected (positive text, negative text)")
         yield from enumerate(pair)
-
-
-class _Stop(Exception):
-    """Ends a forward after the last layer that is read."""
-
-
-class _Reader:
-    """Runs texts through the decoder and reads chosen layers at the read token."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        layers: str | int | Sequence[int],
-        site: str,
-        read_token: int,
-        max_length: int | None,
-        add_special_tokens: bool,
-    ) -> None:
-        self.decoder, family = find_decoder(model)
-        self.blocks = list(self.decoder.get_submodule(family.layers).children())
-        self.norm_after_attention = family.mid_norm
-        config: Any = self.decoder.config
-        self.hidden_size = int(config.hidden_size)
-        self.layers = _chosen_layers(layers, len(self.blocks))
-        if site not in SITES:
-            raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
-        if read_token >= 0:
-            raise ValueError(
-                f"read_token is {read_token}; it counts from the end of each text: -1 for the last"
-            )
-        self.site = site
-        self.read_token = read_token
-        self.tokenize = partial(
-            tokenizer,
-            add_special_tokens=add_special_tokens,
-            truncation=max_length is not None,
-            max_length=max_length,
-        )
-        pad = tokenizer.pad_token_id
-        self.pad = pad if pad is not None else 0  # masked, so any token will do
-
-    def read(
-        self, texts: Iterable[tuple[int, str]], batch_size: int, advance: Advance
-    ) -> Iterator[tuple[list[int], Tensor]]:
-        """For each batch the texts' numbers and their activations ``[B, L, H]`` on the CPU."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-        stream = iter(texts)
-        while window := list(islice(stream, batch_size * _SORTED_BATCHES)):
-            tokens = [(number, self._tokens(text)) for number, text in window]
-            tokens.sort(key=lambda item: len(item[1]))
-            for start in range(0, len(tokens), batch_size):
-                batch = tokens[start : start + batch_size]
-                yield [number for number, _ in batch], self._forward([ids for _, ids in batch])
-                advance(len(batch))
-
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenize(text)["input_ids"]
-        if len(ids) < -self.read_token:
-            raise ValueError(
-                f"a text has {len(ids)} tokens, too few for read_token {self.read_token}: {text!r}"
-            )
-        return ids
-
-    def _forward(self, batch: list[list[int]]) -> Tensor:
-        device = next(self.decoder.parameters()).device
-        if device.type == "meta":  # offloaded: the hooks that load weights move inputs too
-            device = torch.device("cpu")
-        longest = max(map(len, batch))
-        ids = torch.full((len(batch), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for row, own in enumerate(batch):
-            ids[row, longest - len(own) :] = torch.tensor(own)
-            mask[row, longest - len(own) :] = 1
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        found: dict[int, Tensor] = {}
-        modes = [(module, module.training) for module in self.decoder.modules()]
-        self.decoder.eval()
-        try:
-            with torch.no_grad(), self._reading(found):
-                self.decoder(
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device),
-                    position_ids=positions.to(device),
-                    use_cache=False,
-                )
-        except _Stop:
-            pass
-        finally:
-            for module, training in modes:
-                module.training = training
-        return torch.stack([found[layer] for layer in self.layers], dim=1)
-
-    @contextmanager
-    def _reading(self, found: dict[int, Tensor]) -> Iterator[None]:
-        """Hooks that put the read token's activations into `found` and end after the last one."""
-        last = self.layers[-1]
-
-        def keep(layer: int, hidden: Tensor) -> None:
-            found[layer] = hidden[:, self.read_token].float().cpu()
-            if layer == last:
-                raise _Stop
-
-        def on_output(layer: int, module: nn.Module, args: Any, output: Any) -> None:
-            keep(layer, output[0] if isinstance(output, tuple) else output)
-
-        def on_input(layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
-            keep(layer, args[0] if args else kwargs["hidden_states"])
-
-        hooks: list[RemovableHandle] = []
-        for layer in self.layers:
-            block = self.blocks[layer]
-            if self.site == "resid_post":
-                hooks.append(block.register_forward_hook(partial(on_output, layer)))
-            else:
-                target = block
-                if self.site == "resid_mid":
-                    target = block.get_submodule(self.norm_after_attention)
-                hook = partial(on_input, layer)
-                hooks.append(target.register_forward_pre_hook(hook, with_kwargs=True))
-        try:
-            yield
-        finally:
-            for handle in hooks:
-                handle.remove()
-
-
-def _chosen_layers(layers: str | int | Sequence[int], count: int) -> list[int]:
-    if isinstance(layers, str):
-        if layers != "all":
-            raise ValueError(f"layers is {layers!r}; expected 'all', a number or several")
-        return list(range(count))
-    chosen = sorted({layers} if isinstance(layers, int) else set(layers))
-    if not chosen:
-        raise ValueError("layers is empty; expected 'all', a number or several")
-    for layer in chosen:
-        if not 0 <= layer < count:
-            raise ValueError(f"layer {layer} is out of range: the model has 0 to {count - 1}")
-    return chosen

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from faststeer.batches import device_of, left_padded
 from faststeer.loading import Loaded
 from faststeer.patching import patch
 from faststeer.steer_option import SteerOption
@@ -22,18 +22,15 @@ def continuations(
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     if not all(encoded):
         raise ValueError("a prompt has no tokens; there is nothing to continue")
-    longest = max(map(len, encoded))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    ids = torch.tensor([[pad] * (longest - len(own)) + own for own in encoded])
-    mask = torch.tensor([[0] * (longest - len(own)) + [1] * len(own) for own in encoded])
-    device = next(model.parameters()).device
+    batch = left_padded(encoded, tokenizer.pad_token_id, device_of(model))
     generated = model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        pad_token_id=pad,
+        pad_token_id=tokenizer.pad_token_id or 0,
     )
+    longest = batch.ids.shape[1]
     texts: list[str] = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)
     return texts
 

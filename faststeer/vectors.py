@@ -50,7 +50,7 @@ class SteeringVector:
         object.__setattr__(self, "directions", own)
         object.__setattr__(self, "metadata", dict(self.metadata))
 
-    def _checked(self, layer: int, direction: Tensor) -> Tensor:
+    def _checked(self, layer: Any, direction: Any) -> Tensor:
         where = f"vector {self.name!r}, layer {layer!r}"
         if not isinstance(layer, Integral):  # numpy has ints of its own
             raise TypeError(f"{where}: a layer is an int, not a {type(layer).__name__}")
@@ -60,7 +60,7 @@ class SteeringVector:
             raise ValueError(f"{where}: layers count from 0")
         if direction.dim() != 1 or direction.numel() == 0:
             raise ValueError(f"{where}: shape {tuple(direction.shape)}; expected a direction [H]")
-        own = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
+        own: Tensor = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
         if not own.isfinite().all():
             bad = int((~own.isfinite()).sum())
             raise ValueError(f"{where}: {bad} of {own.numel()} values are NaN or infinite")

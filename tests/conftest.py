@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from faststeer import loading
 
@@ -89,6 +90,19 @@ def make_tiny() -> MakeTiny:
 @pytest.fixture
 def tiny_model(make_tiny: MakeTiny) -> LlamaForCausalLM:
     return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: MakeTiny) -> Path:
+    """A tiny model with a tokenizer of bytes, as `--model` takes it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny().save_pretrained(folder)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

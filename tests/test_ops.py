@@ -178,7 +178,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> N
         assert torch.equal(h, results[0][1])
 
 
-@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_half_value_passes_through_unchanged(dtype: torch.dtype) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     h = ops.steer_add(torch.zeros_like(every), every)
@@ -187,7 +187,7 @@ def test_every_half_value_passes_through_unchanged(dtype: torch.dtype) -> None:
     assert h[~number].isnan().all()
 
 
-@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_to_nearest_even_for_all_magnitudes(dtype: torch.dtype) -> None:
     """Sums of a half and a float32 vector around every rounding boundary, subnormals included."""
     every = torch.arange(0, 2**15, dtype=torch.int32).to(torch.int16).view(dtype)

@@ -24,7 +24,7 @@ def without_norm(given: list) -> list:
     return given[:2] + given[4:]
 
 
-@pytest.mark.parametrize("entries", (True, False))
+@pytest.mark.parametrize("entries", [True, False])
 def test_opcheck_passes_for_every_op(entries: bool) -> None:
     for requires_grad in (False, True):
         given = arguments(requires_grad)

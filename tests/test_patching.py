@@ -57,9 +57,14 @@ def test_unpatching_restores_classes_attributes_and_bits(tiny_model) -> None:
 
 def test_an_exception_inside_the_block_still_unpatches(tiny_model) -> None:
     before = facts(tiny_model)
-    with pytest.raises(RuntimeError, match="mine"), faststeer.patch(tiny_model) as patched:
-        patched.steer(VECTOR)
-        raise RuntimeError("mine")
+
+    def fail() -> None:
+        with faststeer.patch(tiny_model) as patched:
+            patched.steer(VECTOR)
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        fail()
     assert facts(tiny_model) == before
 
 
@@ -82,7 +87,7 @@ def test_class_names_that_others_go_by_stay(tiny_model) -> None:
 
 def test_other_models_are_refused_by_name_and_left_alone(tiny_model) -> None:
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=50))
-    with pytest.raises(ValueError, match="GPT2LMHeadModel holds no decoder.*LlamaModel"):
+    with pytest.raises(ValueError, match=r"GPT2LMHeadModel holds no decoder.*LlamaModel"):
         faststeer.patch(gpt2)
     with pytest.raises(TypeError, match="got a str"):
         faststeer.patch("model")
@@ -115,7 +120,7 @@ def test_a_norm_with_a_forward_of_its_own_is_called_as_it_is(tiny_model, where) 
     """As kernelize and Liger leave them."""
     layer = tiny_model.model.layers[1]
     norm = tiny_model.model.norm if where == "final" else getattr(layer, where)
-    norm.forward = lambda hidden: torch.tanh(hidden)
+    norm.forward = torch.tanh
     stock, steered = logits(tiny_model), expected_with_hooks(tiny_model)
     with faststeer.patch(tiny_model) as patched:
         assert close(logits(tiny_model), stock)

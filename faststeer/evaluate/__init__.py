@@ -1,0 +1,1 @@
+"""How far a model was steered, and at what price."""

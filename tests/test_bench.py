@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from test_checking import exit_code, run_cli, tiny
+
+from faststeer import bench, yardstick
+from faststeer.baselines import Steering, random_vector, steer_with_hooks, twin
+from faststeer.batches import left_padded, logits, random_ids
+from faststeer.timing import Samples
+
+VARIANTS = [
+    "stock",
+    "plain hooks",
+    "faststeer, idle",
+    "faststeer, 1 vector",
+    "faststeer, 4 vectors",
+    "faststeer, 16 vectors",
+]
+
+
+@pytest.mark.parametrize("sizes", ["0", "1,", "1,x", "-1", ""])
+def test_batch_sizes_that_are_no_numbers_are_a_mistake(
+    sizes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, tiny(), f"bench --model mine --batch-sizes={sizes}") == 2
+    assert f"--batch-sizes {sizes!r}: expected numbers from 1" in capsys.readouterr().err
+
+
+def test_bench_writes_every_variant_in_every_phase_and_no_path(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    done = run_cli(
+        *("bench", "--model", "random:tiny", "--output", output, "--batch-sizes", "1,2"),
+        *("--prompt-tokens", "8", "--new-tokens", "2", "--rounds", "2", "--threads", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    written = output.read_text()
+    record = json.loads(written)
+    assert record["settings"] == {
+        "batch_sizes": [1, 2],
+        "prompt_tokens": 8,
+        "new_tokens": 2,
+        "rounds": 2,
+    }
+    assert record["machine"]["threads"] == 1
+    assert record["model"]["dtype"] == "float32"
+    assert record["model"]["layers"] == 4
+    rows = record["results"]
+    assert [(row["phase"], row["batch_size"], row["variant"]) for row in rows] == [
+        (phase, size, variant)
+        for size in (1, 2)
+        for phase in ("prefill", "decode")
+        for variant in VARIANTS
+    ]
+    assert all(row["milliseconds"] > 0 for row in rows)
+    assert all(row["against_stock"] == 1 for row in rows if row["variant"] == "stock")
+    assert all(row["against_idle"] == 1 for row in rows if row["variant"] == "faststeer, idle")
+    assert str(tmp_path) not in written
+    assert platform.node() not in written
+    assert all(variant in done.stdout for variant in VARIANTS)
+
+
+def test_a_model_in_a_folder_is_named_without_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    settings = bench.Settings(prompt_tokens=2, new_tokens=1, rounds=1)
+    record = bench.run(replace(tiny(), name=str(folder)), settings, Console())
+    assert record["model"]["name"] == "mine"
+    assert str(tmp_path) not in json.dumps(record) + capsys.readouterr().out
+
+
+# What is compared is the same work.
+
+
+def test_hooks_and_faststeer_steer_alike_in_a_benchmark() -> None:
+    model = tiny().model
+    batch = left_padded([[1, 2, 3, 4], [5, 6]], 0, torch.device("cpu"))
+    vectors = [vector * 100.0 for vector in bench.vectors_on_all_layers(model, 4)]
+    stock, hooked, steered = (
+        logits(variant, batch)
+        for variant in (
+            model,
+            bench.hooked_twin(model, vectors),
+            bench.steered_twin(model, vectors),
+        )
+    )
+    effect = yardstick.rms(hooked - stock)
+    assert effect > 0.01 * yardstick.rms(stock)
+    assert yardstick.rms(steered - hooked) < 1e-4 * effect
+
+
+def test_a_twin_takes_no_memory_for_weights_and_leaves_the_model_stock() -> None:
+    model = tiny().model
+    batch = left_padded([[1, 2, 3]], 0, torch.device("cpu"))
+    before = logits(model, batch)
+    other = bench.steered_twin(model, bench.vectors_on_all_layers(model, 1))
+    assert [p.data_ptr() for p in other.parameters()] == [p.data_ptr() for p in model.parameters()]
+    assert not torch.equal(logits(other, batch), before)
+    assert torch.equal(logits(model, batch), before)
+
+
+def test_every_decode_sample_begins_with_the_same_cache() -> None:
+    model = tiny().model
+    lengths: list[int] = []
+    variants = {"a": twin(model), "b": twin(model)}
+    for variant in variants.values():
+        variant.register_forward_pre_hook(
+            lambda module, args, kwargs: lengths.append(
+                kwargs["past_key_values"].get_seq_length() if "past_key_values" in kwargs else -1
+            ),
+            with_kwargs=True,
+        )
+    bench.decode(variants, random_ids(model, 2, 8), 3, 2, lambda _: None)
+    warm_up_and_rounds, prefill = 3, [-1]
+    assert lengths == prefill + [8, 9, 10] * len(variants) * warm_up_and_rounds
+
+
+def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {name: [0.25, 1.0, 0.5] for name in VARIANTS} | {"plain hooks": [0.5, 2.0, 1.0]}
+    for phase in bench.PHASES:
+        monkeypatch.setattr(bench, phase, lambda *options: Samples(seconds))
+    rows = bench.measure(tiny().model, bench.Settings(prompt_tokens=1), lambda _: None)
+    (hooks, _) = [row for row in rows if row.variant == "plain hooks"]
+    assert (hooks.against_stock, hooks.against_idle, hooks.milliseconds) == (2, 2, 1000)
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
+def test_plain_hooks_add_at_the_site_they_are_told(site: str) -> None:
+    """Read by transformers' own output of hidden states, which knows nothing of hooks here."""
+    model: Any = tiny().model
+    vector = random_vector("v", {1: 3.0}, 64, seed=0, site=site)
+    steering: Steering = [(vector, 2.0)]
+    ids = random_ids(model, 1, 4)
+
+    def states() -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            found: tuple[torch.Tensor, ...] = model(ids, output_hidden_states=True).hidden_states
+        return found
+
+    stock = states()
+    with steer_with_hooks(model, steering):
+        steered = states()
+    changed = [not torch.equal(a, b) for a, b in zip(stock, steered, strict=True)]
+    # hidden_states[L] is what layer L reads.
+    assert (
+        changed
+        == {
+            "resid_pre": [False, True, True, True, True],
+            "resid_mid": [False, False, True, True, True],
+            "resid_post": [False, False, True, True, True],
+        }[site]
+    )
+    if site != "resid_mid":
+        layer = 1 if site == "resid_pre" else 2
+        added = steered[layer] - stock[layer]
+        torch.testing.assert_close(added, (2 * vector.directions[1]).expand_as(added))

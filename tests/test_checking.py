@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_cli import FASTSTEER, environment
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from faststeer import cli, ops, patching, yardstick
+from faststeer.batches import left_padded, logits
+from faststeer.checking import Finding, check
+from faststeer.loading import Loaded, load
+from faststeer.patching import Patched
+from faststeer.plan import Plan
+
+HALF = (torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, *HALF)
+CHECKED = {
+    "idle parity",
+    "steered equals a hook",
+    "coefficient is live",
+    "off() is idle",
+    "exact undo",
+}
+
+
+def tiny(dtype: torch.dtype = torch.float32) -> Loaded:
+    return load("random:tiny", dtype=dtype)
+
+
+def failed(findings: list[Finding]) -> set[str]:
+    return {finding.name for finding in findings if finding.passed is False}
+
+
+def passed(findings: list[Finding]) -> set[str]:
+    return {finding.name for finding in findings if finding.passed}
+
+
+def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*FASTSTEER, *map(str, arguments)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, command: str) -> int | str | None:
+    """What `faststeer COMMAND` ends with when its model is `loaded`."""
+    monkeypatch.setattr(cli, "load", lambda *options: loaded)
+    monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code
+
+
+# Checking a patch that is right.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_patch_passes_every_check(dtype: torch.dtype) -> None:
+    findings = list(check(tiny(dtype)))
+    assert passed(findings) == CHECKED
+    assert failed(findings) == set()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_model_too_large_for_a_float32_copy_is_held_to_the_wide_limit(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+    findings = list(check(tiny(dtype)))
+    assert passed(findings) == CHECKED
+    assert "wide limit" in findings[0].measured
+
+
+def test_with_a_tokenizer_greedy_tokens_must_be_stocks_in_float32(byte_tokenizer: Any) -> None:
+    findings = list(check(replace(tiny(), tokenizer=byte_tokenizer)))
+    assert passed(findings) == {*CHECKED, "greedy tokens"}
+
+
+def test_in_half_precision_greedy_tokens_are_told_but_not_judged(byte_tokenizer: Any) -> None:
+    loaded = replace(tiny(torch.bfloat16), tokenizer=byte_tokenizer)
+    (tokens,) = [finding for finding in check(loaded) if finding.name == "greedy tokens"]
+    assert tokens.passed is None
+
+
+def test_checking_leaves_the_model_as_it_was() -> None:
+    model = tiny().model
+    batch = left_padded([[1, 2, 3], [4]], 0, torch.device("cpu"))
+    before = logits(model, batch)
+    list(check(Loaded("mine", model, None)))
+    assert torch.equal(logits(model, batch), before)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+# Checking patches that are wrong. A check that cannot fail is worthless.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_norm_without_its_weight_fails(
+    dtype: torch.dtype, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = ops.steer_add_rms_norm
+
+    def wrong(x: Any, residual: Any, weight: Any, *rest: Any) -> Any:
+        return right(x, residual, torch.ones_like(weight), *rest)
+
+    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    if not copied:
+        monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+    assert {"idle parity", "steered equals a hook"} <= failed(list(check(tiny(dtype))))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_patch_that_does_not_steer_fails(
+    dtype: torch.dtype, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normed, added = ops.steer_add_rms_norm, ops.steer_add
+    monkeypatch.setattr(ops, "steer_add_rms_norm", lambda *args: normed(*args[:4]))
+    monkeypatch.setattr(ops, "steer_add", lambda *args: added(*args[:2]))
+    if not copied:
+        monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+    findings = list(check(tiny(dtype)))
+    assert failed(findings) == {"steered equals a hook", "coefficient is live"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_patch_that_steers_all_texts_but_one_fails(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = ops.steer_add_rms_norm
+
+    def wrong(*args: Any) -> Any:
+        steered, idle = right(*args), right(*args[:4])
+        for ours, unsteered in zip(steered, idle, strict=True):
+            ours[0] = unsteered[0]
+        return steered
+
+    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    assert failed(list(check(tiny(dtype)))) == {"steered equals a hook"}
+
+
+def test_a_coefficient_off_by_a_hundredth_fails_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = Patched.steer
+
+    def wrong(self: Patched, vector: Any, coefficient: float = 1.0) -> Any:
+        return right(self, vector, coefficient * 1.01)
+
+    monkeypatch.setattr(Patched, "steer", wrong)
+    assert "steered equals a hook" in failed(list(check(tiny())))
+
+
+def test_a_coefficient_that_cannot_be_changed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "set_coefficient", lambda *args: None)
+    assert failed(list(check(tiny()))) == {"coefficient is live"}
+
+
+def test_steering_that_cannot_be_switched_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "enabled", property(lambda self: True, lambda self, value: None))
+    assert failed(list(check(tiny()))) == {"off() is idle"}
+
+
+def test_a_class_that_stays_behind_fails_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = patching._restore
+
+    def wrong(module: nn.Module, stock: type[nn.Module]) -> None:
+        if "Norm" not in stock.__name__:
+            right(module, stock)
+
+    monkeypatch.setattr(patching, "_restore", wrong)
+    assert failed(list(check(tiny()))) == {"exact undo"}
+
+
+def test_weights_that_changed_fail_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Patched.unpatch
+
+    def wrong(self: Patched) -> None:
+        right(self)
+        with torch.no_grad():
+            next(self.decoder.parameters()).mul_(1.001)
+
+    monkeypatch.setattr(Patched, "unpatch", wrong)
+    assert "exact undo" in failed(list(check(tiny())))
+
+
+def test_greedy_tokens_that_differ_fail_in_float32(
+    byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong only where a cache is used, as while generating: all other checks pass."""
+    right = ops.steer_add_rms_norm
+
+    def wrong(x: Any, residual: Any, *rest: Any) -> Any:
+        return right(-x if residual.shape[1] == 1 else x, residual, *rest)
+
+    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    findings = check(replace(tiny(), tokenizer=byte_tokenizer))
+    assert failed(list(findings)) == {"greedy tokens"}
+
+
+# The commands.
+
+
+def test_check_prints_a_line_for_each_finding_and_exits_with_0() -> None:
+    done = run_cli("check", "--model", "random:tiny", "--num-layers", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {line.split(":")[0] for line in lines if line.startswith("pass")} == {
+        f"pass  {name}" for name in CHECKED
+    }
+    assert [line.split("  ")[0] for line in lines if not line.startswith("pass")] == ["info"] * 3
+
+
+def test_check_exits_with_1_if_anything_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Plan, "set_coefficient", lambda *args: None)
+    assert exit_code(monkeypatch, tiny(), "check --model mine") == 1
+    assert "FAIL  coefficient is live: setting it changed nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "bench --rounds 1"])
+def test_a_model_that_cannot_be_patched_is_refused_with_exit_code_2(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=32)).eval()
+    loaded = Loaded("other", model, None)
+    assert exit_code(monkeypatch, loaded, f"{command} --model other") == 2
+    assert "GPT2LMHeadModel holds no decoder" in capsys.readouterr().err

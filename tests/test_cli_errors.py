@@ -1,0 +1,103 @@
+"""A user's mistake is one line on standard error and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import FASTSTEER, environment, write_pairs
+
+from faststeer import SteeringVector, cli
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_folder: Path) -> Path:
+    """Files that are well, and some that are not."""
+    write_pairs(tmp_path / "pairs.jsonl", [("good", "bad")])
+    write_pairs(tmp_path / "none.jsonl", []).write_text("\n")
+    (tmp_path / "bad.jsonl").write_text('{"positive": "a", "negative": "b"}\n{"positive": 1}\n')
+    SteeringVector("v", {1: torch.ones(64)}).save(tmp_path / "v.safetensors")
+    SteeringVector("wide", {1: torch.ones(65)}).save(tmp_path / "wide.safetensors")
+    SteeringVector("deep", {9: torch.ones(64)}).save(tmp_path / "deep.safetensors")
+    whole = (tmp_path / "v.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-1])
+    (tmp_path / "tiny").symlink_to(tiny_folder)
+    return tmp_path
+
+
+EXTRACT = "extract --pairs pairs.jsonl --output out.safetensors --model tiny"
+GENERATE = "generate --prompt hello --max-new-tokens 1 --model tiny --steer v.safetensors"
+
+MISTAKES = [
+    (f"{EXTRACT} --pairs bad.jsonl", "bad.jsonl, line 2: expected an object with a text under"),
+    (f"{EXTRACT} --pairs no.jsonl", "No such file or directory: 'no.jsonl'"),
+    (f"{EXTRACT} --pairs none.jsonl", "got 0 positive and 0 negative texts"),
+    (f"{EXTRACT} --output no/out.safetensors", "no/out.safetensors: the folder no does not exist"),
+    (f"{EXTRACT} --layers 1,4", "layer 4 is out of range: the model has 0 to 3"),
+    (f"{EXTRACT} --layers last", "--layers 'last': expected 'all', or numbers such as 10,12"),
+    (f"{EXTRACT} --site mlp", "site 'mlp' is unknown; expected one of resid_pre, resid_mid"),
+    (f"{EXTRACT} --read-token -9", "a text has 4 tokens, too few for read_token -9: 'good'"),
+    (f"{EXTRACT} --dtype int8", "--dtype 'int8' is unknown; expected one of float32, bfloat16"),
+    (f"{EXTRACT} --device nowhere", "--device 'nowhere' cannot be used here: "),
+    (f"{EXTRACT} --num-layers 2", "--num-layers goes with random weights; 'tiny' has weights"),
+    (f"{EXTRACT} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),
+    (f"{EXTRACT} --model random:huge", "random:huge is unknown; there are llama-2-7b, tiny"),
+    (f"{GENERATE}:strength=2", "unknown setting 'strength'; expected FILE[:layer=N[,N...]]"),
+    (f"{GENERATE}:layer=2", "'v' has no direction for layer 2; it has [1]"),
+    (f"{GENERATE}:coefficient=nan", "coefficient of 'v' is nan"),
+    (f"{GENERATE} --steer no.safetensors", "no.safetensors: no such file"),
+    (f"{GENERATE} --steer cut.safetensors", "cut.safetensors: not a readable safetensors file"),
+    (f"{GENERATE} --steer pairs.jsonl", "pairs.jsonl: not a readable safetensors file"),
+    (f"{GENERATE} --steer wide.safetensors", "'wide' has hidden size 65, but the model's is 64"),
+    (f"{GENERATE} --steer deep.safetensors", "layer 9 is out of range"),
+    (f"{GENERATE} --prompt=", "a prompt has no tokens; there is nothing to continue"),
+    (f"{GENERATE} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[0][9:] for m in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
+    before = sorted(folder.iterdir())
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    complaint = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert re.match(f"error: .*{re.escape(message)}", complaint)
+    assert complaint.count("\n") == 1
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_commands_that_the_mistakes_were_made_in_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    for command in (EXTRACT, GENERATE):
+        monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == 0
+    assert SteeringVector.load("out.safetensors").layers == [0, 1, 2, 3]
+
+
+def test_the_process_itself_ends_so_too(folder: Path) -> None:
+    command = [*FASTSTEER, *f"{EXTRACT} --pairs bad.jsonl".split()]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(
+        r"error: bad\.jsonl, line 2: expected an object with a text under 'positive'\n", done.stderr
+    )

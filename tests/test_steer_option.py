@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+import faststeer
+from faststeer import SteeringVector
+from faststeer.steer_option import SteerOption
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("v.safetensors", SteerOption("v.safetensors", None, 1.0)),
+        ("a/b/v:layer=15", SteerOption("a/b/v", [15], 1.0)),
+        ("v:layer=3,15,4:coefficient=-2.5", SteerOption("v", [3, 15, 4], -2.5)),
+        ("v:coefficient=1e-2:layers=0", SteerOption("v", [0], 0.01)),
+        ("v:multiplier=4", SteerOption("v", None, 4.0)),
+    ],
+)
+def test_an_option_reads_as(text: str, option: SteerOption) -> None:
+    assert SteerOption.parse(text) == option
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("v:strength=2", "unknown setting 'strength'"),
+        ("v:2", "unknown setting '2'"),
+        ("v:", "unknown setting ''"),
+        ("v:layer=", "invalid literal for int() with base 10: ''"),
+        ("v:layer=last", "invalid literal for int() with base 10: 'last'"),
+        ("v:coefficient=much", "could not convert string to float: 'much'"),
+    ],
+)
+def test_what_is_no_option_is_refused_with_the_form(text: str, reason: str) -> None:
+    form = "; expected FILE[:layer=N[,N...]][:coefficient=X]"
+    with pytest.raises(ValueError, match=re.escape(f"--steer {text!r}: {reason}{form}")):
+        SteerOption.parse(text)
+
+
+def test_options_steer_where_and_as_strongly_as_they_say(
+    tiny_model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    file = tmp_path / "v.safetensors"
+    SteeringVector("v", {1: torch.ones(64), 2: torch.ones(64)}).save(file)
+    with faststeer.patch(tiny_model) as patched:
+        handles = [
+            SteerOption.parse(f"{file}{settings}").apply(patched)
+            for settings in (":layer=2:coefficient=-3", "", ":layer=1")
+        ]
+    found = [(handle.name, handle.layers, handle.coefficient) for handle in handles]
+    assert found == [("v", [2], -3.0), ("v-2", [1, 2], 1.0), ("v-3", [1], 1.0)]
+
+
+def test_a_coefficient_that_is_no_finite_number_is_refused(
+    tiny_model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    file = tmp_path / "v.safetensors"
+    SteeringVector("v", {1: torch.ones(64)}).save(file)
+    with faststeer.patch(tiny_model) as patched:
+        for number in ("nan", "inf", "1e400"):
+            with pytest.raises(ValueError, match="coefficient of 'v'"):
+                SteerOption.parse(f"{file}:coefficient={number}").apply(patched)
+        assert not patched.handles
