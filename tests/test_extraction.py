@@ -196,6 +196,17 @@ def test_an_extraction_that_fails_midway_leaves_the_model_as_it_was(
     assert torch.is_grad_enabled()
 
 
+def test_an_extraction_records_nothing_for_a_backward_pass(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    recorded: list[bool] = []
+    tiny_model.model.layers[1].register_forward_pre_hook(
+        lambda module, args: recorded.append(args[0].requires_grad)
+    )
+    extract(tiny_model.train(), byte_tokenizer, PAIRS[:2])
+    assert recorded == [False]
+
+
 def test_dropout_of_a_model_in_training_does_not_reach_the_vector(
     make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
 ) -> None:

@@ -1,0 +1,41 @@
+"""What the demo shows is there: its vectors do far more than random directions of their norm."""
+
+import pytest
+
+import faststeer
+from faststeer import demo as demonstration
+from faststeer.behaviours import SHIPPED, Behaviour, neutral_texts
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_vector_moves_the_margin_at_least_3_times_as_far_as_random(demo, name) -> None:
+    behaviour = Behaviour.shipped(name)
+    vector = faststeer.extract(
+        demo.model,
+        demo.tokenizer,
+        behaviour.pairs,
+        name=name,
+        layers=behaviour.layer,
+        progress=False,
+    )
+    randoms = demonstration.norm_matched(vector, demonstration.RANDOM_DIRECTIONS)
+    with faststeer.patch(demo.model) as patched:
+        effects = demonstration.measure(demo, patched, behaviour, vector, randoms)
+    print(f"\n{name}: {demonstration.advantage(effects):.1f} times a random direction")
+    assert demonstration.advantage(effects) >= 3
+    for effect in effects:
+        assert abs(effect.shift) >= 3 * effect.random_shift
+    margins = [effect.margin for effect in effects]
+    assert margins == sorted(margins)
+    assert len(set(margins)) == len(behaviour.coefficients)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_held_out_prompts_are_not_among_the_pairs(name) -> None:
+    behaviour = Behaviour.shipped(name)
+    texts = {text for pair in behaviour.pairs for text in pair}
+    assert len(texts) == 2 * len(behaviour.pairs) >= 48
+    for held in behaviour.held_out:
+        assert not any(held.prompt in text for text in texts)
+    assert len(behaviour.held_out) >= 12
+    assert not set(neutral_texts()) & texts
