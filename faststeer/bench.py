@@ -150,7 +150,8 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
     bystanders = Bystanders()
     with progress_bar("measuring", turns, console.is_terminal) as advance:
         rows = measure(loaded.model, settings, advance)
-    facts["machine"]["cores_elsewhere"] = bystanders.cores()
+    elsewhere = bystanders.cores()
+    facts["machine"]["cores_elsewhere"] = None if elsewhere is None else round(elsewhere, 2)
     for section in ("machine", "model", "settings"):
         line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
         console.print(line, soft_wrap=True, highlight=False)

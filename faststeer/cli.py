@@ -126,6 +126,8 @@ def generate(
     from faststeer.steer_option import SteerOption
 
     options = [SteerOption.parse(text) for text in steer]
+    for option in options:
+        option.vector  # noqa: B018 - a broken file is told before the model is loaded
     loaded = load(model, device, dtype, None)
     require_tokenizer(loaded)
     show_side_by_side(loaded, options, prompt, max_new_tokens, chat, Console())

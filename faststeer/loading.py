@@ -99,13 +99,13 @@ def _random(
     facts = dict(SHAPES[shape])
     if num_layers is not None:
         facts["num_hidden_layers"] = num_layers
-    with torch.device(device), default_dtype(dtype):
+    cuda = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(cuda), torch.device(device), default_dtype(dtype):
+        torch.manual_seed(0)
         model: nn.Module = LlamaForCausalLM(LlamaConfig(**facts))
-    generator = torch.Generator(device=device).manual_seed(0)
-    for parameter_name, parameter in model.named_parameters():
-        if "norm" in parameter_name:  # fresh ones are all ones, which hides mistakes
-            with torch.no_grad():
-                parameter.uniform_(0.5, 1.5, generator=generator)
+        for parameter_name, parameter in model.named_parameters():
+            if "norm" in parameter_name:  # fresh ones are all ones, which hides mistakes
+                nn.init.uniform_(parameter, 0.5, 1.5)
     return model
 
 

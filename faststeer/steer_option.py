@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from faststeer.patching import Handle, Patched
 from faststeer.vectors import SteeringVector
@@ -41,10 +42,14 @@ class SteerOption:
                 raise ValueError(f"--steer {text!r}: {error}; expected {FORM}") from error
         return cls(path, layers, coefficient)
 
+    @cached_property
+    def vector(self) -> SteeringVector:
+        """The vector in the file. Raises what `SteeringVector.load` raises."""
+        return SteeringVector.load(self.path)
+
     def apply(self, patched: Patched) -> Handle:
-        """Load the file and steer with it. A name that is taken gets a number."""
-        vector = SteeringVector.load(self.path)
-        name, number = vector.name, 2
+        """Steer with it. A name that is taken gets a number."""
+        name, number = self.vector.name, 2
         while name in patched.plan.steered:
-            name, number = f"{vector.name}-{number}", number + 1
-        return patched.steer(vector, self.coefficient, layers=self.layers, name=name)
+            name, number = f"{self.vector.name}-{number}", number + 1
+        return patched.steer(self.vector, self.coefficient, layers=self.layers, name=name)
