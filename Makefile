@@ -32,7 +32,7 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(PYTHON) -m clang_format --dry-run --Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
 
 # Figures for the README: the op, then a whole model. A few minutes on an idle machine.
 bench: $(call DONE,dev)
