@@ -34,10 +34,11 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
 
-# Figures for the README: the op, then a whole model. A few minutes on an idle machine.
+# Figures for the README: the op, then a whole model. Ten minutes on an idle machine.
 bench: $(call DONE,dev)
 	$(PYTHON) benchmarks/ops.py --output benchmarks/results/ops-cpu.json
-	$(PYTHON) -m faststeer bench --model demo --output benchmarks/results/smollm2-cpu.json
+	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8 --prompt-tokens 16 \
+	  --new-tokens 2 --rounds 101 --output benchmarks/results/smollm2-cpu.json
 
 wheel: $(call DONE,dev)
 	$(PYTHON) -m build --no-isolation

@@ -168,14 +168,16 @@ def _taking_turns(
 ) -> Samples:
     """Time one call of every variant a round; `prepare` runs before each, untimed.
 
-    The first round is a warm-up. `timing.interleaved` repeats a call within a sample, which a
+    Each round begins with another variant, so that none profits from its place, and the first is a
+    warm-up. `timing.interleaved` repeats a call within a sample, which a
     growing cache forbids and a call of milliseconds does not need.
     """
     wait = _waiter(device_of(next(iter(variants.values()))))
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
-        for _ in range(rounds + 1):
-            for name, model in variants.items():
+        for turn in range(rounds + 1):
+            first = turn % len(variants)
+            for name, model in [*variants.items()][first:] + [*variants.items()][:first]:
                 prepare()
                 wait()
                 begin = time.perf_counter()

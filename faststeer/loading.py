@@ -174,7 +174,10 @@ def _convert(source: Path, folder: Path) -> None:
         plain.load_state_dict(loaded.state_dict())
         plain.generation_config = loaded.generation_config
         plain.save_pretrained(part)
-        AutoTokenizer.from_pretrained(source, gguf_file=DEMO_FILE).save_pretrained(part)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=DEMO_FILE)
+        # The file says so, but transformers 4.57 puts one in front of every text all the same.
+        tokenizer.add_bos_token = False
+        tokenizer.save_pretrained(part)
         if not folder.is_dir():  # another process may have been first
             part.rename(folder)
     finally:
