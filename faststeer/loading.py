@@ -175,8 +175,10 @@ def _convert(source: Path, folder: Path) -> None:
         plain.generation_config = loaded.generation_config
         plain.save_pretrained(part)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=DEMO_FILE)
-        # The file says so, but transformers 4.57 puts one in front of every text all the same.
+        # What the file says; transformers 4.57 reads it otherwise.
         tokenizer.add_bos_token = False
+        end = tokenizer.convert_ids_to_tokens(loaded.config.eos_token_id)
+        tokenizer.eos_token = tokenizer.pad_token = end
         tokenizer.save_pretrained(part)
         if not folder.is_dir():  # another process may have been first
             part.rename(folder)
