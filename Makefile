@@ -39,6 +39,7 @@ bench: $(call DONE,dev)
 	$(PYTHON) benchmarks/ops.py --output benchmarks/results/ops-cpu.json
 	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8 --prompt-tokens 16 \
 	  --new-tokens 2 --rounds 101 --output benchmarks/results/smollm2-cpu.json
+	$(PYTHON) benchmarks/readme.py
 
 wheel: $(call DONE,dev)
 	$(PYTHON) -m build --no-isolation

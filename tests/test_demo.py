@@ -8,7 +8,9 @@ from faststeer.behaviours import SHIPPED, Behaviour, neutral_texts
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_vector_moves_the_margin_at_least_3_times_as_far_as_random(demo, name) -> None:
+def test_a_shipped_vector_moves_the_margin_at_least_3_times_as_far_as_random(
+    demo, figure, name
+) -> None:
     behaviour = Behaviour.shipped(name)
     vector = faststeer.extract(
         demo.model,
@@ -21,7 +23,7 @@ def test_a_shipped_vector_moves_the_margin_at_least_3_times_as_far_as_random(dem
     randoms = demonstration.norm_matched(vector, demonstration.RANDOM_DIRECTIONS)
     with faststeer.patch(demo.model) as patched:
         effects = demonstration.measure(demo, patched, behaviour, vector, randoms)
-    print(f"\n{name}: {demonstration.advantage(effects):.1f} times a random direction")
+    figure(f"demo, {name}: {demonstration.advantage(effects):.1f} times a random direction")
     assert demonstration.advantage(effects) >= 3
     for effect in effects:
         assert abs(effect.shift) >= 3 * effect.random_shift

@@ -50,7 +50,7 @@ def errors(model, passages, truth) -> list[float]:
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 1.00), (torch.float32, 1.02)])
 def test_idle_errors_are_no_larger_than_the_stock_models(
-    demo, passages, truth, dtype, limit
+    demo, passages, truth, figure, dtype, limit
 ) -> None:
     model = copy.deepcopy(demo.model).to(dtype)
     stock = errors(model, passages, truth)
@@ -58,7 +58,10 @@ def test_idle_errors_are_no_larger_than_the_stock_models(
         patched = errors(model, passages, truth)
     ratios = [math.log(one / other) for one, other in zip(patched, stock, strict=True)]
     ratio = math.exp(sum(ratios) / len(ratios))
-    print(f"\nidle parity, {dtype}: geometric mean of error ratios {ratio:.4f} (limit {limit})")
+    figure(
+        f"idle parity on SmolLM2, {dtype}: logit error {ratio:.4f} times stock's (limit {limit}), "
+        f"{sum(ids.numel() for ids in passages)} tokens in {len(passages)} texts"
+    )
     assert ratio <= limit
 
 

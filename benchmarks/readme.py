@@ -1,0 +1,81 @@
+"""Puts the committed results into the README's tables, between their marks.
+
+python benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PHASES = {"prefill": "prefill, ms", "decode": "decode, ms a token"}
+
+
+def ops_table(results: dict[str, Any]) -> str:
+    """The op against PyTorch, a line for each number of rows."""
+    settings, machine = results["settings"], results["machine"]
+    lines = [
+        f"One residual add and norm, hidden size {settings['hidden']}, {settings['dtype']}, "
+        f"{settings['vectors']} vectors a row. Times faster than PyTorch's *unsteered* add and "
+        "LlamaRMSNorm, and than torch.compile of the *steered* expression "
+        f"({_hardware(machine)}).",
+        "",
+        "| rows | faststeer | against stock, unsteered | against torch.compile, steered "
+        "| into given tensors | against stock | against torch.compile |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in results["cases"]["per-row"]:
+        cells = [f"{case['rows']:,}"]
+        for variant in ("faststeer", "faststeer into"):
+            speedup = case["speedup"][variant]
+            cells.append(f"{case['microseconds'][variant]:,.1f} µs")
+            cells += [f"{speedup['stock']:.1f}×", f"{speedup['torch.compile']:.1f}×"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def model_table(results: dict[str, Any]) -> str:
+    """A whole model, steered in every way, against the stock one."""
+    settings, model = results["settings"], results["model"]
+    rows = results["results"]
+    shown = list(dict.fromkeys(row["variant"] for row in rows))
+    lines = [
+        f"{model['name']}, {model['dtype']}, vectors on every layer: time against the stock, "
+        f"unsteered model; under 1 is faster. Prompts of {settings['prompt_tokens']} tokens, "
+        f"medians of {settings['rounds']} interleaved rounds ({_hardware(results['machine'])}).",
+        "",
+        f"| | batch | {' | '.join(name.replace(',', '') for name in shown)} |",
+        f"|---|---:|{'---:|' * len(shown)}",
+    ]
+    for phase, batch in dict.fromkeys((row["phase"], row["batch_size"]) for row in rows):
+        own = [r for r in rows if (r["phase"], r["batch_size"]) == (phase, batch)]
+        cells = [PHASES[phase], str(batch), f"{own[0]['milliseconds']:.1f}"]
+        cells += [f"{row['against_stock']:.3f}×" for row in own[1:]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def filled(readme: str) -> str:
+    """The README with its tables made anew from the committed results."""
+    for mark, make in (("ops-cpu", ops_table), ("smollm2-cpu", model_table)):
+        results = json.loads((RESULTS / f"{mark}.json").read_text(encoding="utf-8"))
+        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+        before, _, rest = readme.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"README.md has no marks {begin} and {end}")
+        readme = f"{before}{begin}\n{make(results)}\n{end}{after}"
+    return readme
+
+
+def _hardware(machine: dict[str, Any]) -> str:
+    isa = f", {machine['isa']}" if "isa" in machine else ""
+    return f"{machine['cpu']}, {machine['threads']} threads{isa}, torch {machine['torch']}"
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
