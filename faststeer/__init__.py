@@ -1,8 +1,9 @@
 """Activation steering, fused into the residual stream of LLaMA models."""
 
 from faststeer.extraction import activations, extract
+from faststeer.handle import Handle
 from faststeer.ops import FaststeerWarning
-from faststeer.patching import Handle, Patched, patch
+from faststeer.patching import Patched, patch
 from faststeer.templates import pairs
 from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION as __version__

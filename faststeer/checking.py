@@ -20,8 +20,9 @@ from faststeer.baselines import (
     typical_norms,
 )
 from faststeer.batches import Batch, device_of, greedy_tokens, left_padded, logits, random_ids
+from faststeer.handle import Handle
 from faststeer.loading import Loaded
-from faststeer.patching import Handle, Patched, find_decoder, patch
+from faststeer.patching import Patched, find_decoder, patch
 from faststeer.plan import Site
 from faststeer.vectors import SITES
 from faststeer.yardstick import Yardstick, rms

@@ -6,22 +6,20 @@ and saving see the same modules. What is unknown is refused before anything is t
 
 from __future__ import annotations
 
-import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
+from faststeer.handle import Handle
 from faststeer.models import Family, family_of, known_families
 from faststeer.ops import FaststeerWarning
 from faststeer.plan import Plan, Site, Steered, finite
 from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
+from faststeer.swapping import MARK, check_replaceable, replace, replaceable, restore
 from faststeer.vectors import SteeringVector
-
-_MARK = "_faststeer"
 
 
 def patch(model: nn.Module) -> Patched:
@@ -37,68 +35,17 @@ def patch(model: nn.Module) -> Patched:
             nothing has been changed then.
     """
     decoder, family = find_decoder(model)
-    existing = decoder.__dict__.get(_MARK)
+    existing = decoder.__dict__.get(MARK)
     if existing is not None:
         return existing  # type: ignore[no-any-return]
     layers: list[nn.Module] = list(decoder.get_submodule(family.layers).children())
     norm = decoder._modules[family.final_norm]
     assert norm is not None
     for index, layer in enumerate(layers):
-        _check_replaceable(layer, family.layer, f"layer {index}")
+        check_replaceable(layer, family.layer, f"layer {index}")
     if not layers:
         raise ValueError(f"{type(decoder).__name__} has no layers; there is nothing to steer")
     return Patched(decoder, family, layers, norm)
-
-
-class Handle:
-    """A vector at work on a patched model. Setting `coefficient` takes effect at the next step."""
-
-    def __init__(self, plan: Plan, name: str) -> None:
-        """Made by `Patched.steer`."""
-        self.name = name
-        self._plan = plan
-        self._steered = plan.steered[name]
-
-    @property
-    def vector(self) -> SteeringVector:
-        """What is added."""
-        return self._steered.vector
-
-    @property
-    def layers(self) -> list[int]:
-        """Where: 0-based decoder layers, at the vector's site."""
-        return list(self._steered.factors)
-
-    @property
-    def active(self) -> bool:
-        """Whether it is still at work: not removed, and not replaced by another of its name."""
-        return self._plan.steered.get(self.name) is self._steered
-
-    @property
-    def coefficient(self) -> float:
-        """The factor on the vector. Live: written in place, no recompilation."""
-        return self._steered.coefficient
-
-    @coefficient.setter
-    def coefficient(self, value: float) -> None:
-        self._require_active()
-        self._plan.set_coefficient(self._steered, finite(value, f"coefficient of {self.name!r}"))
-
-    def remove(self) -> None:
-        """Stop steering with this vector."""
-        self._require_active()
-        self._plan.remove(self.name)
-
-    def _require_active(self) -> None:
-        if not self.active:
-            raise ValueError(
-                f"{self.name!r} was removed or replaced; steer() again for a new handle"
-            )
-
-    def __repr__(self) -> str:
-        """Name, coefficient and layers."""
-        state = "" if self.active else ", removed"
-        return f"Handle({self.name!r}, coefficient={self.coefficient}, layers={self.layers}{state})"
 
 
 class Patched:
@@ -112,7 +59,7 @@ class Patched:
         self.family = family
         self._layers = layers
         self._norm = norm
-        self._norm_replaced = _replaceable(norm, family.norm)
+        self._norm_replaced = replaceable(norm, family.norm)
         self.hidden_size = _hidden_size(decoder, norm)
         self.plan = Plan.for_layers([_device(layer) for layer in layers], self.hidden_size)
         handoff = Handoff()
@@ -128,12 +75,12 @@ class Patched:
                 norm if last else layers[index + 1],
                 None if last else family.input_norm,
             )
-            _replace(layer, family.steered_layer, stream)
+            replace(layer, family.steered_layer, stream)
         if self._norm_replaced:
-            _replace(norm, family.steered_norm, handoff)
+            replace(norm, family.steered_norm, handoff)
         hook = EmbeddingSteering(self.plan.tables[Site(0, "resid_pre")])
         self._embedding_hook = layers[0].register_forward_pre_hook(hook, with_kwargs=True)
-        decoder.__dict__[_MARK] = self
+        decoder.__dict__[MARK] = self
 
     @property
     def num_layers(self) -> int:
@@ -205,15 +152,15 @@ class Patched:
 
     def unpatch(self) -> None:
         """Give every module its stock class back. Twice does no harm."""
-        if self.decoder.__dict__.get(_MARK) is not self:
+        if self.decoder.__dict__.get(MARK) is not self:
             return
         self.plan.clear()
         self._embedding_hook.remove()
         for layer in self._layers:
-            _restore(layer, self.family.layer)
+            restore(layer, self.family.layer)
         if self._norm_replaced:
-            _restore(self._norm, self.family.norm)
-        del self.decoder.__dict__[_MARK]
+            restore(self._norm, self.family.norm)
+        del self.decoder.__dict__[MARK]
 
     def __enter__(self) -> Patched:
         """Itself."""
@@ -228,7 +175,7 @@ class Patched:
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
 
     def _require_patched(self) -> None:
-        if self.decoder.__dict__.get(_MARK) is not self:
+        if self.decoder.__dict__.get(MARK) is not self:
             raise ValueError("this handle's model was unpatched; call faststeer.patch(model) again")
 
     def _factors(
@@ -281,57 +228,6 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, Family]:
     raise ValueError(
         f"{type(model).__name__} holds {len(found)} decoders ({known}); patch the one you mean"
     )
-
-
-def _check_replaceable(module: nn.Module, stock: type[nn.Module], what: str) -> None:
-    if type(module) is not stock:
-        raise ValueError(
-            f"{what} is a {type(module).__module__}.{type(module).__qualname__}; only the stock "
-            f"{stock.__qualname__} can be patched"
-        )
-    if not _replaceable(module, stock):
-        raise ValueError(
-            f"{what} has a `forward` of its own, {module.__dict__['forward']!r}, which would hide "
-            "the steered one; patch the model before that wrapper is put on, or remove it"
-        )
-
-
-def _replaceable(module: nn.Module, stock: type[nn.Module]) -> bool:
-    """Whether changing the class changes what runs, given accelerate's wrappers are rebound."""
-    forward = module.__dict__.get("forward")
-    if type(module) is not stock:
-        return False
-    return forward is None or _is_own(forward, module) or _is_own(_inside(module), module)
-
-
-def _is_own(forward: Any, module: nn.Module) -> bool:
-    """Whether an instance's `forward` is only its class's, bound: transformers 4.57 leaves such."""
-    return getattr(forward, "__func__", None) is type(module).forward
-
-
-def _inside(module: nn.Module) -> Any:
-    """The forward that accelerate's hooks call."""
-    return module.__dict__.get("_old_forward") if "_hf_hook" in module.__dict__ else None
-
-
-def _replace(module: nn.Module, steered: type[nn.Module], state: Any) -> None:
-    _change_class(module, steered)
-    module.__dict__[_MARK] = state
-
-
-def _restore(module: nn.Module, stock: type[nn.Module]) -> None:
-    _change_class(module, stock)
-    module.__dict__.pop(_MARK, None)
-
-
-def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
-    """Set the class and let no instance attribute go on calling the old one's forward."""
-    wrapped = _is_own(_inside(module), module)
-    if _is_own(module.__dict__.get("forward"), module):
-        del module.__dict__["forward"]
-    module.__class__ = to
-    if wrapped:
-        module.__dict__["_old_forward"] = types.MethodType(to.forward, module)
 
 
 def _device(layer: nn.Module) -> torch.device:

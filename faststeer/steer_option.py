@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from faststeer.patching import Handle, Patched
+from faststeer.handle import Handle
+from faststeer.patching import Patched
 from faststeer.vectors import SteeringVector
 
 FORM = "FILE[:layer=N[,N...]][:coefficient=X]"
