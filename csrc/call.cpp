@@ -50,7 +50,41 @@ Rows output_rows(const View& view, const View& residual) {
     throw std::invalid_argument(std::string(view.name) + " has shape " + view.shape() +
                                 "; expected the residual's shape and dtype, " + residual.shape());
   }
-  return rows(view);
+  const Rows result = rows(view);
+  if (result.stride < view.last() && view.numel() > view.last()) {
+    throw std::invalid_argument(std::string(view.name) +
+                                " has rows that overlap, as an expanded tensor has");
+  }
+  return result;
+}
+
+// Whether two tensors of one shape share memory, other than by being the same.
+bool overlap(const Rows& a, const Rows& b, int64_t count, int64_t hidden) {
+  const auto size = [](const Rows& r) { return r.dtype == DType::float32 ? 4 : 2; };
+  const char* a_begin = static_cast<const char*>(a.data);
+  const char* b_begin = static_cast<const char*>(b.data);
+  const char* a_end = a_begin + ((count - 1) * a.stride + hidden) * size(a);
+  const char* b_end = b_begin + ((count - 1) * b.stride + hidden) * size(b);
+  if (a_end <= b_begin || b_end <= a_begin) return false;
+  if (a.stride != b.stride || a.dtype != b.dtype) return true;
+  // Of one spacing: side by side in the same wide rows, or not.
+  const int64_t apart = (a_begin < b_begin ? b_begin - a_begin : a_begin - b_begin) / size(a);
+  const int64_t column = apart % a.stride;
+  return apart != 0 && (column < hidden || a.stride - column < hidden);
+}
+
+void require_apart(const SteerNormArgs& args, int64_t tokens) {
+  const auto clash = [&](const Rows& written, const Rows& other) {
+    return written.data != nullptr && other.data != nullptr &&
+           overlap(written, other, tokens, args.hidden);
+  };
+  for (const Rows& written : {args.out, args.residual_out}) {
+    require(!clash(written, args.residual) && !clash(written, args.x),
+            "an output overlaps an input; they may be one tensor or apart");
+  }
+  require(args.out.data == nullptr ||
+              (args.out.data != args.residual_out.data && !clash(args.out, args.residual_out)),
+          "out and residual_out overlap; give two tensors");
 }
 
 void set_entries(SteerNormArgs& args, const View& vectors, const View& index,
@@ -156,6 +190,7 @@ void run_on_cpu(const Call& call) {
   SteerNormArgs args = checked(call);
   const int64_t tokens = call.residual.numel() / args.hidden;
   if (tokens == 0) return;
+  require_apart(args, tokens);
   if (call.vectors) set_entries(args, *call.vectors, *call.index, *call.coefficient, tokens);
 
   const SteerNormKernel kernel = current_isa().steer_norm;

@@ -32,7 +32,8 @@ bool read(PyObject* object, const char* name, View& view) {
   if (Py_TYPE(object) != tensor_type && Py_TYPE(object) != parameter_type) return false;
   DLTensor tensor;
   if (exchange->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
-    throw pybind11::error_already_set();
+    PyErr_Clear();  // meta, sparse or batched: the dispatcher knows what to do with it
+    return false;
   }
   if (tensor.device.device_type != kDLCPU || tensor.ndim < 1) return false;
   view = {name,         static_cast<char*>(tensor.data) + tensor.byte_offset,

@@ -106,7 +106,7 @@ def extract(
         max_length=max_length,
     )
     vector.save(output)
-    Console().print(f"wrote {output}: {vector}", soft_wrap=True)
+    Console().print(f"wrote {output}: {vector}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -87,16 +87,35 @@ def steer_add_rms_norm_out(
 ) -> None:
     """`steer_add_rms_norm` into `out` and `residual_out`, which are overwritten.
 
-    Both have the residual's shape and dtype and evenly spaced rows; `residual_out` may be the
-    residual itself. No gradients. On the CPU this skips torch's dispatcher, which costs more than
-    a row does.
+    Both have the residual's shape and dtype and evenly spaced rows. `residual_out` may be the
+    residual itself; outputs that overlap otherwise are refused, and so is a call that would need
+    gradients. On the CPU this skips torch's dispatcher, which costs more than a row does, and with
+    it lazily negated views (`torch._neg_view`), which are read without their sign.
     """
     arguments = (x, residual, weight, eps, vectors, index, coefficient, out, residual_out)
+    if _wants_grad(x, residual, weight, vectors, coefficient, out, residual_out):
+        raise ValueError("given tensors are overwritten without gradients; call under no_grad")
+    if residual.dtype not in _KERNEL_DTYPES:
+        _without_kernel_out(*arguments)
+        return
     if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
         torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
+    elif not torch.is_inference_mode_enabled():  # autograd has to notice what it saved is gone
+        torch.autograd.graph.increment_version(
+            [tensor for tensor in (out, residual_out) if not tensor.is_inference()]
+        )
 
 
-# What the compiler needs to know: shapes without values.
+# What the compiler needs to know: shapes without values. A call with a meta tensor lands here too,
+# and must not return memory that nobody wrote.
+
+
+def _require_one_device(residual: Tensor, *others: Tensor | None) -> None:
+    for other in others:
+        if other is not None and other.device != residual.device:
+            raise ValueError(
+                f"a tensor is on {other.device}, but the residual on {residual.device}"
+            )
 
 
 @torch.library.register_fake("faststeer::steer_add_rms_norm")
@@ -104,6 +123,7 @@ def steer_add_rms_norm_out(
 def _(
     x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *entries: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    _require_one_device(residual, x, weight, *entries)
     dense = torch.contiguous_format
     return (
         torch.empty_like(residual, memory_format=dense),
@@ -119,6 +139,7 @@ def _(*arguments: Any) -> None:
 @torch.library.register_fake("faststeer::steer_add")
 @torch.library.register_fake("faststeer::steer_add_autograd")
 def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
+    _require_one_device(residual, x, *entries)
     return torch.empty_like(residual, memory_format=torch.contiguous_format)
 
 

@@ -128,6 +128,7 @@ class Patched:
         name = vector.name if name is None else name
         factors = self._factors(vector, layers)
         steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
+        steered.require_finite()
         self._warn_of_other_model(vector)
         self.plan.put(name, steered)
         return Handle(self.plan, name)
@@ -141,7 +142,11 @@ class Patched:
 
     @contextmanager
     def off(self) -> Iterator[Patched]:
-        """Unsteered inside the `with` block; the vectors stay, and come back on leaving."""
+        """Unsteered inside the `with` block; the vectors stay, and come back on leaving.
+
+        A checkpointed layer is computed again in the backward pass, with what steers it then: run
+        both passes in the same state.
+        """
         self._require_patched()
         with self.plan.off():
             yield self

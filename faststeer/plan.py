@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -93,6 +93,16 @@ class Steered:
             site = Site.of(layer, self.vector.site)
             yield site, self.coefficient * factor, self.vector.directions[layer]
 
+    def require_finite(self) -> None:
+        """Raise ValueError where a product overflows float32."""
+        for site, coefficient, direction in self.terms():
+            largest = abs(coefficient) * float(direction.abs().max())
+            if not max(abs(coefficient), largest) <= torch.finfo(torch.float32).max:
+                raise ValueError(
+                    f"coefficient {coefficient:g} times {self.vector.name!r} at layer {site.layer} "
+                    "is more than float32 can hold"
+                )
+
     def sites(self) -> set[Site]:
         """The places it steers."""
         return {Site.of(layer, self.vector.site) for layer in self.factors}
@@ -104,7 +114,7 @@ class Plan:
 
     tables: dict[Site, Table]
     steered: dict[str, Steered] = field(default_factory=dict)
-    enabled: bool = True
+    times_off: int = 0
 
     @classmethod
     def for_layers(cls, devices: list[torch.device], hidden_size: int) -> Plan:
@@ -122,7 +132,8 @@ class Plan:
         self._rewrite(steered.sites() | (before.sites() if before else set()))
 
     def set_coefficient(self, steered: Steered, coefficient: float) -> None:
-        """Change one coefficient in place."""
+        """Change one coefficient in place. Raises ValueError where it overflows float32."""
+        replace(steered, coefficient=coefficient).require_finite()
         steered.coefficient = coefficient
         self._rewrite(steered.sites())
 
@@ -138,18 +149,17 @@ class Plan:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Steer nothing inside; nests."""
-        before = self.enabled
-        self.enabled = False
-        self._rewrite(set(self.tables))
+        self.times_off += 1  # a count, because blocks of several threads may overlap
         try:
+            self._rewrite(set(self.tables))
             yield
         finally:
-            self.enabled = before
+            self.times_off -= 1
             self._rewrite(set(self.tables))
 
     def _rewrite(self, sites: set[Site]) -> None:
         terms: dict[Site, list[tuple[float, Tensor]]] = {site: [] for site in sites}
-        if self.enabled:
+        if self.times_off == 0:
             for steered in self.steered.values():
                 for site, coefficient, direction in steered.terms():
                     if site in terms:

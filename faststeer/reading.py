@@ -110,7 +110,7 @@ class Reader:
         last = self.layers[-1]
 
         def keep(layer: int, hidden: Tensor) -> None:
-            found[layer] = hidden[:, self.read_token].float().cpu()
+            found[layer] = hidden[:, self.read_token].to("cpu", torch.float32, copy=True)
             if layer == last:
                 raise _Stop
 

@@ -28,11 +28,11 @@ class Handoff:
 
     def __init__(self) -> None:
         """Nothing waits."""
-        self.waiting: tuple[Tensor, Tensor, nn.Module] | None = None
+        self.waiting: tuple[Tensor, Tensor, nn.Module, int | None] | None = None
 
     def give(self, residual: Tensor, normed: Tensor, norm: nn.Module) -> None:
         """`normed` is what `norm` would make of `residual`."""
-        self.waiting = (residual, normed, norm)
+        self.waiting = (residual, normed, norm, _version(residual))
 
     def take(self, residual: Tensor, norm: nn.Module) -> Tensor | None:
         """What `norm` makes of `residual`, if that is known.
@@ -44,9 +44,19 @@ class Handoff:
         self.waiting = None
         if waiting is None or torch.is_grad_enabled():
             return None
-        if waiting[0] is residual and waiting[2] is norm:
-            return waiting[1]
+        known, normed, for_norm, version = waiting
+        if known is residual and for_norm is norm and version == _version(residual):
+            return normed
         return None
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Counts in-place edits, as by a loop of one's own over the layers. Where torch keeps no count
+    (inference tensors, compiled graphs) only hooks and wrappers are looked at.
+    """
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return None
+    return tensor._version
 
 
 class LayerStream:

@@ -169,13 +169,13 @@ def test_steering_that_cannot_be_switched_off_fails(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_class_that_stays_behind_fails_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = patching._restore
+    right = patching.restore
 
     def wrong(module: nn.Module, stock: type[nn.Module]) -> None:
         if "Norm" not in stock.__name__:
             right(module, stock)
 
-    monkeypatch.setattr(patching, "_restore", wrong)
+    monkeypatch.setattr(patching, "restore", wrong)
     assert failed(list(check(tiny()))) == {"exact undo"}
 
 

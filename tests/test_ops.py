@@ -267,3 +267,23 @@ def test_outputs_of_another_shape_are_refused() -> None:
     for out, h, name in ((bad, good, "out"), (good, bad, "residual_out")):
         with pytest.raises(ValueError, match=f"{name} has shape"):
             ops.steer_add_rms_norm_out(*_valid_call().values(), out, h)
+
+
+def test_outputs_that_overlap_anything_but_one_input_are_refused() -> None:
+    x, residual, weight = torch.randn(4, 8), torch.randn(5, 8), torch.rand(8)
+    none = (None, None, None)
+    room = torch.empty(4, 8)
+    wide = torch.empty(4, 16)
+    bad = [
+        (residual[1:], room.clone(), room[:1].expand(4, 8), "rows that overlap"),
+        (residual[1:], room, room, "out and residual_out overlap"),
+        (residual[1:], room, residual[:-1], "an output overlaps an input"),
+        (residual[1:], wide[:, :8], wide[:, 4:12], "out and residual_out overlap"),
+    ]
+    for own, out, h, message in bad:
+        with pytest.raises(ValueError, match=message):
+            ops.steer_add_rms_norm_out(x, own, weight, EPS, *none, out, h)
+    expected = ops.steer_add_rms_norm(x, residual[1:], weight, EPS)
+    side_by_side = wide[:, :8], wide[:, 8:]
+    ops.steer_add_rms_norm_out(x, residual[1:], weight, EPS, *none, *side_by_side)
+    assert all(torch.equal(a, b) for a, b in zip(side_by_side, expected, strict=True))

@@ -111,3 +111,27 @@ def test_float64_runs_the_specification_in_float64() -> None:
     out, h = ops.steer_add_rms_norm(x, residual, torch.ones(8).double(), EPS)
     assert out.dtype == h.dtype == torch.float64
     assert torch.equal(h, x + residual)
+
+
+def test_a_call_on_several_devices_is_refused() -> None:
+    with pytest.raises(ValueError, match="on meta, but the residual on cpu"):
+        ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8, device="meta"), EPS)
+
+
+def test_autograd_notices_that_a_saved_tensor_was_overwritten() -> None:
+    saved = torch.randn(2, 8, requires_grad=True) * 1.0
+    loss = saved.square().sum()
+    x, weight, room = torch.ones(2, 8), torch.ones(8), torch.empty(2, 8)
+    with torch.no_grad():
+        ops.steer_add_rms_norm_out(None, x, weight, EPS, None, None, None, room, saved)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with pytest.raises(ValueError, match="without gradients"):
+        ops.steer_add_rms_norm_out(None, saved, weight, EPS, None, None, None, room, x)
+
+
+def test_given_float64_tensors_are_written_by_the_specification() -> None:
+    residual, weight = torch.randn(2, 8).double(), torch.ones(8).double()
+    out, h = torch.empty_like(residual), torch.empty_like(residual)
+    ops.steer_add_rms_norm_out(None, residual, weight, EPS, None, None, None, out, h)
+    assert torch.equal(out, reference.rms_norm(residual, weight, EPS))

@@ -373,3 +373,19 @@ def test_a_float64_model_is_steered_in_float64(make_tiny) -> None:
         assert torch.equal(logits(model), stock)
         patched.steer(VECTOR, 2.0)
         assert close(logits(model), expected)
+
+
+def test_a_loop_of_ones_own_over_the_layers_may_edit_between_them(tiny_model) -> None:
+    def own_loop():
+        with torch.no_grad():
+            hidden = tiny_model.model.embed_tokens(IDS)
+            positions = torch.arange(IDS.shape[1])[None]
+            embeddings = tiny_model.model.rotary_emb(hidden, positions)
+            for layer in tiny_model.model.layers:
+                hidden = layer(hidden, attention_mask=None, position_embeddings=embeddings)
+                hidden += 1
+            return tiny_model.model.norm(hidden)
+
+    expected = own_loop()
+    with faststeer.patch(tiny_model):
+        assert close(own_loop(), expected)

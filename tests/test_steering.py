@@ -246,3 +246,30 @@ def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:
                 torch.testing.assert_close(
                     compiled(IDS).logits, tiny_model(IDS).logits, rtol=0, atol=1e-5
                 )
+
+
+def test_off_blocks_that_overlap_end_when_the_last_one_does(tiny_model) -> None:
+    """As those of several threads do."""
+    with faststeer.patch(tiny_model) as patched:
+        idle = logits(tiny_model)
+        patched.steer(random_vector("v", [1]), 2.0)
+        steered = logits(tiny_model)
+        first, second = patched.off(), patched.off()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.equal(logits(tiny_model), idle)
+        second.__exit__(None, None, None)
+        assert torch.equal(logits(tiny_model), steered)
+
+
+def test_a_dose_that_float32_cannot_hold_is_refused(tiny_model) -> None:
+    with faststeer.patch(tiny_model) as patched:
+        handle = patched.steer(random_vector("v", [1]), 2.0)
+        for coefficient in (1e39, -1e300):
+            with pytest.raises(ValueError, match="more than float32 can hold"):
+                handle.coefficient = coefficient
+            with pytest.raises(ValueError, match="more than float32 can hold"):
+                patched.steer(random_vector("w", [1]), coefficient)
+        assert handle.coefficient == 2.0
+        assert [one.name for one in patched.handles] == ["v"]
