@@ -106,6 +106,8 @@ def test_an_extraction_that_is_stopped_leaves_the_old_file_whole_and_no_other(
         env=environment(TTY_COMPATIBLE="1", FORCE_COLOR="1", TERM="xterm"),  # shows the progress
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell's background jobs, and so their children, are deaf to SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -20,6 +20,9 @@ class StubTokenizer:
     def __init__(self, before_saving: Callable[[], None]) -> None:
         self.before_saving = before_saving
 
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return f"<{token}>"
+
     def save_pretrained(self, folder: Path) -> None:
         self.before_saving()
         (folder / "tokenizer.json").write_text("{}")
