@@ -55,7 +55,8 @@ class Row:
 def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
     """`count` small random vectors, each with a direction for every layer."""
     norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
-    hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
+    config: Any = model.config
+    hidden_size: int = config.hidden_size
     return [random_vector(f"random {i}", norms, hidden_size, seed=i) for i in range(count)]
 
 

@@ -153,7 +153,8 @@ def _random_steering(model: nn.Module, batch: Batch) -> Steering:
     layers = {"resid_pre": {0} | {layer + 1 for layer in ends} & set(range(count))}
     sites = {(n, kind): Site.of(n, kind) for kind in SITES for n in sorted(layers.get(kind, ends))}
     norms = typical_norms(model, batch, set(sites.values()))
-    hidden_size: int = model.config.hidden_size  # type: ignore[union-attr, assignment]
+    config: Any = model.config
+    hidden_size: int = config.hidden_size
     steering = []
     for seed, (kind, coefficient) in enumerate(_COEFFICIENTS.items()):
         doses = {n: _DOSE * norms[site] for (n, own), site in sites.items() if own == kind}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +36,9 @@ def patch(model: nn.Module) -> Patched:
             nothing has been changed then.
     """
     decoder, family = find_decoder(model)
-    existing = decoder.__dict__.get(MARK)
+    existing: Patched | None = decoder.__dict__.get(MARK)
     if existing is not None:
-        return existing  # type: ignore[no-any-return]
+        return existing
     layers: list[nn.Module] = list(decoder.get_submodule(family.layers).children())
     norm = decoder._modules[family.final_norm]
     assert norm is not None
@@ -245,4 +246,5 @@ def _hidden_size(decoder: nn.Module, norm: nn.Module) -> int:
     weight = norm._parameters.get("weight")
     if weight is not None and weight.dim() == 1:
         return weight.numel()
-    return int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    config: Any = decoder.config
+    return int(config.hidden_size)

@@ -85,7 +85,8 @@ class LayerStream:
         normed = self.handoff.take(hidden, norm)
         if normed is not None:
             return normed
-        return norm(hidden)  # type: ignore[no-any-return]
+        computed: Tensor = norm(hidden)
+        return computed
 
     def middle(self, x: Tensor, hidden: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """``(normed, residual)`` after attention."""
@@ -97,9 +98,9 @@ class LayerStream:
     def leave(self, layer: nn.Module, x: Tensor, hidden: Tensor) -> Tensor:
         """The layer's output; its norm for the successor is handed over where that is safe."""
         if not torch.is_grad_enabled() and _output_reaches(layer, self.successor):
-            norm = self.successor
+            norm: Any = self.successor
             if self.norm_name is not None:
-                norm = self.successor._modules[self.norm_name]  # type: ignore[assignment]
+                norm = self.successor._modules[self.norm_name]
             if self._fusable(x, hidden, norm) and (norm is self.successor or not _has_hooks(norm)):
                 normed, residual = _fused(x, hidden, norm, self.post)
                 self.handoff.give(residual, normed, norm)

@@ -235,7 +235,7 @@ def test_hidden_states_show_what_the_model_reads_and_cost_nothing_afterwards(tin
         for hook in hooks:
             hook.remove()
     with faststeer.patch(tiny_model) as patched, torch.no_grad():
-        handed_over = count_handovers(tiny_model)
+        handed_over = CountHandovers(tiny_model)
         patched.steer(VECTOR, 2.0)
         tiny_model(IDS)
         before = handed_over.count
@@ -247,7 +247,7 @@ def test_hidden_states_show_what_the_model_reads_and_cost_nothing_afterwards(tin
         assert handed_over.count == before == 4
 
 
-class count_handovers:  # noqa: N801
+class CountHandovers:
     """Counts norms that one layer computed for the next."""
 
     def __init__(self, model) -> None:
