@@ -26,7 +26,8 @@ if X86:
     ISA_FLAGS["steer_norm_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["steer_norm_avx512.cpp"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 
-SOURCES = ["module.cpp", "ops.cpp", "direct.cpp", "call.cpp", "cpu/isa.cpp"]
+SOURCES = ["module.cpp", "ops.cpp", "direct.cpp", "tensors.cpp", "call.cpp", "view.cpp"]
+SOURCES += ["cpu/isa.cpp", "cpu/run.cpp"]
 SOURCES += [f"cpu/{name}" for name in ISA_FLAGS]
 
 

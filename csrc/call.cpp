@@ -1,48 +1,12 @@
 #include "call.h"
 
-#include <torch/csrc/stable/ops.h>
-
-#include <memory>
-#include <sstream>
-#include <stdexcept>
-
-#include "cpu/isa.h"
-
 namespace faststeer {
 namespace {
 
-// Elements a thread should have before a second one is worth waking: with rows of 4096 bfloat16
-// two threads draw level with one at 8 rows and win from 12 on (fork and join cost about 5 us).
-constexpr int64_t kElementsPerThread = 16384;
-
-template <class... Parts>
-void require(bool condition, const Parts&... parts) {
-  if (condition) return;
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
-
-DType storage(const View& view) {
-  switch (view.element) {
-    case Element::float32:
-      return DType::float32;
-    case Element::bfloat16:
-      return DType::bfloat16;
-    case Element::float16:
-      return DType::float16;
-    default:
-      throw std::invalid_argument(std::string(view.name) + " must be float32, bfloat16 or float16");
-  }
-}
-
-Rows rows(const View& view) {
-  const int64_t stride = view.row_stride();
-  if (stride < 0) {
-    throw std::invalid_argument(std::string(view.name) +
-                                " must have dense, evenly spaced rows; give a contiguous tensor");
-  }
-  return {view.data, stride, storage(view)};
+void require_on(const Device& device, const View& view) {
+  if (view.device == device) return;
+  require(false, view.name, " is on ", view.device.name(), ", but the call's first tensor on ",
+          device.name());
 }
 
 Rows output_rows(const View& view, const View& residual) {
@@ -107,18 +71,34 @@ void set_entries(SteerNormArgs& args, const View& vectors, const View& index,
   args.coefficient = static_cast<const float*>(coefficient.data);
   args.entries = index.last();
   args.tokens_per_setting = tokens / settings;
-  const int64_t stored = vectors.sizes[0];
-  for (int64_t i = 0; i < settings * args.entries; ++i) {
-    require(args.index[i] >= -1 && args.index[i] < stored, "index holds ", args.index[i],
-            "; expected -1 for none, or a row of vectors, 0 to ", stored - 1);
-  }
+  args.stored = vectors.sizes[0];
   args.vectors = rows(vectors);
 }
 
-SteerNormArgs checked(const Call& call) {
+void require_one_device(const SteerNormCall& call) {
+  require_on(call.residual.device, call.residual_out);
+  for (const auto* view :
+       {&call.x, &call.weight, &call.out, &call.vectors, &call.index, &call.coefficient}) {
+    if (view->has_value()) require_on(call.residual.device, **view);
+  }
+}
+
+void require_dense(const View& view, Element element, const char* name) {
+  require(view.element == element && view.is_contiguous(), view.name, " must be a contiguous ",
+          name, " tensor");
+}
+
+}  // namespace
+
+SteerNormArgs checked(const SteerNormCall& call) {
   const View& residual = call.residual;
+  if (residual.dim < 1 || residual.last() < 1) {
+    require(false, "residual has shape ", residual.shape(), "; expected [..., H]");
+  }
+  require_one_device(call);
   SteerNormArgs args{};
   args.hidden = residual.last();
+  args.tokens = residual.numel() / args.hidden;
   args.eps = static_cast<float>(call.eps);
   args.residual = rows(residual);
   args.residual_out = output_rows(call.residual_out, residual);
@@ -139,72 +119,45 @@ SteerNormArgs checked(const Call& call) {
   require(call.vectors.has_value() == call.index.has_value() &&
               call.vectors.has_value() == call.coefficient.has_value(),
           "vectors, index and coefficient go together: give all three or none");
+  if (args.tokens == 0) return args;
+  require_apart(args, args.tokens);
+  if (call.vectors) set_entries(args, *call.vectors, *call.index, *call.coefficient, args.tokens);
   return args;
 }
 
-}  // namespace
-
-int64_t View::numel() const {
-  int64_t count = 1;
-  for (int64_t d = 0; d < dim; ++d) count *= sizes[d];
-  return count;
-}
-
-std::string View::shape() const {
-  std::string text = "[";
-  for (int64_t d = 0; d < dim; ++d) text += (d == 0 ? "" : ", ") + std::to_string(sizes[d]);
-  return text + "]";
-}
-
-bool View::same_shape(const View& other) const {
-  bool same = dim == other.dim;
-  for (int64_t d = 0; same && d < dim; ++d) same = sizes[d] == other.sizes[d];
-  return same;
-}
-
-bool View::is_contiguous() const {
-  return row_stride() == last() || numel() <= 1 || (dim == 2 && sizes[0] == 1);
-}
-
-int64_t View::row_stride() const {
-  if (numel() == 0) return last();  // nothing is read, however it is laid out
-  if (strides[dim - 1] != 1 && sizes[dim - 1] != 1) return -1;
-  int64_t stride = sizes[dim - 1];
-  int64_t expected = -1;  // what the next dimension outwards has to step by
-  for (int64_t d = dim - 2; d >= 0; --d) {
-    if (sizes[d] == 1) continue;
-    if (expected < 0) {
-      stride = strides[d];
-    } else if (strides[d] != expected) {
-      return -1;
-    }
-    expected = strides[d] * sizes[d];
+MomentsArgs checked(const MomentsCall& call) {
+  const View& x = call.x;
+  require(x.dim >= 1 && x.last() >= 1, "x has shape ", x.shape(), "; expected [..., H]");
+  for (const View* view : {&call.count, &call.mean, &call.m2}) require_on(x.device, *view);
+  MomentsArgs args{};
+  args.hidden = x.last();
+  args.tokens = x.numel() / args.hidden;
+  args.x = rows(x);
+  require_dense(call.count, Element::int64, "int64");
+  require_dense(call.mean, Element::float64, "float64");
+  require_dense(call.m2, Element::float64, "float64");
+  require(call.count.dim == 1 && call.count.numel() > 0, "count has shape ", call.count.shape(),
+          "; expected [G]");
+  args.groups = call.count.numel();
+  for (const View* view : {&call.mean, &call.m2}) {
+    require(view->dim == 2 && view->sizes[0] == args.groups && view->sizes[1] == args.hidden,
+            view->name, " has shape ", view->shape(), "; expected [", args.groups, ", ",
+            args.hidden, "]");
   }
-  return stride;
-}
-
-void run_on_cpu(const Call& call) {
-  if (call.residual.dim < 1 || call.residual.last() < 1) {
-    require(false, "residual has shape ", call.residual.shape(), "; expected [..., H]");
-  }
-  SteerNormArgs args = checked(call);
-  const int64_t tokens = call.residual.numel() / args.hidden;
-  if (tokens == 0) return;
-  require_apart(args, tokens);
-  if (call.vectors) set_entries(args, *call.vectors, *call.index, *call.coefficient, tokens);
-
-  const SteerNormKernel kernel = current_isa().steer_norm;
-  const auto work = [&](int64_t begin, int64_t end) {
-    std::unique_ptr<float[]> scratch;
-    if (args.entries > 1) scratch.reset(new float[args.hidden + kMaxVectorWidth]);
-    kernel(args, begin, end, scratch.get());
-  };
-  const int64_t grain = kElementsPerThread / args.hidden + 1;
-  if (tokens <= grain) {
-    work(0, tokens);
+  require(call.mean.data != call.m2.data, "mean and m2 are one tensor; give two");
+  if (call.group) {
+    require_on(x.device, *call.group);
+    require_dense(*call.group, Element::int32, "int32");
+    require(call.group->numel() == args.tokens, "group has shape ", call.group->shape(),
+            "; expected one for each of the ", args.tokens, " rows of x");
+    args.group = static_cast<const int32_t*>(call.group->data);
   } else {
-    torch::stable::parallel_for(0, tokens, grain, work);
+    require(args.groups == 1, "there are ", args.groups, " groups: tell the group of each row");
   }
+  args.count = static_cast<int64_t*>(call.count.data);
+  args.mean = static_cast<double*>(call.mean.data);
+  args.m2 = static_cast<double*>(call.m2.data);
+  return args;
 }
 
 }  // namespace faststeer

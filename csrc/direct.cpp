@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "call.h"
+#include "cpu/run.h"
 
 namespace faststeer {
 namespace {
@@ -36,9 +37,13 @@ bool read(PyObject* object, const char* name, View& view) {
     return false;
   }
   if (tensor.device.device_type != kDLCPU || tensor.ndim < 1) return false;
-  view = {name,         static_cast<char*>(tensor.data) + tensor.byte_offset,
-          tensor.shape, tensor.strides,
-          tensor.ndim,  element_of(tensor.dtype)};
+  view = {name,
+          static_cast<char*>(tensor.data) + tensor.byte_offset,
+          tensor.shape,
+          tensor.strides,
+          tensor.ndim,
+          element_of(tensor.dtype),
+          {Device::Type::cpu, 0}};
   return view.row_stride() >= 0;
 }
 
@@ -55,7 +60,7 @@ PyObject* steer_add_rms_norm_out(PyObject*, PyObject* const* given, Py_ssize_t c
   }
   try {
     if (exchange == nullptr) Py_RETURN_FALSE;
-    Call call{};
+    SteerNormCall call{};
     call.eps = PyFloat_AsDouble(given[3]);
     if (call.eps == -1.0 && PyErr_Occurred() != nullptr) return nullptr;
     if (!read(given[0], "x", call.x) || !read(given[1], "residual", call.residual) ||
@@ -65,7 +70,7 @@ PyObject* steer_add_rms_norm_out(PyObject*, PyObject* const* given, Py_ssize_t c
       Py_RETURN_FALSE;
     }
     const pybind11::gil_scoped_release others_may_run;
-    run_on_cpu(call);
+    run_steer_norm(checked(call));
   } catch (pybind11::error_already_set& error) {
     error.restore();
     return nullptr;

@@ -1,0 +1,45 @@
+#include "cpu/run.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <memory>
+
+#include "cpu/isa.h"
+#include "view.h"
+
+namespace faststeer {
+namespace {
+
+// Elements a thread should have before a second one is worth waking: with rows of 4096 bfloat16
+// two threads draw level with one at 8 rows and win from 12 on (fork and join cost about 5 us).
+constexpr int64_t kElementsPerThread = 16384;
+
+void require_known_vectors(const SteerNormArgs& args) {
+  const int64_t settings = args.tokens / args.tokens_per_setting;
+  for (int64_t i = 0; i < settings * args.entries; ++i) {
+    require(args.index[i] >= -1 && args.index[i] < args.stored, "index holds ", args.index[i],
+            "; expected -1 for none, or a row of vectors, 0 to ", args.stored - 1);
+  }
+}
+
+}  // namespace
+
+void run_steer_norm(const SteerNormArgs& args) {
+  if (args.tokens == 0) return;
+  if (args.entries > 0) require_known_vectors(args);
+
+  const SteerNormKernel kernel = current_isa().steer_norm;
+  const auto work = [&](int64_t begin, int64_t end) {
+    std::unique_ptr<float[]> scratch;
+    if (args.entries > 1) scratch.reset(new float[args.hidden + kMaxVectorWidth]);
+    kernel(args, begin, end, scratch.get());
+  };
+  const int64_t grain = kElementsPerThread / args.hidden + 1;
+  if (args.tokens <= grain) {
+    work(0, args.tokens);
+  } else {
+    torch::stable::parallel_for(0, args.tokens, grain, work);
+  }
+}
+
+}  // namespace faststeer

@@ -1,0 +1,103 @@
+#include "tensors.h"
+
+namespace faststeer {
+namespace {
+
+constexpr int64_t kMaxDim = 8;
+
+Element element_of(const Tensor& tensor) {
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  if (dtype == aoti_torch_dtype_float32()) return Element::float32;
+  if (dtype == aoti_torch_dtype_bfloat16()) return Element::bfloat16;
+  if (dtype == aoti_torch_dtype_float16()) return Element::float16;
+  if (dtype == aoti_torch_dtype_float64()) return Element::float64;
+  if (dtype == aoti_torch_dtype_int32()) return Element::int32;
+  if (dtype == aoti_torch_dtype_int64()) return Element::int64;
+  return Element::other;
+}
+
+Device device_of(const Tensor& tensor) {
+  int32_t type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  if (type == aoti_torch_device_type_cpu()) return {Device::Type::cpu, 0};
+  if (type != aoti_torch_device_type_cuda()) return {Device::Type::other, 0};
+  int32_t index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &index));
+  return {Device::Type::cuda, index};
+}
+
+std::optional<Input> input(const MaybeTensor& tensor, const char* name) {
+  if (!tensor.has_value()) return std::nullopt;
+  return Input(*tensor, name);
+}
+
+std::optional<View> view(const std::optional<Input>& input) {
+  if (!input.has_value()) return std::nullopt;
+  return input->view;
+}
+
+}  // namespace
+
+View view_of(const Tensor& tensor, const char* name) {
+  return {name,         tensor.data_ptr(),  tensor.sizes().data(), tensor.strides().data(),
+          tensor.dim(), element_of(tensor), device_of(tensor)};
+}
+
+Tensor empty_dense(const Tensor& like, const int64_t* sizes, int64_t dim, int32_t dtype) {
+  require(dim <= kMaxDim, "a tensor has ", dim, " dimensions; at most 8 are supported");
+  int64_t strides[kMaxDim];
+  int64_t step = 1;
+  for (int64_t d = dim - 1; d >= 0; --d) {
+    strides[d] = step;
+    step *= sizes[d] > 0 ? sizes[d] : 1;
+  }
+  int32_t device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dim, sizes, strides, dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
+Tensor empty_dense_like(const Tensor& like) {
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  return empty_dense(like, like.sizes().data(), like.dim(), dtype);
+}
+
+Input::Input(const Tensor& given, const char* name) : tensor(given), view(view_of(given, name)) {
+  if (view.dim > 0 && view.row_stride() < 0) {
+    tensor = torch::stable::contiguous(given);
+    view = view_of(tensor, name);
+  }
+}
+
+SteerNormInputs::SteerNormInputs(const MaybeTensor& x, const Tensor& residual, const Tensor* weight,
+                                 const MaybeTensor& vectors, const MaybeTensor& index,
+                                 const MaybeTensor& coefficient)
+    : residual_(residual, "residual"),
+      x_(input(x, "x")),
+      vectors_(input(vectors, "vectors")),
+      index_(input(index, "index")),
+      coefficient_(input(coefficient, "coefficient")) {
+  if (weight != nullptr) weight_.emplace(*weight, "weight");
+}
+
+SteerNormArgs SteerNormInputs::into(double eps, const Tensor* out,
+                                    const Tensor& residual_out) const {
+  SteerNormCall call{residual_.view,
+                     view_of(residual_out, "residual_out"),
+                     view(x_),
+                     view(weight_),
+                     std::nullopt,
+                     view(vectors_),
+                     view(index_),
+                     view(coefficient_),
+                     eps};
+  if (out != nullptr) call.out = view_of(*out, "out");
+  return checked(call);
+}
+
+}  // namespace faststeer

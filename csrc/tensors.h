@@ -1,0 +1,45 @@
+// torch's tensors through its stable ABI: read as views, made for results.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+
+#include "call.h"
+
+namespace faststeer {
+
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+View view_of(const Tensor& tensor, const char* name);
+
+// A contiguous tensor of that shape on the device of `like`, of its dtype or the dtype given.
+// torch::stable::empty_like goes through the dispatcher by name; this is one call of the C ABI.
+Tensor empty_dense(const Tensor& like, const int64_t* sizes, int64_t dim, int32_t dtype);
+Tensor empty_dense_like(const Tensor& like);
+
+// An input that a kernel can read: rows that are not evenly spaced are copied first.
+struct Input {
+  Tensor tensor;
+  View view;
+
+  Input(const Tensor& given, const char* name);
+};
+
+// The arguments of one call, kept alive while it runs.
+class SteerNormInputs {
+ public:
+  SteerNormInputs(const MaybeTensor& x, const Tensor& residual, const Tensor* weight,
+                  const MaybeTensor& vectors, const MaybeTensor& index,
+                  const MaybeTensor& coefficient);
+
+  SteerNormArgs into(double eps, const Tensor* out, const Tensor& residual_out) const;
+
+ private:
+  Input residual_;
+  std::optional<Input> x_, weight_, vectors_, index_, coefficient_;
+};
+
+}  // namespace faststeer
