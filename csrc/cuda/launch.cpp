@@ -1,0 +1,104 @@
+#include "cuda/launch.h"
+
+#include <algorithm>
+
+namespace faststeer {
+namespace {
+
+constexpr int64_t kWarp = 32;
+constexpr int64_t kMaxThreads = 1024;
+constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;
+// What any GPU gives a block without being asked, and what a multiprocessor holds of threads with
+// the 64 registers that the kernels are limited to.
+constexpr int64_t kSharedLimit = 48 * 1024;
+constexpr int64_t kResidentThreads = 1024;
+// Fewer threads than this leave a row's loads to too few schedulers.
+constexpr int64_t kLeastThreads = 128;
+constexpr int64_t kMostRowsABlock = 16;
+
+int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
+
+int element_size(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+
+bool aligned(const Rows& rows, int64_t pack_width) {
+  const int64_t bytes = std::min<int64_t>(16, pack_width * element_size(rows.dtype));
+  return reinterpret_cast<uintptr_t>(rows.data) % static_cast<uintptr_t>(bytes) == 0 &&
+         rows.stride * element_size(rows.dtype) % bytes == 0;
+}
+
+// A mix of dtypes that the packed kernel was built for.
+bool has_kernel(const SteerNormArgs& args) {
+  const DType own = args.residual.dtype;
+  const auto own_or_none = [&](const Rows& rows) {
+    return rows.data == nullptr || rows.dtype == own;
+  };
+  const bool x = own_or_none(args.x) || own == DType::float32;
+  const bool vectors =
+      args.entries == 0 || own_or_none(args.vectors) || args.vectors.dtype == DType::float32;
+  return x && own_or_none(args.weight) && vectors;
+}
+
+// Few rows want all loads of a row at once. Many want the most bytes of many rows in flight, for
+// which two packs a thread do as much as four would with twice the registers.
+int packs_a_thread(int64_t row_packs, bool few) {
+  if (row_packs > kMaxThreads) return 2;
+  return few || row_packs < 2 * kLeastThreads ? 1 : 2;
+}
+
+}  // namespace
+
+SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors) {
+  const int size = element_size(args.residual.dtype);
+  const int64_t width = 16 / size;
+  bool packs = args.hidden % width == 0 && has_kernel(args);
+  for (const Rows& rows :
+       {args.residual, args.x, args.weight, args.vectors, args.out, args.residual_out}) {
+    packs = packs && (rows.data == nullptr || aligned(rows, width));
+  }
+  return {args.tokens, args.hidden,    size, args.entries, args.tokens_per_setting,
+          packs,       multiprocessors};
+}
+
+SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
+  SteerNormLaunch launch{};
+  const int64_t width = 16 / problem.element_size;
+  const int64_t row_packs = up(problem.hidden, width);
+  launch.packed = problem.aligned && row_packs <= 2 * kMaxThreads;
+  launch.rows_a_block = 1;
+  if (!launch.packed) {
+    launch.threads = static_cast<int>(std::min(kMaxThreads, up(problem.hidden, kWarp) * kWarp));
+  } else {
+    const bool few = problem.tokens <= problem.multiprocessors;
+    launch.packs = packs_a_thread(row_packs, few);
+    launch.threads = static_cast<int>(up(up(row_packs, launch.packs), kWarp) * kWarp);
+    launch.early_weight = few;
+    const int64_t resident =
+        problem.multiprocessors * std::max<int64_t>(1, kResidentThreads / launch.threads);
+    const int64_t shared = launch.threads * launch.packs * width * 4;
+    if (problem.entries > 1 && problem.tokens_per_setting > 1 && problem.tokens > resident &&
+        shared <= kSharedLimit) {
+      launch.kept = true;
+      launch.shared_bytes = static_cast<int>(shared);
+      launch.rows_a_block = std::min(kMostRowsABlock, up(problem.tokens, resident));
+    }
+  }
+  launch.rows_a_block = std::max(launch.rows_a_block, up(problem.tokens, kMaxBlocks));
+  launch.blocks = up(problem.tokens, launch.rows_a_block);
+  return launch;
+}
+
+MomentsLaunch plan_moments(const MomentsArgs& args) {
+  // 32 splits fill a GPU from 8,192 rows of 4096 on; more rows than 1,024 would cost accuracy.
+  constexpr int64_t kFewestSplits = 32;
+  MomentsLaunch launch{};
+  const int64_t width = 16 / element_size(args.x.dtype);
+  launch.packed = args.hidden % width == 0 && aligned(args.x, width);
+  launch.rows_a_split =
+      std::min<int64_t>(kSplitRows, up(up(args.tokens, kFewestSplits), kWarp) * kWarp);
+  launch.splits = up(args.tokens, launch.rows_a_split);
+  launch.column_tiles = up(args.hidden, kWarp * width);
+  launch.scratch_doubles = args.groups * (launch.splits * (2 * args.hidden + 1) + 1);
+  return launch;
+}
+
+}  // namespace faststeer

@@ -1,0 +1,93 @@
+// Starting a kernel: the device, the attributes, and the error check that follows every launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+namespace faststeer {
+
+using Grid = dim3;
+
+inline void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+// The calling thread's device for as long as this lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    if (device == before_) return;
+    check(cudaSetDevice(device), "choosing a device");
+    changed_ = true;
+  }
+  // A failure to go back would show at the next CUDA call; a destructor cannot raise.
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+struct DeviceFacts {
+  int multiprocessors;
+  int major;
+};
+
+// Asked once a device: they do not change.
+inline const DeviceFacts& facts_of(int device) {
+  constexpr int kMostDevices = 64;
+  static std::array<DeviceFacts, kMostDevices> facts;
+  static std::array<std::once_flag, kMostDevices> asked;
+  std::call_once(asked.at(device), [device] {
+    const auto attribute = [device](cudaDeviceAttr which) {
+      int value;
+      check(cudaDeviceGetAttribute(&value, which, device), "asking for a device's attribute");
+      return value;
+    };
+    facts[device] = {attribute(cudaDevAttrMultiProcessorCount),
+                     attribute(cudaDevAttrComputeCapabilityMajor)};
+  });
+  return facts[device];
+}
+
+inline int multiprocessors(int device) { return facts_of(device).multiprocessors; }
+inline bool has_programmatic_launch(int device) { return facts_of(device).major >= 9; }
+
+// Off unless FASTSTEER_PDL=1: a later kernel that does not wait for this one would race with it.
+inline bool overlap_is_wanted() {
+  static const bool wanted = [] {
+    const char* text = std::getenv("FASTSTEER_PDL");
+    return text != nullptr && std::string(text) == "1";
+  }();
+  return wanted;
+}
+
+template <class... Parameters, class... Arguments>
+void start(void (*kernel)(Parameters...), Grid grid, dim3 block, int shared_bytes, void* stream,
+           bool overlap, const Arguments&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launching a kernel");
+  check(cudaGetLastError(), "launching a kernel");
+}
+
+}  // namespace faststeer

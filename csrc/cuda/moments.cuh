@@ -1,0 +1,273 @@
+// Count, mean and centred second moment of every column, in one read of the rows and no atomics.
+//
+// A block takes a tile of columns and at most 1,024 rows, and of those the rows of one group, which
+// it lists first: other rows are never read, so groups cost next to nothing. A thread goes down its
+// columns four rows at a time, in float32 around a base near the mean: sums of squared distances
+// from each four's own mean, merged as Chan, Golub and LeVeque (1983) merge samples. All terms are
+// positive, so neither a mean of 1e6 nor an outlier in the first row costs digits, as it would with
+// E[x^2] - mean^2. Threads, then blocks, are merged in float64 in a fixed order.
+//
+// The partial results in `scratch`: means [splits, G, H], centred moments [splits, G, H], counts
+// [splits, G], and the counts [G] from before the call, which the second kernel has to read while
+// it writes the new ones.
+#pragma once
+
+#include "cuda/launch.h"
+#include "cuda/packs.cuh"
+
+namespace faststeer {
+
+constexpr int kMomentsThreads = kWarp * kMomentsLanes;
+constexpr int kChunk = 4;  // rows
+
+struct MomentsScratch {
+  double* mean;
+  double* m2;
+  double* count;
+  double* count_before;
+
+  __host__ __device__ MomentsScratch(double* memory, const MomentsArgs& args, int64_t splits)
+      : mean(memory),
+        m2(mean + splits * args.groups * args.hidden),
+        count(m2 + splits * args.groups * args.hidden),
+        count_before(count + splits * args.groups) {}
+};
+
+// kWidth columns of one thread: a base, and around it the running mean and centred moment.
+template <int kWidth>
+struct RunningMoments {
+  int count = 0;
+  float base[kWidth] = {};
+  float mean[kWidth] = {};
+  float m2[kWidth] = {};
+
+  // Takes the first `rows` of the chunk; kChunk of them almost always.
+  template <class T>
+  __device__ void add(const Pack<T, kWidth> (&chunk)[kChunk], int rows) {
+    const float share = 1.0f / static_cast<float>(rows);
+    const float new_share = static_cast<float>(rows) / static_cast<float>(count + rows);
+    const float both = static_cast<float>(count) * new_share;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      float value[kChunk];
+#pragma unroll
+      for (int r = 0; r < kChunk; ++r) value[r] = one(chunk[r], j);
+      if (count == 0) base[j] = total(value, rows) * share;
+#pragma unroll
+      for (int r = 0; r < kChunk; ++r) value[r] -= base[j];
+      const float own_mean = total(value, rows) * share;
+      float own_m2 = 0.0f;
+#pragma unroll
+      for (int r = 0; r < kChunk; ++r) {
+        const float distance = value[r] - own_mean;
+        if (r < rows) own_m2 = fmaf(distance, distance, own_m2);
+      }
+      const float apart = own_mean - mean[j];
+      mean[j] = fmaf(apart, new_share, mean[j]);
+      m2[j] += fmaf(apart * apart, both, own_m2);
+    }
+    count += rows;
+  }
+
+ private:
+  template <class T>
+  static __device__ float one(const Pack<T, kWidth>& pack, int j) {
+    if constexpr (sizeof(T) == 4) {
+      return __uint_as_float(pack.words[j]);
+    } else if constexpr (__is_same(T, __half)) {
+      const float2 two = __half22float2(reinterpret_cast<const __half2&>(pack.words[j / 2]));
+      return j % 2 == 0 ? two.x : two.y;
+    } else {
+      const uint32_t word = pack.words[j / 2];
+      return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xffff0000u);
+    }
+  }
+  static __device__ float total(const float (&value)[kChunk], int rows) {
+    float sum = value[0];
+#pragma unroll
+    for (int r = 1; r < kChunk; ++r) {
+      if (r < rows) sum += value[r];
+    }
+    return sum;
+  }
+};
+
+// Which of a split's rows are of one group, in order.
+struct RowList {
+  uint16_t row[kSplitRows];
+  int counts[kSplitRows / kWarp];
+
+  // All threads call this; it ends in a barrier. Returns how many there are.
+  __device__ int fill(const int32_t* group, int wanted, int rows) {
+    const int lane = static_cast<int>(threadIdx.x);  // warps lie along x
+    unsigned votes[kSplitRows / kMomentsThreads];
+#pragma unroll
+    for (int pass = 0; pass < kSplitRows / kMomentsThreads; ++pass) {
+      const int i = pass * kMomentsThreads + static_cast<int>(threadIdx.y) * kWarp + lane;
+      votes[pass] = __ballot_sync(kAllLanes, i < rows && __ldg(group + i) == wanted);
+      if (lane == 0) counts[i / kWarp] = __popc(votes[pass]);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int pass = 0; pass < kSplitRows / kMomentsThreads; ++pass) {
+      const int warp = pass * kMomentsLanes + static_cast<int>(threadIdx.y);
+      int before = __popc(votes[pass] & ((1u << lane) - 1));
+      for (int w = 0; w < warp; ++w) before += counts[w];
+      if ((votes[pass] >> lane & 1) != 0) {
+        row[before] = static_cast<uint16_t>(warp * kWarp + lane);
+      }
+    }
+    int all = 0;
+    for (int w = 0; w < kSplitRows / kWarp; ++w) all += counts[w];
+    __syncthreads();
+    return all;
+  }
+};
+
+template <bool kPacked, class T, int kWidth>
+__device__ inline Pack<T, kWidth> load_columns(const T* row, int64_t column, int64_t hidden) {
+  if constexpr (kPacked) return load<Streamed, kWidth>(row + column);
+  Pack<T, kWidth> pack;
+  T* elements = reinterpret_cast<T*>(pack.words);
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) {
+    if (column + j < hidden) elements[j] = row[column + j];
+  }
+  return pack;
+}
+
+// Grid: splits, column tiles, groups. Block: 32 packs of columns, kMomentsLanes rows at a time.
+template <class T, bool kPacked>
+__global__ void __launch_bounds__(kMomentsThreads, 4)
+    moments_of_splits(const __grid_constant__ MomentsArgs args,
+                      const __grid_constant__ MomentsLaunch launch, double* memory) {
+  constexpr int kWidth = kPackWidth<T>;
+  constexpr int kColumns = kWarp * kWidth;
+  __shared__ RowList list;
+  __shared__ int lane_count[kMomentsLanes];
+  __shared__ double lane_mean[kMomentsLanes][kColumns];
+  __shared__ float lane_m2[kMomentsLanes][kColumns];
+
+  const int64_t split = blockIdx.x;
+  const int64_t group = blockIdx.z;
+  const int64_t begin = split * launch.rows_a_split;
+  const int rows = static_cast<int>(min(launch.rows_a_split, args.tokens - begin));
+  const int found =
+      args.group == nullptr ? rows : list.fill(args.group + begin, static_cast<int>(group), rows);
+  const auto listed = [&](int i) {
+    return row_of<const T>(args.x, begin + (args.group == nullptr ? i : list.row[i]));
+  };
+
+  const int64_t first_column = static_cast<int64_t>(blockIdx.y) * kColumns;
+  const int64_t column = first_column + threadIdx.x * kWidth;
+  RunningMoments<kWidth> moments;
+  if (column < args.hidden) {
+    for (int i = static_cast<int>(threadIdx.y) * kChunk; i < found; i += kMomentsLanes * kChunk) {
+      const int here = min(kChunk, found - i);
+      Pack<T, kWidth> chunk[kChunk];
+#pragma unroll
+      for (int r = 0; r < kChunk; ++r) {
+        if (r < here)
+          chunk[r] = load_columns<kPacked, T, kWidth>(listed(i + r), column, args.hidden);
+      }
+      moments.add(chunk, here);
+    }
+  }
+
+  const int lane = static_cast<int>(threadIdx.y);
+  if (threadIdx.x == 0) lane_count[lane] = moments.count;
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) {
+    const int c = static_cast<int>(threadIdx.x) * kWidth + j;
+    lane_mean[lane][c] =
+        static_cast<double>(moments.base[j]) + static_cast<double>(moments.mean[j]);
+    lane_m2[lane][c] = moments.m2[j];
+  }
+  __syncthreads();
+
+  const MomentsScratch scratch(memory, args, launch.splits);
+  const int64_t partial = split * args.groups + group;
+  const int thread = lane * kWarp + static_cast<int>(threadIdx.x);
+  if (thread == 0 && blockIdx.y == 0) {
+    scratch.count[partial] = found;
+    if (split == 0) scratch.count_before[group] = static_cast<double>(args.count[group]);
+  }
+  // Lanes before the first empty one have rows: they are dealt in turn.
+  for (int c = thread; c < kColumns; c += kMomentsThreads) {
+    if (found == 0 || first_column + c >= args.hidden) continue;
+    const double shift = lane_mean[0][c];
+    double sum = 0.0;
+    for (int l = 1; l < kMomentsLanes; ++l) {
+      if (lane_count[l] > 0) sum += lane_count[l] * (lane_mean[l][c] - shift);
+    }
+    const double mean = shift + sum / found;
+    double m2 = 0.0;
+    for (int l = 0; l < kMomentsLanes; ++l) {
+      if (lane_count[l] == 0) continue;
+      const double apart = lane_mean[l][c] - mean;
+      m2 += static_cast<double>(lane_m2[l][c]) + lane_count[l] * apart * apart;
+    }
+    scratch.mean[partial * args.hidden + first_column + c] = mean;
+    scratch.m2[partial * args.hidden + first_column + c] = m2;
+  }
+}
+
+// Merges the splits into what was there before. Grid: column blocks, groups; a thread a column.
+__global__ void __launch_bounds__(kMomentsThreads)
+    merge_moments(const __grid_constant__ MomentsArgs args,
+                  const __grid_constant__ MomentsLaunch launch, double* memory) {
+  const MomentsScratch scratch(memory, args, launch.splits);
+  const int64_t group = blockIdx.y;
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (column >= args.hidden) return;
+  const auto of = [&](const double* values, int64_t split) {
+    return values[(split * args.groups + group) * args.hidden + column];
+  };
+  const auto count = [&](int64_t split) { return scratch.count[split * args.groups + group]; };
+
+  const double before = scratch.count_before[group];
+  double& mean_of_all = args.mean[group * args.hidden + column];
+  double& m2_of_all = args.m2[group * args.hidden + column];
+  double shift = mean_of_all;
+  double total = before;
+  double sum = 0.0;
+  for (int64_t split = 0; split < launch.splits; ++split) {
+    if (count(split) == 0.0) continue;
+    if (total == 0.0) shift = of(scratch.mean, split);
+    sum += count(split) * (of(scratch.mean, split) - shift);
+    total += count(split);
+  }
+  if (total == before) return;
+  const double mean = shift + sum / total;
+  const double moved = before == 0.0 ? 0.0 : mean_of_all - mean;
+  double m2 = before == 0.0 ? 0.0 : m2_of_all + before * moved * moved;
+  for (int64_t split = 0; split < launch.splits; ++split) {
+    if (count(split) == 0.0) continue;
+    const double apart = of(scratch.mean, split) - mean;
+    m2 += of(scratch.m2, split) + count(split) * apart * apart;
+  }
+  mean_of_all = mean;
+  m2_of_all = m2;
+  if (column == 0) args.count[group] = static_cast<int64_t>(total);
+}
+
+// Calls run(kernel) with the kernel that reads the rows of this call.
+template <class T, class Run>
+void with_moments_of(const MomentsLaunch& launch, const Run& run) {
+  if (launch.packed) return run(moments_of_splits<T, true>);
+  run(moments_of_splits<T, false>);
+}
+
+template <class Run>
+void with_moments_kernel(const MomentsArgs& args, const MomentsLaunch& launch, const Run& run) {
+  switch (args.x.dtype) {
+    case DType::bfloat16:
+      return with_moments_of<__nv_bfloat16>(launch, run);
+    case DType::float16:
+      return with_moments_of<__half>(launch, run);
+    default:
+      return with_moments_of<float>(launch, run);
+  }
+}
+
+}  // namespace faststeer

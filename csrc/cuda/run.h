@@ -1,0 +1,15 @@
+// Checked arguments, run on a GPU's stream.
+#pragma once
+
+#include "args.h"
+
+namespace faststeer {
+
+// Nothing here waits for the device or allocates. Throws std::runtime_error where CUDA refuses the
+// launch. Values of `index` and `group` cannot be checked without waiting: an id that no vector has
+// makes its rows NaN, a group that is none is skipped.
+void launch_steer_norm(const SteerNormArgs& args, int device, void* stream);
+// `scratch` holds plan_moments(args).scratch_doubles.
+void launch_moments(const MomentsArgs& args, double* scratch, int device, void* stream);
+
+}  // namespace faststeer

@@ -1,0 +1,21 @@
+#include "cuda/launcher.cuh"
+#include "cuda/run.h"
+#include "cuda/steer_norm.cuh"
+
+namespace faststeer {
+
+void launch_steer_norm(const SteerNormArgs& given, int device, void* stream) {
+  SteerNormArgs args = given;
+  if (args.tokens == 0) return;
+  if (args.stored == 0) args.entries = 0;  // there is nothing that an id could name
+  const OnDevice on(device);
+  SteerNormLaunch launch = plan_steer_norm(problem_of(args, multiprocessors(device)));
+  launch.overlap = overlap_is_wanted() && has_programmatic_launch(device);
+  const Grid grid{static_cast<unsigned>(launch.blocks), 1, 1};
+  with_steer_norm_kernel(args, launch, [&](auto kernel) {
+    start(kernel, grid, {static_cast<unsigned>(launch.threads), 1, 1}, launch.shared_bytes, stream,
+          launch.overlap, args, launch);
+  });
+}
+
+}  // namespace faststeer
