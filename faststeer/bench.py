@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich import box
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from faststeer.baselines import add_with_hooks, layers_of, random_vector, summed, twin
 from faststeer.batches import device_of, random_ids
+from faststeer.captured import StaticDecode
 from faststeer.loading import Loaded
 from faststeer.patching import find_decoder, patch
 from faststeer.progress import Advance, progress_bar
@@ -24,10 +25,11 @@ from faststeer.vectors import SteeringVector
 
 STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
 COUNTS = (1, 4, 16)
-PHASES = ("prefill", "decode")
+PREFILL, DECODE, CAPTURED = "prefill", "decode", "decode, captured"
 _NORM = 1e-3  # of what is added: cost does not depend on it, and nothing can overflow
 
 Variants = Mapping[str, nn.Module]
+Variant = TypeVar("Variant")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def prefill(variants: Variants, ids: Tensor, rounds: int, advance: Advance) -> S
     def forward(model: nn.Module) -> object:
         return model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
-    return _taking_turns(variants, lambda: None, forward, rounds, advance)
+    return _taking_turns(variants, ids.device, lambda: None, forward, rounds, advance)
 
 
 def decode(
@@ -117,19 +119,44 @@ def decode(
         for _ in range(new_tokens):
             model(input_ids=token, past_key_values=cache, use_cache=True)
 
-    loops = _taking_turns(variants, cut_back, steps, rounds, advance)
-    return Samples({name: [s / new_tokens for s in own] for name, own in loops.seconds.items()})
+    loops = _taking_turns(variants, ids.device, cut_back, steps, rounds, advance)
+    return _a_step(loops, new_tokens)
+
+
+def decode_captured(
+    variants: Variants, ids: Tensor, new_tokens: int, rounds: int, advance: Advance
+) -> Samples:
+    """`decode` over a static cache, each variant's step replayed from its CUDA graph."""
+    static = StaticDecode(next(iter(variants.values())), ids, new_tokens)
+    with torch.inference_mode():
+        replays = {name: static.capture(model) for name, model in variants.items()}
+
+    def steps(replay: Callable[[], None]) -> None:
+        for _ in range(new_tokens):
+            replay()
+
+    loops = _taking_turns(replays, ids.device, static.rewind, steps, rounds, advance)
+    return _a_step(loops, new_tokens)
+
+
+def phases_on(device: torch.device) -> tuple[str, ...]:
+    """What is measured there."""
+    return (PREFILL, DECODE, CAPTURED) if device.type == "cuda" else (PREFILL, DECODE)
 
 
 def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]:
-    """Time every variant in both phases at each batch size."""
+    """Time every variant in every phase at each batch size."""
     variants = variants_of(model)
+    rounds, new_tokens = settings.rounds, settings.new_tokens
     rows = []
     for batch_size in settings.batch_sizes:
         ids = random_ids(model, batch_size, settings.prompt_tokens)
-        prefills = prefill(variants, ids, settings.rounds, advance)
-        decodes = decode(variants, ids, settings.new_tokens, settings.rounds, advance)
-        for phase, samples in zip(PHASES, (prefills, decodes), strict=True):
+        for phase in phases_on(ids.device):
+            if phase == PREFILL:
+                samples = prefill(variants, ids, rounds, advance)
+            else:
+                steps = decode if phase == DECODE else decode_captured
+                samples = steps(variants, ids, new_tokens, rounds, advance)
             rows += [_row(phase, batch_size, name, samples) for name in variants]
     return rows
 
@@ -147,7 +174,8 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
         "model": _model_facts(loaded),
         "settings": asdict(settings),
     }
-    turns = (settings.rounds + 1) * (3 + len(COUNTS)) * len(PHASES) * len(settings.batch_sizes)
+    phases = len(phases_on(device_of(loaded.model)))
+    turns = (settings.rounds + 1) * (3 + len(COUNTS)) * phases * len(settings.batch_sizes)
     bystanders = Bystanders()
     with progress_bar("measuring", turns, console.is_terminal) as advance:
         rows = measure(loaded.model, settings, advance)
@@ -161,9 +189,10 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def _taking_turns(
-    variants: Variants,
+    variants: Mapping[str, Variant],
+    device: torch.device,
     prepare: Callable[[], None],
-    call: Callable[[nn.Module], object],
+    call: Callable[[Variant], object],
     rounds: int,
     advance: Advance,
 ) -> Samples:
@@ -173,20 +202,24 @@ def _taking_turns(
     warm-up. `timing.interleaved` repeats a call within a sample, which a
     growing cache forbids and a call of milliseconds does not need.
     """
-    wait = _waiter(device_of(next(iter(variants.values()))))
+    wait = _waiter(device)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
         for turn in range(rounds + 1):
             first = turn % len(variants)
-            for name, model in [*variants.items()][first:] + [*variants.items()][:first]:
+            for name, variant in [*variants.items()][first:] + [*variants.items()][:first]:
                 prepare()
                 wait()
                 begin = time.perf_counter()
-                call(model)
+                call(variant)
                 wait()
                 seconds[name].append(time.perf_counter() - begin)
                 advance(1)
     return Samples({name: own[1:] for name, own in seconds.items()})
+
+
+def _a_step(loops: Samples, steps: int) -> Samples:
+    return Samples({name: [s / steps for s in own] for name, own in loops.seconds.items()})
 
 
 def _waiter(device: torch.device) -> Callable[[], None]:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from rich.console import Console
 from test_checking import exit_code, run_cli, tiny
+from transformers import LlamaForCausalLM
 
 from faststeer import bench, yardstick
 from faststeer.baselines import Steering, random_vector, steer_with_hooks, twin
 from faststeer.batches import left_padded, logits, random_ids
+from faststeer.captured import StaticDecode
 from faststeer.timing import Samples
 
 VARIANTS = [
@@ -128,7 +131,7 @@ def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = {name: [0.25, 1.0, 0.5] for name in VARIANTS} | {"plain hooks": [0.5, 2.0, 1.0]}
-    for phase in bench.PHASES:
+    for phase in (bench.PREFILL, bench.DECODE):
         monkeypatch.setattr(bench, phase, lambda *options: Samples(seconds))
     rows = bench.measure(tiny().model, bench.Settings(prompt_tokens=1), lambda _: None)
     (hooks, _) = [row for row in rows if row.variant == "plain hooks"]
@@ -165,3 +168,60 @@ def test_plain_hooks_add_at_the_site_they_are_told(site: str) -> None:
         layer = 1 if site == "resid_pre" else 2
         added = steered[layer] - stock[layer]
         torch.testing.assert_close(added, (2 * vector.directions[1]).expand_as(added))
+
+
+def needs_a_cache_that_counts_on_the_device() -> pytest.MarkDecorator:
+    old = int(transformers.__version__.partition(".")[0]) < 5
+    return pytest.mark.skipif(
+        old, reason="a captured step needs the static cache of transformers 5"
+    )
+
+
+@needs_a_cache_that_counts_on_the_device()
+def test_steps_over_a_static_cache_give_the_logits_of_one_long_forward() -> None:
+    model: Any = tiny().model
+    patched_twin = bench.steered_twin(model, bench.vectors_on_all_layers(model, 4))
+    ids = random_ids(model, 2, 6)
+    static = StaticDecode(model, ids, 3)
+    for variant in (model, patched_twin, model):  # rewinding gives the same steps again
+        static.rewind()
+        with torch.inference_mode():
+            steps = torch.cat([static.step(variant) for _ in range(3)], 1)
+            longer = torch.cat([ids, ids[:, -1:].expand(-1, 3)], 1)
+            if variant is model:
+                expected = model(longer).logits[:, 6:]
+                torch.testing.assert_close(steps, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_a_cache_that_counts_on_the_device()
+def test_a_step_that_is_captured_asks_nothing_of_the_device() -> None:
+    """On meta tensors every question for a value raises."""
+    config = tiny().model.config
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).eval()
+    for variant in bench.variants_of(model).values():
+        static = StaticDecode(model, torch.zeros(2, 6, dtype=torch.long, device="meta"), 3)
+        static.rewind()
+        with torch.inference_mode():
+            assert static.step(variant).shape == (2, 1, config.vocab_size)
+
+
+@needs_a_cache_that_counts_on_the_device()
+def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the step itself in the place of its graph, which needs a GPU."""
+    begun: list[int] = []
+
+    def capture(static: StaticDecode, model: torch.nn.Module):
+        def replay() -> None:
+            begun.append(int(static.position))
+            static.step(model)
+
+        return replay
+
+    monkeypatch.setattr(StaticDecode, "capture", capture)
+    model = tiny().model
+    variants = {"a": twin(model), "b": twin(model)}
+    samples = bench.decode_captured(variants, random_ids(model, 2, 8), 3, 2, lambda _: None)
+    warm_up_and_rounds = 3
+    assert begun == [8, 9, 10] * len(variants) * warm_up_and_rounds
+    assert {name: len(own) for name, own in samples.seconds.items()} == {"a": 2, "b": 2}
