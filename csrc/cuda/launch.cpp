@@ -7,7 +7,6 @@ namespace {
 
 constexpr int64_t kWarp = 32;
 constexpr int64_t kMaxThreads = 1024;
-constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;
 // What any GPU gives a block without being asked, and what a multiprocessor holds of threads with
 // the 64 registers that the kernels are limited to.
 constexpr int64_t kSharedLimit = 48 * 1024;
@@ -55,7 +54,7 @@ SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors) {
        {args.residual, args.x, args.weight, args.vectors, args.out, args.residual_out}) {
     packs = packs && (rows.data == nullptr || aligned(rows, width));
   }
-  return {args.tokens, args.hidden,    size, args.entries, args.tokens_per_setting,
+  return {args.tokens, args.hidden,    size, args.entries, args.stored, args.tokens_per_setting,
           packs,       multiprocessors};
 }
 
@@ -64,6 +63,7 @@ SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
   const int64_t width = 16 / problem.element_size;
   const int64_t row_packs = up(problem.hidden, width);
   launch.packed = problem.aligned && row_packs <= 2 * kMaxThreads;
+  launch.share = 1.0f / static_cast<float>(problem.hidden);
   launch.rows_a_block = 1;
   if (!launch.packed) {
     launch.threads = static_cast<int>(std::min(kMaxThreads, up(problem.hidden, kWarp) * kWarp));
@@ -75,14 +75,19 @@ SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
     const int64_t resident =
         problem.multiprocessors * std::max<int64_t>(1, kResidentThreads / launch.threads);
     const int64_t shared = launch.threads * launch.packs * width * 4;
-    if (problem.entries > 1 && problem.tokens_per_setting > 1 && problem.tokens > resident &&
-        shared <= kSharedLimit) {
-      launch.kept = true;
+    if (problem.entries == 0) {
+      launch.steering = Steering::none;
+    } else if (problem.entries == 1) {
+      launch.steering = problem.stored == 1 ? Steering::single : Steering::direct;
+    } else if (problem.tokens_per_setting == 1 || problem.tokens <= resident ||
+               shared > kSharedLimit) {
+      launch.steering = Steering::direct;
+    } else {
+      launch.steering = Steering::kept;
       launch.shared_bytes = static_cast<int>(shared);
       launch.rows_a_block = std::min(kMostRowsABlock, up(problem.tokens, resident));
     }
   }
-  launch.rows_a_block = std::max(launch.rows_a_block, up(problem.tokens, kMaxBlocks));
   launch.blocks = up(problem.tokens, launch.rows_a_block);
   return launch;
 }

@@ -8,24 +8,37 @@
 
 namespace faststeer {
 
-// A row lies in the registers of one block: `packs` accesses of 16 bytes a thread.
-struct SteerNormLaunch {
-  bool packed;     // or else element by element: any size, stride, alignment and mix of dtypes
-  int packs;       // a thread: 1 or 2
-  int threads;     // a block
-  int64_t blocks;  // at most 2^31 - 1
-  int64_t rows_a_block;
-  bool kept;          // rows of a block that share a setting have its entries summed once
-  bool early_weight;  // the weight is read before the sum that it waits for
-  int shared_bytes;   // of the kept sums
-  bool overlap;       // programmatic dependent launch
+// How a row gets its steering.
+enum class Steering : int32_t {
+  none,
+  single,  // one entry, one vector: its row is read without waiting for the id that chooses it
+  direct,  // a row's entries, summed in registers
+  kept,    // rows of a block that share a setting have its entries summed once, in shared memory
 };
+
+// A row lies in the registers of one block.
+struct SteerNormLaunch {
+  bool packed;  // or else element by element: any size, stride, alignment and mix of dtypes
+  Steering steering;
+  int packs;             // accesses of 16 bytes a thread: 1 or 2
+  int threads;           // a block
+  int64_t blocks;        // in all
+  int64_t first_block;   // of this grid, where there are more than one holds
+  int64_t rows_a_block;  // more than one only where sums are kept
+  int shared_bytes;      // of the kept sums
+  bool early_weight;     // the weight is read before the sum that it waits for
+  bool overlap;          // programmatic dependent launch
+  float share;           // 1 / H
+};
+
+constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;  // of one grid
 
 struct SteerNormProblem {
   int64_t tokens;
   int64_t hidden;
   int element_size;  // of the residual, in bytes
   int64_t entries;
+  int64_t stored;  // vectors
   int64_t tokens_per_setting;
   bool aligned;  // every row of every operand begins at a multiple of what one access moves
   int multiprocessors;

@@ -11,8 +11,6 @@
 
 namespace faststeer {
 
-using Grid = dim3;
-
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
@@ -74,7 +72,7 @@ inline bool overlap_is_wanted() {
 }
 
 template <class... Parameters, class... Arguments>
-void start(void (*kernel)(Parameters...), Grid grid, dim3 block, int shared_bytes, void* stream,
+void start(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, void* stream,
            bool overlap, const Arguments&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

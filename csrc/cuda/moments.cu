@@ -13,12 +13,12 @@ void launch_moments(const MomentsArgs& args, double* scratch, int device, void* 
                              std::to_string(args.groups));
   }
   const OnDevice on(device);
-  const Grid tiles{static_cast<unsigned>(launch.splits), static_cast<unsigned>(launch.column_tiles),
+  const dim3 tiles{static_cast<unsigned>(launch.splits), static_cast<unsigned>(launch.column_tiles),
                    static_cast<unsigned>(args.groups)};
   with_moments_kernel(args, launch, [&](auto kernel) {
     start(kernel, tiles, {kWarp, kMomentsLanes, 1}, 0, stream, false, args, launch, scratch);
   });
-  const Grid columns{static_cast<unsigned>((args.hidden + kMomentsThreads - 1) / kMomentsThreads),
+  const dim3 columns{static_cast<unsigned>((args.hidden + kMomentsThreads - 1) / kMomentsThreads),
                      static_cast<unsigned>(args.groups), 1};
   start(merge_moments, columns, {kMomentsThreads, 1, 1}, 0, stream, false, args, launch, scratch);
 }

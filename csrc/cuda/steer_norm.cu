@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "cuda/launcher.cuh"
 #include "cuda/run.h"
 #include "cuda/steer_norm.cuh"
@@ -11,10 +13,13 @@ void launch_steer_norm(const SteerNormArgs& given, int device, void* stream) {
   const OnDevice on(device);
   SteerNormLaunch launch = plan_steer_norm(problem_of(args, multiprocessors(device)));
   launch.overlap = overlap_is_wanted() && has_programmatic_launch(device);
-  const Grid grid{static_cast<unsigned>(launch.blocks), 1, 1};
+  const dim3 threads(static_cast<unsigned>(launch.threads));
   with_steer_norm_kernel(args, launch, [&](auto kernel) {
-    start(kernel, grid, {static_cast<unsigned>(launch.threads), 1, 1}, launch.shared_bytes, stream,
-          launch.overlap, args, launch);
+    for (; launch.first_block < launch.blocks; launch.first_block += kMaxBlocks) {
+      const int64_t blocks = std::min(kMaxBlocks, launch.blocks - launch.first_block);
+      start(kernel, dim3(static_cast<unsigned>(blocks)), threads, launch.shared_bytes, stream,
+            launch.overlap, args, launch);
+    }
   });
 }
 

@@ -13,8 +13,6 @@
 
 namespace faststeer {
 
-enum class Steering { none, direct, kept };
-
 // Programmatic dependent launch: the next kernel may start when this one's loads are done, and
 // waits here for all of this one's results. Without the launch attribute both do nothing.
 __device__ inline void wait_for_previous_kernel() {
@@ -28,8 +26,11 @@ __device__ inline void let_next_kernel_start() {
 #endif
 }
 
-// Row n's line of `index`; 64-bit division takes several times as long as 32-bit.
+// Row n's line of `index`. The commonest answers come without a division, which an id waits for,
+// and 64-bit division takes several times as long as 32-bit.
 __device__ inline int64_t setting_of(const SteerNormArgs& args, int64_t n) {
+  if (args.tokens_per_setting == 1) return n;
+  if (args.tokens_per_setting == args.tokens) return 0;
   if (args.tokens <= UINT32_MAX) {
     return static_cast<uint32_t>(n) / static_cast<uint32_t>(args.tokens_per_setting);
   }
@@ -53,6 +54,15 @@ __device__ inline Entry entry(const SteerNormArgs& args, int64_t setting, int64_
 __device__ inline Entry entry_of_lane(const SteerNormArgs& args, int64_t setting, int64_t first) {
   const int64_t k = first + threadIdx.x % kWarp;
   return k < args.entries ? entry(args, setting, k) : Entry{-1, 0.0f};
+}
+
+template <class V, int kWidth>
+__device__ inline void add_product(float coefficient, const Pack<V, kWidth>& vector,
+                                   float (&s)[kWidth]) {
+  float values[kWidth];
+  widen(vector, values);
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) s[j] = __fadd_rn(s[j], __fmul_rn(coefficient, values[j]));
 }
 
 // s += sum_k c_k * V[i_k] in the columns of one pack, in entry order. All lanes of a warp call
@@ -81,13 +91,7 @@ __device__ inline void add_entries(const SteerNormArgs& args, int64_t setting, E
       for (int b = 0; b < kBatch; ++b) {
         const int32_t id = __shfl_sync(kAllLanes, of_lane.id, k + b);
         const float coefficient = __shfl_sync(kAllLanes, of_lane.coefficient, k + b);
-        if (id < 0) continue;  // of a warp, all or none
-        float values[kWidth];
-        widen(vectors[b], values);
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-          s[j] = __fadd_rn(s[j], __fmul_rn(coefficient, values[j]));
-        }
+        if (id >= 0) add_product(coefficient, vectors[b], s);
       }
     }
   }
@@ -120,34 +124,36 @@ struct KeptSum {
   }
 };
 
-__device__ inline float rms_scale(const SteerNormArgs& args, float squares) {
-  return 1.0f / sqrtf(squares / static_cast<float>(args.hidden) + args.eps);
+// 1 / sqrt(mean + eps). The approximate instruction is within 2 ulp of float32, which no half
+// shows; a float32 output may be off by 4 ulp in all, so there the slower ones are exact.
+template <class R>
+__device__ inline float rms_scale(const SteerNormArgs& args, const SteerNormLaunch& launch,
+                                  float squares) {
+  const float mean = fmaf(squares, launch.share, args.eps);
+  if constexpr (sizeof(R) == 4) return 1.0f / sqrtf(mean);
+  return rsqrtf(mean);
 }
 
 // R: the residual's, the outputs' and the weight's dtype. X, V: those of x and the vectors.
 template <class R, class X, class V, int kPacks, Steering kSteering>
-__global__ void __launch_bounds__(kMaxThreads)
-    steer_norm_packed(const __grid_constant__ SteerNormArgs args,
-                      const __grid_constant__ SteerNormLaunch launch) {
-  constexpr int kWidth = kPackWidth<R>;
+struct PackedRow {
+  static constexpr int kWidth = kPackWidth<R>;
   // Of vectors on their way at a time: what fits into 64 registers without spills. With one pack a
   // thread that is eight vectors, which is what few rows need.
-  constexpr int kBytes = kPacks == 1 && kSteering == Steering::direct ? 128 : 32;
-  __shared__ float sums[2][kWarp];
-  const KeptSum<kWidth> kept{kSteering == Steering::kept ? dynamic_shared<float4>() : nullptr};
-  int64_t kept_setting = -1;
-  const auto column = [&](int p) {
-    return static_cast<int>(threadIdx.x + p * blockDim.x) * kWidth;
-  };
-  const auto mine = [&](int p) { return column(p) < args.hidden; };
+  static constexpr int kBytes = kPacks == 1 && kSteering == Steering::direct ? 128 : 32;
 
-  wait_for_previous_kernel();
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * launch.rows_a_block;
-  const int64_t end = min(begin + launch.rows_a_block, args.tokens);
-  const int rows = static_cast<int>(end - begin);
-#pragma unroll 1
-  for (int r = 0; r < rows; ++r) {
-    const int64_t n = begin + r;
+  const SteerNormArgs& args;
+  const SteerNormLaunch& launch;
+  KeptSum<kWidth> kept;
+  int64_t kept_setting = -1;
+
+  static __device__ int column(int p) {
+    return static_cast<int>(threadIdx.x + p * blockDim.x) * kWidth;
+  }
+  __device__ bool mine(int p) const { return column(p) < args.hidden; }
+
+  // `sums` as in block_sum.
+  __device__ void run(int64_t n, bool last, float (&sums)[kWarp]) {
     Pack<R, kWidth> h[kPacks];  // the residual, and then what becomes of it
     Pack<X, kWidth> x[kPacks];
 #pragma unroll
@@ -158,34 +164,35 @@ __global__ void __launch_bounds__(kMaxThreads)
         x[p] = load<Streamed, kWidth>(row_of<const X>(args.x, n) + column(p));
       }
     }
-
+    Pack<V, kWidth> only[kPacks];
+    Entry chosen{-1, 0.0f};  // the only one, or this lane's
     int64_t setting = 0;
-    Entry of_lane{-1, 0.0f};
-    if constexpr (kSteering != Steering::none) {
-      setting = setting_of(args, n);
-      if (setting != kept_setting) of_lane = entry_of_lane(args, setting, 0);
+    if constexpr (kSteering != Steering::none) setting = setting_of(args, n);
+    if constexpr (kSteering == Steering::single) {
+      chosen = entry(args, setting, 0);
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p) {
+        if (mine(p)) only[p] = load<Reused, kWidth>(row_of<const V>(args.vectors, 0) + column(p));
+      }
+    } else if constexpr (kSteering != Steering::none) {
+      if (setting != kept_setting) chosen = entry_of_lane(args, setting, 0);
     }
     if constexpr (kSteering == Steering::kept) {
-      if (setting != kept_setting) {
-#pragma unroll
-        for (int p = 0; p < kPacks; ++p) {
-          float s[kWidth] = {};
-          add_entries<V, kBytes>(args, setting, of_lane, column(p), mine(p), s);
-          kept.set(p, s);
-        }
-        kept_setting = setting;
-      }
+      if (setting != kept_setting) keep_sum(setting, chosen);
     }
-    if (launch.overlap && r + 1 == rows) let_next_kernel_start();
+    if (launch.overlap && last) let_next_kernel_start();
 
     float squares = 0.0f;
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
       float s[kWidth] = {};
       if constexpr (kSteering == Steering::direct) {
-        add_entries<V, kBytes>(args, setting, of_lane, column(p), mine(p), s);
+        add_entries<V, kBytes>(args, setting, chosen, column(p), mine(p), s);
       }
       if (!mine(p)) continue;
+      if constexpr (kSteering == Steering::single) {
+        if (chosen.id >= 0) add_product(chosen.coefficient, only[p], s);
+      }
       if constexpr (kSteering == Steering::kept) kept.get(p, s);
       float value[kWidth];
       widen(h[p], value);
@@ -205,8 +212,22 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) squares = fmaf(value[j], value[j], squares);
     }
+    if (args.weight.data != nullptr) norm(n, h, squares, sums);
+  }
 
-    if (args.weight.data == nullptr) continue;
+ private:
+  __device__ void keep_sum(int64_t setting, Entry of_lane) {
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      float s[kWidth] = {};
+      add_entries<V, kBytes>(args, setting, of_lane, column(p), mine(p), s);
+      kept.set(p, s);
+    }
+    kept_setting = setting;
+  }
+
+  __device__ void norm(int64_t n, const Pack<R, kWidth> (&h)[kPacks], float squares,
+                       float (&sums)[kWarp]) const {
     Pack<R, kWidth> weight[kPacks];
     const auto load_weight = [&] {
 #pragma unroll
@@ -215,7 +236,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       }
     };
     if (launch.early_weight) load_weight();
-    const float scale = rms_scale(args, block_sum(squares, sums[r % 2]));
+    const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
     if (!launch.early_weight) load_weight();
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
@@ -228,6 +249,25 @@ __global__ void __launch_bounds__(kMaxThreads)
       store(row_of<R>(args.out, n) + column(p), narrow<R>(value));
     }
   }
+};
+
+template <class R, class X, class V, int kPacks, Steering kSteering>
+__global__ void __launch_bounds__(kMaxThreads)
+    steer_norm_packed(const __grid_constant__ SteerNormArgs args,
+                      const __grid_constant__ SteerNormLaunch launch) {
+  __shared__ float sums[2][kWarp];
+  PackedRow<R, X, V, kPacks, kSteering> row{args, launch, {nullptr}};
+  wait_for_previous_kernel();
+  const int64_t block = launch.first_block + blockIdx.x;
+  if constexpr (kSteering == Steering::kept) {
+    row.kept.slots = dynamic_shared<float4>();
+    const int64_t begin = block * launch.rows_a_block;
+    const int rows = static_cast<int>(min(launch.rows_a_block, args.tokens - begin));
+#pragma unroll 1
+    for (int r = 0; r < rows; ++r) row.run(begin + r, r + 1 == rows, sums[r % 2]);
+  } else {  // a loop of one would cost a hundred instructions before the first load
+    row.run(block, true, sums[0]);
+  }
 }
 
 // Any hidden size, stride, alignment and mix of dtypes, element by element.
@@ -235,37 +275,34 @@ template <class R>
 __global__ void __launch_bounds__(kMaxThreads)
     steer_norm_general(const __grid_constant__ SteerNormArgs args,
                        const __grid_constant__ SteerNormLaunch launch) {
-  __shared__ float sums[2][kWarp];
+  __shared__ float sums[kWarp];
   wait_for_previous_kernel();
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * launch.rows_a_block;
-  const int64_t end = min(begin + launch.rows_a_block, args.tokens);
-  for (int64_t n = begin; n < end; ++n) {
-    if (launch.overlap && n + 1 == end) let_next_kernel_start();
-    const int64_t setting = args.entries > 0 ? setting_of(args, n) : 0;
-    R* h = row_of<R>(args.residual_out, n);
-    float squares = 0.0f;
-    for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
-      float value = element(args.residual, n, j);
-      if (args.x.data != nullptr) value = __fadd_rn(value, element(args.x, n, j));
-      if (args.entries > 0) {
-        float s = 0.0f;
+  if (launch.overlap) let_next_kernel_start();
+  const int64_t n = launch.first_block + blockIdx.x;
+  const int64_t setting = args.entries > 0 ? setting_of(args, n) : 0;
+  R* h = row_of<R>(args.residual_out, n);
+  float squares = 0.0f;
+  for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
+    float value = element(args.residual, n, j);
+    if (args.x.data != nullptr) value = __fadd_rn(value, element(args.x, n, j));
+    if (args.entries > 0) {
+      float s = 0.0f;
 #pragma unroll 1
-        for (int64_t k = 0; k < args.entries; ++k) {
-          const auto [id, coefficient] = entry(args, setting, k);
-          if (id >= 0) s = __fadd_rn(s, __fmul_rn(coefficient, element(args.vectors, id, j)));
-        }
-        value = __fadd_rn(value, s);
+      for (int64_t k = 0; k < args.entries; ++k) {
+        const auto [id, coefficient] = entry(args, setting, k);
+        if (id >= 0) s = __fadd_rn(s, __fmul_rn(coefficient, element(args.vectors, id, j)));
       }
-      h[j] = narrow<R>(value);
-      const float rounded = widen(h[j]);
-      squares = fmaf(rounded, rounded, squares);
+      value = __fadd_rn(value, s);
     }
-    if (args.weight.data == nullptr) continue;
-    const float scale = rms_scale(args, block_sum(squares, sums[(n - begin) % 2]));
-    R* out = row_of<R>(args.out, n);
-    for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
-      out[j] = narrow<R>(widen(h[j]) * scale * element(args.weight, 0, j));
-    }
+    h[j] = narrow<R>(value);
+    const float rounded = widen(h[j]);
+    squares = fmaf(rounded, rounded, squares);
+  }
+  if (args.weight.data == nullptr) return;
+  const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
+  R* out = row_of<R>(args.out, n);
+  for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
+    out[j] = narrow<R>(widen(h[j]) * scale * element(args.weight, 0, j));
   }
 }
 
@@ -278,8 +315,14 @@ void with_packs(const SteerNormLaunch& launch, const Run& run) {
 
 template <class R, class X, class V, class Run>
 void with_steering(const SteerNormLaunch& launch, const Run& run) {
-  if (launch.kept) return with_packs<R, X, V, Steering::kept>(launch, run);
-  with_packs<R, X, V, Steering::direct>(launch, run);
+  switch (launch.steering) {
+    case Steering::single:
+      return with_packs<R, X, V, Steering::single>(launch, run);
+    case Steering::kept:
+      return with_packs<R, X, V, Steering::kept>(launch, run);
+    default:
+      return with_packs<R, X, V, Steering::direct>(launch, run);
+  }
 }
 
 template <class R, class X, class Run>
