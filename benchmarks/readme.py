@@ -16,18 +16,23 @@ PHASES = {"prefill": "prefill, ms", "decode": "decode, ms a token"}
 
 def ops_table(results: dict[str, Any]) -> str:
     """The op against PyTorch, a line for each number of rows."""
-    settings, machine = results["settings"], results["machine"]
+    cases = [
+        case
+        for case in results["cases"]
+        if (case["op"], case["entries"]) == ("steer_add_rms_norm", "per-row")
+    ]
+    what = cases[0]
     lines = [
-        f"One residual add and norm, hidden size {settings['hidden']}, {settings['dtype']}, "
-        f"{settings['vectors']} vectors a row. Times faster than PyTorch's *unsteered* add and "
+        f"One residual add and norm, hidden size {what['hidden']}, {what['dtype']}, "
+        f"{what['vectors']} vectors a row. Times faster than PyTorch's *unsteered* add and "
         "LlamaRMSNorm, and than torch.compile of the *steered* expression "
-        f"({_hardware(machine)}).",
+        f"({_hardware(results['machine'])}).",
         "",
         "| rows | faststeer | against stock, unsteered | against torch.compile, steered "
         "| into given tensors | against stock | against torch.compile |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for case in results["cases"]["per-row"]:
+    for case in cases:
         cells = [f"{case['rows']:,}"]
         for variant in ("faststeer", "faststeer into"):
             speedup = case["speedup"][variant]

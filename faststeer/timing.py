@@ -139,16 +139,33 @@ def machine_facts() -> dict[str, str | int | None]:
     }
 
 
+def gpu_facts() -> dict[str, str | None]:
+    """What there is to add for torch's current CUDA device."""
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "cuda": torch.version.cuda,
+    }
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed package, None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def source_commit(directory: Path) -> str | None:
     """The git commit that `directory` is at, marked if it was edited; None where git cannot say."""
+    describe = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return _first_line(*describe, directory=directory)
+
+
+def _first_line(*command: str, directory: Path | None = None) -> str | None:
+    """What a program prints, None if it is not there or fails."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return ran.stdout.partition("\n")[0].strip()

@@ -1,16 +1,22 @@
+"""Timings are taken and reported as the benchmarks say."""
+
 from __future__ import annotations
 
 import platform
-import runpy
+import sys
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+import torch
 
-from faststeer.timing import Samples, interleaved, machine_facts, source_commit
+from faststeer.timing import Samples, gpu_facts, interleaved, machine_facts, source_commit
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-bytes_moved = runpy.run_path(str(BENCHMARKS / "ops.py"))["bytes_moved"]
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from cases import Case, Dtype, Entries, Op, bytes_moved, random_inputs
+
+NORM, ADD, MOMENTS = Op.steer_add_rms_norm, Op.steer_add, Op.accumulate_moments
+BF16, F32 = Dtype.bfloat16, Dtype.float32
 
 
 class Machine:
@@ -35,27 +41,49 @@ class Machine:
 
 
 @pytest.mark.parametrize(
-    ("rows", "vectors", "shared", "vector_element_size", "expected"),
+    ("case", "expected"),
     [
         # 32 KiB a row and the 8 KiB weight.
-        pytest.param(1, 0, True, 2, 40_960, id="idle"),
+        pytest.param(Case(NORM, BF16, 1, 4096), 40_960, id="idle"),
         # 32 KiB, weight, four vectors of 8 KiB, four entries of 8 bytes.
-        pytest.param(1, 4, False, 2, 73_760, id="one row"),
+        pytest.param(Case(NORM, BF16, 1, 4096, 4, Entries.per_row), 73_760, id="one row"),
         # 16 MiB, weight, four vectors, 512 rows of 32 bytes.
-        pytest.param(512, 4, False, 2, 16_834_560, id="each row its own entries"),
+        pytest.param(Case(NORM, BF16, 512, 4096, 4, Entries.per_row), 16_834_560, id="per row"),
         # 16 MiB, weight, four vectors, 32 bytes.
-        pytest.param(512, 4, True, 2, 16_818_208, id="entries shared"),
+        pytest.param(Case(NORM, BF16, 512, 4096, 4, Entries.shared), 16_818_208, id="shared"),
         # 256 KiB, weight, one float32 vector of 16 KiB, one entry.
-        pytest.param(8, 1, True, 4, 286_728, id="summed beforehand"),
+        pytest.param(Case(NORM, BF16, 8, 4096, 1, Entries.shared, F32), 286_728, id="pre-summed"),
+        # 2 MiB, weight, eight float32 vectors of 16 KiB, one entry for each sequence.
+        pytest.param(
+            Case(NORM, BF16, 64, 4096, 1, Entries.per_sequence, F32), 2_236_480, id="sequences"
+        ),
+        # 64 KiB a row and the 16 KiB weight.
+        pytest.param(Case(NORM, F32, 1, 4096), 81_920, id="idle in float32"),
+        # 24 KiB a row, no weight, four vectors, 512 rows of 32 bytes.
+        pytest.param(Case(ADD, BF16, 512, 4096, 4, Entries.per_row), 12_632_064, id="add"),
+        # 64 MiB, and a state of 65,544 bytes read and written.
+        pytest.param(Case(MOMENTS, BF16, 8192, 4096), 67_239_952, id="moments"),
+        # 1 MiB, 64 group numbers of 4 bytes, two states of 65,544 bytes read and written.
+        pytest.param(Case(MOMENTS, F32, 64, 4096, groups=2), 1_311_008, id="moments of groups"),
     ],
 )
-def test_bytes_moved_at_hidden_4096_in_bfloat16(
-    rows: int, vectors: int, shared: bool, vector_element_size: int, expected: int
-) -> None:
-    moved = bytes_moved(
-        *(rows, 4096, 2), vectors=vectors, shared=shared, vector_element_size=vector_element_size
-    )
-    assert moved == expected
+def test_bytes_moved_by_hand(case: Case, expected: int) -> None:
+    assert bytes_moved(case) == expected
+
+
+@pytest.mark.parametrize("entries", [Entries.shared, Entries.per_row])
+def test_every_row_reads_every_vector(entries: Entries) -> None:
+    case = Case(NORM, BF16, 6, 64, 4, entries)
+    inputs = random_inputs(case)
+    assert len(inputs.index) == {Entries.shared: 1, Entries.per_row: 6}[entries]
+    assert inputs.index.sort(1).values.tolist() == [[0, 1, 2, 3]] * len(inputs.index)
+
+
+def test_every_sequence_reads_a_vector_of_its_own() -> None:
+    inputs = random_inputs(Case(NORM, BF16, 64, 128, 1, Entries.per_sequence, F32))
+    assert inputs.index.flatten().tolist() == list(range(8))
+    assert inputs.vectors.shape == (8, 128)
+    assert inputs.vectors.dtype == torch.float32
 
 
 def test_variants_take_turns_in_the_order_given() -> None:
@@ -105,3 +133,18 @@ def test_the_facts_of_a_machine_hold_no_path_and_no_host_name() -> None:
 
 def test_outside_a_repository_there_is_no_commit(tmp_path: Path) -> None:
     assert source_commit(tmp_path) is None
+
+
+def test_the_facts_of_a_gpu_are_its_name_driver_and_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 580.159.04\necho 580.159.04\n")  # a line for each GPU
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    facts = gpu_facts()
+    assert facts == {"gpu": "NVIDIA H100 80GB HBM3", "driver": "580.159.04", "cuda": "13.0"}
+    monkeypatch.setenv("PATH", "")
+    assert gpu_facts()["driver"] is None

@@ -1,0 +1,111 @@
+"""A picture of a result: the share of the copy bandwidth against the number of rows.
+
+    python benchmarks/plot.py result.json    # makes result.png
+
+The bytes are those that a call has to move, not those that it moves: who moves more has less.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from variants import COMPILED, COMPILED_UNSTEERED, EAGER, FRESH, INTO, LIGER, STOCK
+
+Record = dict[str, Any]
+
+# Ours in red, and thick. Dashed is what adds no vectors.
+LINES: dict[str, tuple[str, dict[str, Any]]] = {
+    FRESH: ("faststeer", {"color": "#b2182b", "linewidth": 2.8, "marker": "o", "zorder": 5}),
+    INTO: (
+        "faststeer, into given tensors",
+        {"color": "#ef8a62", "linewidth": 2.0, "marker": "o", "zorder": 4},
+    ),
+    COMPILED: ("torch.compile", {"color": "#2166ac", "marker": "s"}),
+    EAGER: ("eager PyTorch, vectors summed beforehand", {"color": "#444444", "marker": "^"}),
+    LIGER: ("Liger, unsteered", {"color": "#1b9e77", "marker": "D", "linestyle": "--"}),
+    COMPILED_UNSTEERED: (
+        "torch.compile, unsteered",
+        {"color": "#67a9cf", "marker": "s", "linestyle": "--"},
+    ),
+    STOCK: ("eager PyTorch, unsteered", {"color": "#999999", "marker": "v", "linestyle": "--"}),
+}
+
+
+def draw(result: Record, path: Path) -> None:
+    """Write the picture, or say that matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullLocator, PercentFormatter
+    except ImportError:
+        print("no picture: matplotlib is not installed", file=sys.stderr)
+        return
+    drawn = panels(result["cases"])
+    figure = Figure(figsize=(1.2 + 4.9 * len(drawn), 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    for axes, (title, records) in zip(all_axes, drawn.items(), strict=True):
+        axes.axhline(1, color="black", linewidth=0.8)
+        for name, (label, style) in LINES.items():
+            points = [record for record in records if name in record["share_of_copy"]]
+            if points:
+                shares = [record["share_of_copy"][name] for record in points]
+                axes.plot([record["rows"] for record in points], shares, label=label, **style)
+        axes.set(title=title, xlabel="rows (tokens)", xscale="log")
+        rows = sorted({record["rows"] for record in records})
+        axes.set_xticks(rows, [f"{n:,}" for n in rows])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(axis="y", alpha=0.3)
+    all_axes[0].set(ylabel="share of the copy bandwidth", ylim=(0, None))
+    machine = result["machine"]
+    figure.suptitle(
+        f"{machine.get('gpu') or machine['cpu']}, copy {result['copy_bytes_per_second'] / 1e9:,.0f}"
+        f" GB/s, hidden size {result['settings']['hidden']}, {_cache(result['cases'])} caches"
+    )
+    labelled = dict(
+        pair[::-1]
+        for axes in all_axes
+        for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+    )
+    figure.legend(
+        labelled.values(), labelled.keys(), loc="outside lower center", ncols=min(4, 2 * len(drawn))
+    )
+    figure.savefig(path, dpi=110)
+
+
+def panels(records: list[Record]) -> dict[str, list[Record]]:
+    """What is drawn, by title: of each op one dtype and one number of vectors, four if it is there.
+
+    At most three: those of the first op come first.
+    """
+    shown = [record for record in records if record["cache"] == _cache(records)]
+    made: dict[str, list[Record]] = {}
+    for op in dict.fromkeys(record["op"] for record in shown):
+        of_op = [record for record in shown if record["op"] == op and record["groups"] == 1]
+        vectors = min((record["vectors"] for record in of_op), key=lambda n: abs(n - 4))
+        for record in of_op:
+            if record["vectors"] == vectors and record["dtype"] == of_op[0]["dtype"]:
+                made.setdefault(_title(record), []).append(record)
+    return dict(list(made.items())[:3])
+
+
+def _cache(records: list[Record]) -> str:
+    """Cold if there is any: warm ones tell little of bandwidth."""
+    return min(record["cache"] for record in records)
+
+
+def _title(record: Record) -> str:
+    what = f"{record['op']}, {record['dtype']}"
+    if not record["vectors"]:
+        return what
+    whose = {"shared": "the same for all rows", "per-row": "each row its own"}
+    return f"{what}\n{record['vectors']} vectors, {whose.get(record['entries'], record['entries'])}"
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    draw(json.loads(source.read_text(encoding="utf-8")), source.with_suffix(".png"))
