@@ -7,7 +7,7 @@ constexpr int64_t kMaxDim = 8;
 
 Element element_of(const Tensor& tensor) {
   int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
   if (dtype == aoti_torch_dtype_float32()) return Element::float32;
   if (dtype == aoti_torch_dtype_bfloat16()) return Element::bfloat16;
   if (dtype == aoti_torch_dtype_float16()) return Element::float16;
@@ -19,11 +19,11 @@ Element element_of(const Tensor& tensor) {
 
 Device device_of(const Tensor& tensor) {
   int32_t type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
   if (type == aoti_torch_device_type_cpu()) return {Device::Type::cpu, 0};
   if (type != aoti_torch_device_type_cuda()) return {Device::Type::other, 0};
   int32_t index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &index));
   return {Device::Type::cuda, index};
 }
 
@@ -53,17 +53,17 @@ Tensor empty_dense(const Tensor& like, const int64_t* sizes, int64_t dim, int32_
     step *= sizes[d] > 0 ? sizes[d] : 1;
   }
   int32_t device_type, device_index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, sizes, strides, dtype, device_type, device_index, &handle));
   return Tensor(handle);
 }
 
 Tensor empty_dense_like(const Tensor& like) {
   int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   return empty_dense(like, like.sizes().data(), like.dim(), dtype);
 }
 
