@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -35,6 +36,7 @@ from rich.progress import track
 from targets import held, targets_for
 
 from faststeer import _C
+from faststeer.ops import FaststeerWarning
 from faststeer.timing import gpu_facts, installed_version, machine_facts, source_commit
 
 # `make cuda-check` leaves three minutes to all of this program. What does not fit is told.
@@ -138,6 +140,7 @@ def main(
     Without options: on a CPU what the README tells, on a GPU what fits into three minutes. Options
     that choose cases measure every combination of what they name.
     """
+    warnings.simplefilter("error", FaststeerWarning)  # without kernels its reference would be timed
     torch.set_num_threads(threads)
     on_gpu = device is Device.cuda
     chosen = {"ops": op, "rows": rows, "dtypes": dtype, "vectors": vectors, "entries": entries}
