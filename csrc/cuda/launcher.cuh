@@ -1,4 +1,5 @@
-// Starting a kernel: the device, the attributes, and the error check that follows every launch.
+// Starting a kernel: what the device can do, the attributes, and the error check that follows every
+// launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,27 +16,6 @@ inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
-
-// The calling thread's device for as long as this lives.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    check(cudaGetDevice(&before_), "asking for the current device");
-    if (device == before_) return;
-    check(cudaSetDevice(device), "choosing a device");
-    changed_ = true;
-  }
-  // A failure to go back would show at the next CUDA call; a destructor cannot raise.
-  ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 struct DeviceFacts {
   int multiprocessors;

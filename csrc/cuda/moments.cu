@@ -4,7 +4,7 @@
 
 namespace faststeer {
 
-void launch_moments(const MomentsArgs& args, double* scratch, int device, void* stream) {
+void launch_moments(const MomentsArgs& args, double* scratch, int, void* stream) {
   if (args.tokens == 0) return;
   constexpr int64_t kMostBlocks = 65535;  // along y and z
   const MomentsLaunch launch = plan_moments(args);
@@ -12,7 +12,6 @@ void launch_moments(const MomentsArgs& args, double* scratch, int device, void* 
     throw std::runtime_error("accumulate_moments takes at most 65,535 groups, not " +
                              std::to_string(args.groups));
   }
-  const OnDevice on(device);
   const dim3 tiles{static_cast<unsigned>(launch.splits), static_cast<unsigned>(launch.column_tiles),
                    static_cast<unsigned>(args.groups)};
   with_moments_kernel(args, launch, [&](auto kernel) {

@@ -1,4 +1,4 @@
-// Checked arguments, run on a GPU's stream.
+// Checked arguments, run on a stream of the current device.
 #pragma once
 
 #include "args.h"

@@ -10,7 +10,6 @@ void launch_steer_norm(const SteerNormArgs& given, int device, void* stream) {
   SteerNormArgs args = given;
   if (args.tokens == 0) return;
   if (args.stored == 0) args.entries = 0;  // there is nothing that an id could name
-  const OnDevice on(device);
   SteerNormLaunch launch = plan_steer_norm(problem_of(args, multiprocessors(device)));
   launch.overlap = overlap_is_wanted() && has_programmatic_launch(device);
   const dim3 threads(static_cast<unsigned>(launch.threads));

@@ -1,0 +1,87 @@
+// CUDA registration of the ops whose schemas are in csrc/ops.cpp.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+#include <utility>
+
+#include "cuda/launch.h"
+#include "cuda/run.h"
+#include "tensors.h"
+
+namespace faststeer {
+namespace {
+
+// A checked call's device, current for as long as this lives, and the current stream there. The
+// guard is torch's, because cudaSetDevice on the way back would make a context (half a gigabyte) on
+// a device that nobody uses.
+class Queue {
+ public:
+  explicit Queue(const Tensor& tensor) : device(tensor.get_device_index()), guard_(device) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  }
+
+  const int32_t device;
+  void* stream = nullptr;
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+void steer_add_rms_norm_out(const MaybeTensor& x, const Tensor& residual, const Tensor& weight,
+                            double eps, const MaybeTensor& vectors, const MaybeTensor& index,
+                            const MaybeTensor& coefficient, const Tensor& out,
+                            const Tensor& residual_out) {
+  const SteerNormInputs inputs(x, residual, &weight, vectors, index, coefficient);
+  const SteerNormArgs args = inputs.into(eps, &out, residual_out);
+  const Queue queue(residual);
+  launch_steer_norm(args, queue.device, queue.stream);
+}
+
+std::tuple<Tensor, Tensor> steer_add_rms_norm(const MaybeTensor& x, const Tensor& residual,
+                                              const Tensor& weight, double eps,
+                                              const MaybeTensor& vectors, const MaybeTensor& index,
+                                              const MaybeTensor& coefficient) {
+  Tensor out = empty_dense_like(residual);
+  Tensor residual_out = empty_dense_like(residual);
+  steer_add_rms_norm_out(x, residual, weight, eps, vectors, index, coefficient, out, residual_out);
+  return {std::move(out), std::move(residual_out)};
+}
+
+Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor& vectors,
+                 const MaybeTensor& index, const MaybeTensor& coefficient) {
+  Tensor residual_out = empty_dense_like(residual);
+  const SteerNormInputs inputs(x, residual, nullptr, vectors, index, coefficient);
+  const SteerNormArgs args = inputs.into(0.0, nullptr, residual_out);
+  const Queue queue(residual);
+  launch_steer_norm(args, queue.device, queue.stream);
+  return residual_out;
+}
+
+void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor& count,
+                        const Tensor& mean, const Tensor& m2) {
+  const Input rows(x, "x");
+  MomentsCall call{rows.view, view_of(count, "count"), view_of(mean, "mean"), view_of(m2, "m2"),
+                   std::nullopt};
+  if (group.has_value()) call.group = view_of(*group, "group");
+  const MomentsArgs args = checked(call);
+  if (args.tokens == 0) return;
+  // Freed when this returns, while the kernels may still wait: torch's allocator gives it only to
+  // later work of the same stream.
+  const int64_t doubles = plan_moments(args).scratch_doubles;
+  const Tensor scratch = empty_dense(x, &doubles, 1, aoti_torch_dtype_float64());
+  const Queue queue(x);
+  launch_moments(args, static_cast<double*>(scratch.data_ptr()), queue.device, queue.stream);
+}
+
+}  // namespace
+}  // namespace faststeer
+
+STABLE_TORCH_LIBRARY_IMPL(faststeer, CUDA, m) {
+  m.impl("steer_add_rms_norm", TORCH_BOX(&faststeer::steer_add_rms_norm));
+  m.impl("steer_add_rms_norm.out", TORCH_BOX(&faststeer::steer_add_rms_norm_out));
+  m.impl("steer_add", TORCH_BOX(&faststeer::steer_add));
+  m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm));
+  m.impl("steer_add_autograd", TORCH_BOX(&faststeer::steer_add));
+  m.impl("accumulate_moments", TORCH_BOX(&faststeer::accumulate_moments));
+}
