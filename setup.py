@@ -1,13 +1,16 @@
-"""Builds faststeer._C with ninja, one set of compiler flags a file.
+"""Builds faststeer._C and faststeer._cuda with ninja, one set of compiler flags a file.
 
 torch's own BuildExtension gives every source the same flags, but each SIMD file needs its
-instruction set and no other file may have it; so the few rules are written out here.
+instruction set and no other file may have it; and it takes no .cu files where torch has no CUDA. So
+the few rules are written out here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +18,11 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+sys.path.append(str(Path(__file__).parent))  # a build by PEP 517 does not look here
+
+import cuda_toolkit
+from cuda_toolkit import Toolkit
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
@@ -26,24 +34,40 @@ if X86:
     ISA_FLAGS["steer_norm_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["steer_norm_avx512.cpp"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 
-SOURCES = ["module.cpp", "ops.cpp", "direct.cpp", "tensors.cpp", "call.cpp", "view.cpp"]
-SOURCES += ["cpu/isa.cpp", "cpu/run.cpp"]
+BOTH = ["tensors.cpp", "call.cpp", "view.cpp"]
+SOURCES = [*BOTH, "module.cpp", "ops.cpp", "direct.cpp", "cpu/isa.cpp", "cpu/run.cpp"]
 SOURCES += [f"cpu/{name}" for name in ISA_FLAGS]
+CUDA_SOURCES = [*BOTH, "cuda/ops.cpp", "cuda/launch.cpp", "cuda/steer_norm.cu", "cuda/moments.cu"]
+CUDA_LIBRARY = "faststeer._cuda"
 
 
-def flags_of(source: str) -> list[str]:
+def flags_of(source: str, cuda: Toolkit | str) -> list[str]:
     """Flags beyond the common ones."""
+    if source.endswith(".cu"):
+        return []
     isa = ISA_FLAGS.get(Path(source).name)
     if source == "direct.cpp":  # DLPack's header refuses to be read under torch's stable target
         return []
     if isa is None:
-        return [f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}"]
+        flags = [f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}"]
+        if source == "cuda/ops.cpp":
+            flags.append("-DUSE_CUDA")
+        if source == "module.cpp":
+            built = isinstance(cuda, Toolkit)
+            flags.append(define("FASTSTEER_CUDA_BUILT", str(cuda) if built else ""))
+            flags.append(define("FASTSTEER_CUDA_ABSENT", "" if built else str(cuda)))
+        return flags
     # The contract forbids fused multiply-add in the sum of vectors. g++ 12 sees uninitialised
     # values inside its own AVX-512 intrinsics (gcc bug 105593).
     quiet = ["-Wno-uninitialized"]
     if "clang" not in compiler_name():
         quiet.append("-Wno-maybe-uninitialized")
     return [*isa, "-ffp-contract=off", *quiet]
+
+
+def define(name: str, text: str) -> str:
+    """A flag that makes `name` a string in C, as ninja and the shell read it."""
+    return shlex.quote(f"-D{name}={json.dumps(text)}").replace("$", "$$")
 
 
 def compiler() -> str:
@@ -70,8 +94,8 @@ def common_flags() -> list[str]:
     system.append(sysconfig.get_path("include"))
     return [
         *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
-        f"-DFASTSTEER_TORCH_VERSION='\"{torch.__version__}\"'",
-        f"-DFASTSTEER_COMPILER='\"{compiler_name()}\"'",
+        define("FASTSTEER_TORCH_VERSION", torch.__version__),
+        define("FASTSTEER_COMPILER", compiler_name()),
         f"-I'{CSRC.resolve()}'",
         *(f"-isystem '{path}'" for path in system),
     ]
@@ -87,16 +111,43 @@ def link_flags() -> list[str]:
     return [*flags, "-lc10", "-ltorch", "-ltorch_cpu"]
 
 
+def nvcc_rules(cuda: Toolkit) -> list[str]:
+    """How .cu files are compiled, and linked by nvcc, which knows its own libraries.
+
+    CUDA's runtime is linked statically and kept from view: torch's own, which may be of another
+    version, then never stands in for it. libtorch.so has to stay among the needed libraries though
+    nothing of it is used, because on a torch with CUDA it leads to the stream getter.
+    """
+    nvcc = shlex.quote(str(cuda.nvcc))
+    if "CXX" in os.environ:
+        nvcc += f" -ccbin={shlex.quote(compiler())}"
+    host = "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
+    return [
+        "rule compile_cuda",
+        f"  command = {nvcc} -std=c++20 -O3 --threads=0 {shlex.join(cuda.flags())} {host} "
+        f"-I'{CSRC.resolve()}' -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "rule link_cuda",
+        f"  command = {nvcc} --no-device-link -cudart=static $in "
+        f"-Xlinker --no-as-needed,--exclude-libs=ALL {' '.join(link_flags())} -o $out",
+    ]
+
+
 class NinjaBuild(build_ext):
     """Compiles csrc/ in parallel and links it against the torch that is installed."""
 
-    def build_extension(self, ext: Extension) -> None:
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+    def build_extensions(self) -> None:
         build = Path(self.build_temp).resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
         build.mkdir(parents=True, exist_ok=True)
         try:
-            (build / "build.ninja").write_text(self.rules(build, target))
+            import torch
+
+            cuda = cuda_toolkit.choose(torch.__version__, torch.version.cuda)
+            if not isinstance(cuda, Toolkit):
+                print(f"faststeer: without CUDA kernels: {cuda}")
+                self.extensions = [ext for ext in self.extensions if ext.name != CUDA_LIBRARY]
+                Path(self.get_ext_fullpath(CUDA_LIBRARY)).unlink(missing_ok=True)
+            (build / "build.ninja").write_text(self.rules(build, cuda))
             subprocess.run([sys.executable, "-m", "ninja", "-C", str(build)], check=True)
         except ModuleNotFoundError as error:
             raise SystemExit(
@@ -104,25 +155,39 @@ class NinjaBuild(build_ext):
                 "2.10 or later"
             ) from error
 
-    @staticmethod
-    def rules(build: Path, target: Path) -> str:
-        common = " ".join(common_flags())
+    def rules(self, build: Path, cuda: Toolkit | str) -> str:
         lines = [
             "rule compile",
-            f"  command = {compiler()} {common} $flags -MMD -MF $out.d -c $in -o $out",
+            f"  command = {compiler()} {' '.join(common_flags())} $flags -MMD -MF $out.d "
+            "-c $in -o $out",
             "  depfile = $out.d",
             "rule link",
             f"  command = {compiler()} $in {' '.join(link_flags())} -o $out",
         ]
-        objects = [quoted(build / (source.replace("/", "_") + ".o")) for source in SOURCES]
-        for source, compiled in zip(SOURCES, objects, strict=True):
-            lines.append(f"build {compiled}: compile {quoted((CSRC / source).resolve())}")
-            lines.append(f"  flags = {' '.join(flags_of(source))}")
-        lines.append(f"build {quoted(target)}: link {' '.join(objects)}")
+        if isinstance(cuda, Toolkit):
+            lines += nvcc_rules(cuda)
+        compiled: dict[str, str] = {}
+        for extension in self.extensions:
+            for source in extension.sources:
+                if source in compiled:
+                    continue
+                name = str(Path(source).relative_to("csrc"))
+                compiled[source] = quoted(build / (name.replace("/", "_") + ".o"))
+                rule = "compile_cuda" if name.endswith(".cu") else "compile"
+                lines.append(f"build {compiled[source]}: {rule} {quoted((CSRC / name).resolve())}")
+                lines.append(f"  flags = {' '.join(flags_of(name, cuda))}")
+            target = Path(self.get_ext_fullpath(extension.name)).resolve()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            rule = "link_cuda" if extension.name == CUDA_LIBRARY else "link"
+            objects = " ".join(compiled[source] for source in extension.sources)
+            lines.append(f"build {quoted(target)}: {rule} {objects}")
         return "\n".join(lines) + "\n"
 
 
 setup(
-    ext_modules=[Extension("faststeer._C", [f"csrc/{source}" for source in SOURCES])],
+    ext_modules=[
+        Extension("faststeer._C", [f"csrc/{source}" for source in SOURCES]),
+        Extension(CUDA_LIBRARY, [f"csrc/{source}" for source in CUDA_SOURCES]),
+    ],
     cmdclass={"build_ext": NinjaBuild},
 )

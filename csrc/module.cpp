@@ -16,6 +16,8 @@ PYBIND11_MODULE(_C, m) {
     pybind11::dict facts;
     facts["compiler"] = FASTSTEER_COMPILER;
     facts["built_with_torch"] = FASTSTEER_TORCH_VERSION;
+    facts["cuda_built"] = FASTSTEER_CUDA_BUILT;    // by which nvcc and for what, or nothing
+    facts["cuda_absent"] = FASTSTEER_CUDA_ABSENT;  // why it was not built, or nothing
     facts["torch_abi_target"] = std::to_string((TORCH_FEATURE_VERSION >> 56) & 0xff) + "." +
                                 std::to_string((TORCH_FEATURE_VERSION >> 48) & 0xff);
     return facts;
