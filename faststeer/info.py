@@ -8,8 +8,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from faststeer import _C
+from faststeer import _C, cuda_library
 from faststeer.version import VERSION
+
+
+def _cuda_kernels(built: str) -> str:
+    why_not = cuda_library.why_not()
+    if why_not is None:
+        return f"loaded; built by {built}"
+    by = f"; built by {built}" if built else ""
+    return f"{why_not}{by}; on a GPU the reference in plain PyTorch runs instead"
 
 
 def facts() -> dict[str, str]:
@@ -26,7 +34,7 @@ def facts() -> dict[str, str]:
         "runs with": f"torch {built['torch_abi_target']} and later",
         "CPU kernels": f"{_C.isa()} runs; this processor can run {', '.join(_C.available_isas())}",
         "threads": str(torch.get_num_threads()),
-        "CUDA kernels": "none in this build: on a GPU the reference in plain PyTorch runs instead",
+        "CUDA kernels": _cuda_kernels(built["cuda_built"]),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from faststeer import _C, reference
+from faststeer import _C, cuda_library, reference
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _Entries = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -151,7 +151,7 @@ def _tell_of_reference(device: torch.device) -> None:
         return
     _told.add(device.type)
     why = (
-        "this build of faststeer has no CUDA kernels"
+        f"faststeer's CUDA kernels are {cuda_library.why_not()}"
         if device.type == "cuda"
         else f"faststeer has no kernels for the device type {device.type!r}"
     )
