@@ -104,7 +104,7 @@ def show(
     verdicts: Sequence[Record],
     left_out: Sequence[LeftOut],
 ) -> None:
-    console = Console(width=130)
+    console = Console(width=150)
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
     console.print(f"copy: {copy / 1e9:.1f} GB/s; what stays in cache can exceed it")

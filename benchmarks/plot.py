@@ -1,4 +1,4 @@
-"""A picture of a result: the share of the copy bandwidth against the number of rows.
+"""A picture of a result: the share of the copy bandwidth, and the time, against the rows.
 
     python benchmarks/plot.py result.json    # makes result.png
 
@@ -39,42 +39,49 @@ def draw(result: Record, path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import NullLocator, PercentFormatter
+        from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
     except ImportError:
         print("no picture: matplotlib is not installed", file=sys.stderr)
         return
     drawn = panels(result["cases"])
-    figure = Figure(figsize=(1.2 + 4.9 * len(drawn), 5.6), layout="constrained")
+    figure = Figure(figsize=(1.2 + 4.9 * len(drawn), 8.5), layout="constrained")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
-    for axes, (title, records) in zip(all_axes, drawn.items(), strict=True):
-        axes.axhline(1, color="black", linewidth=0.8)
-        for name, (label, style) in LINES.items():
-            points = [record for record in records if name in record["share_of_copy"]]
-            if points:
-                shares = [record["share_of_copy"][name] for record in points]
-                axes.plot([record["rows"] for record in points], shares, label=label, **style)
-        axes.set(title=title, xlabel="rows (tokens)", xscale="log")
+    above, below = figure.subplots(2, len(drawn), sharex="col", sharey="row", squeeze=False)
+    for shares, times, (title, records) in zip(above, below, drawn.items(), strict=True):
+        _lines(shares, records, "share_of_copy")
+        _lines(times, records, "microseconds")
+        shares.axhline(1, color="black", linewidth=0.8)
         rows = sorted({record["rows"] for record in records})
-        axes.set_xticks(rows, [f"{n:,}" for n in rows])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(axis="y", alpha=0.3)
-    all_axes[0].set(ylabel="share of the copy bandwidth", ylim=(0, None))
+        shares.set(title=title, xscale="log")
+        times.set(xlabel="rows (tokens)", yscale="log")
+        times.set_xticks(rows, [f"{n:,}" for n in rows])
+        times.xaxis.set_minor_locator(NullLocator())
+        shares.yaxis.set_major_formatter(PercentFormatter(1))
+        times.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    above[0].set(ylabel="share of the copy bandwidth", ylim=(0, None))
+    below[0].set(ylabel="time of a call, µs")
     machine = result["machine"]
     figure.suptitle(
         f"{machine.get('gpu') or machine['cpu']}, copy {result['copy_bytes_per_second'] / 1e9:,.0f}"
         f" GB/s, hidden size {result['settings']['hidden']}, {_cache(result['cases'])} caches"
     )
-    labelled = dict(
-        pair[::-1]
-        for axes in all_axes
-        for pair in zip(*axes.get_legend_handles_labels(), strict=True)
-    )
-    figure.legend(
-        labelled.values(), labelled.keys(), loc="outside lower center", ncols=min(4, 2 * len(drawn))
-    )
-    figure.savefig(path, dpi=110)
+    labelled = {
+        label: line
+        for axes in above
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    columns = min(4, 2 * len(drawn))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=columns)
+    figure.savefig(path, dpi=100)
+
+
+def _lines(axes: Any, records: list[Record], quantity: str) -> None:
+    for name, (label, style) in LINES.items():
+        points = [record for record in records if name in record[quantity]]
+        if points:
+            values = [record[quantity][name] for record in points]
+            axes.plot([record["rows"] for record in points], values, label=label, **style)
+    axes.grid(axis="y", alpha=0.3)
 
 
 def panels(records: list[Record]) -> dict[str, list[Record]]:

@@ -28,8 +28,9 @@ def tables(records: Iterable[Record]) -> Iterable[Table]:
 
 
 def targets_table(verdicts: Sequence[Record]) -> Table:
+    """Those that were missed come last: there they are seen."""
     lines = []
-    for verdict in verdicts:
+    for verdict in sorted(verdicts, key=lambda each: {True: 0, None: 1, False: 2}[each["met"]]):
         share = verdict["over"] is None
         form = "{:.0%}" if share else "{:.2f}x"
         over = "share of copy" if share else f"over {verdict['over']}"
@@ -96,7 +97,7 @@ def _cores(value: float | None) -> str:
 
 
 def _table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    headings = (Column(_stacked(column), justify="right") for column in columns)
+    headings = (Column(_stacked(column), justify="right", no_wrap=True) for column in columns)
     made = Table(*headings, title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for line in lines:
         made.add_row(*line)
