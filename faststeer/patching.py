@@ -6,17 +6,16 @@ and saving see the same modules. What is unknown is refused before anything is t
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
 from faststeer.handle import Handle
 from faststeer.models import Family, family_of, known_families
-from faststeer.ops import FaststeerWarning
 from faststeer.plan import Plan, Site, Steered, finite
 from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
 from faststeer.swapping import MARK, check_replaceable, replace, replaceable, restore
@@ -98,7 +97,7 @@ class Patched:
         vector: SteeringVector,
         coefficient: float = 1.0,
         *,
-        layers: int | Sequence[int] | Mapping[int, float] | None = None,
+        layers: Layers = None,
         name: str | None = None,
     ) -> Handle:
         """Add ``coefficient * direction`` to the residual stream at the vector's site.
@@ -116,21 +115,12 @@ class Patched:
                 coefficient that is not finite; nothing has changed then.
         """
         self._require_patched()
-        if not isinstance(vector, SteeringVector):
-            raise TypeError(
-                f"steer() got a {type(vector).__name__}; expected a SteeringVector, such as "
-                "SteeringVector('name', {layer: tensor})"
-            )
-        if vector.hidden_size != self.hidden_size:
-            raise ValueError(
-                f"vector {vector.name!r} has hidden size {vector.hidden_size}, but the model's is "
-                f"{self.hidden_size}: it was made for another model"
-            )
+        require_fitting(vector, self.hidden_size, "steer")
         name = vector.name if name is None else name
-        factors = self._factors(vector, layers)
+        factors = layer_factors(vector, layers, self.num_layers)
         steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
         steered.require_finite()
-        self._warn_of_other_model(vector)
+        warn_of_other_model(vector, model_name(self.decoder))
         self.plan.put(name, steered)
         return Handle(self.plan, name)
 
@@ -183,35 +173,6 @@ class Patched:
     def _require_patched(self) -> None:
         if self.decoder.__dict__.get(MARK) is not self:
             raise ValueError("this handle's model was unpatched; call faststeer.patch(model) again")
-
-    def _factors(
-        self, vector: SteeringVector, layers: int | Sequence[int] | Mapping[int, float] | None
-    ) -> dict[int, float]:
-        if layers is None:
-            factors = dict.fromkeys(vector.layers, 1.0)
-        elif isinstance(layers, Mapping):
-            factors = {n: finite(f, f"factor of layer {n}") for n, f in layers.items()}
-        else:
-            factors = dict.fromkeys([layers] if isinstance(layers, int) else layers, 1.0)
-        if not factors:
-            raise ValueError("no layers were given; leave `layers` out to steer all the vector has")
-        for layer in factors:
-            if not 0 <= layer < self.num_layers:
-                raise ValueError(
-                    f"layer {layer} is out of range: the model has 0 to {self.num_layers - 1}"
-                )
-        vector.select(factors)
-        return factors
-
-    def _warn_of_other_model(self, vector: SteeringVector) -> None:
-        made_for = vector.metadata.get("model")
-        mine = model_name(self.decoder)
-        if made_for and mine and made_for != mine:
-            warnings.warn(
-                f"vector {vector.name!r} was made for {made_for!r}, but this model is {mine!r}",
-                FaststeerWarning,
-                stacklevel=3,
-            )
 
 
 def model_name(module: nn.Module) -> str | None:
