@@ -105,8 +105,11 @@ class DeviceClock:
 
         return cls(cache_bytes, other.zero_, captured, event, torch.cuda.synchronize)
 
-    def copy_bandwidth(self, size: int = 2**30, rounds: int = 15) -> float:
-        """Bytes a second, read and written, of torch's own copy between two buffers."""
+    def copy_bandwidth(self, size: int = 2**30, rounds: int = 301) -> float:
+        """Bytes a second, read and written, of torch's own copy between two buffers.
+
+        So many rounds because they come first: a GPU that idled takes a while to raise its clocks.
+        """
         source = torch.ones(size, dtype=torch.uint8, device="cuda")
         target = torch.empty_like(source)
         runs = {"copy": lambda: target.copy_(source)}

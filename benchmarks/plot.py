@@ -85,17 +85,22 @@ def _lines(axes: Any, records: list[Record], quantity: str) -> None:
 
 
 def panels(records: list[Record]) -> dict[str, list[Record]]:
-    """What is drawn, by title: of each op one dtype and one number of vectors, four if it is there.
+    """What is drawn, by title: of each op its first dtype, and four vectors or what is nearest.
 
     At most three: those of the first op come first.
     """
-    shown = [record for record in records if record["cache"] == _cache(records)]
+    shown = [
+        record for record in records if record["cache"] == _cache(records) and record["groups"] == 1
+    ]
+    dtype_of: dict[str, str] = {}
+    for record in shown:
+        dtype_of.setdefault(record["op"], record["dtype"])
     made: dict[str, list[Record]] = {}
-    for op in dict.fromkeys(record["op"] for record in shown):
-        of_op = [record for record in shown if record["op"] == op and record["groups"] == 1]
-        vectors = min((record["vectors"] for record in of_op), key=lambda n: abs(n - 4))
-        for record in of_op:
-            if record["vectors"] == vectors and record["dtype"] == of_op[0]["dtype"]:
+    for kind in dtype_of.items():
+        of_kind = [record for record in shown if (record["op"], record["dtype"]) == kind]
+        vectors = min((record["vectors"] for record in of_kind), key=lambda n: abs(n - 4))
+        for record in sorted(of_kind, key=lambda record: record["rows"]):
+            if record["vectors"] == vectors:
                 made.setdefault(_title(record), []).append(record)
     return dict(list(made.items())[:3])
 

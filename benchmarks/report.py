@@ -21,7 +21,7 @@ def tables(records: Iterable[Record]) -> Iterable[Table]:
         return record["op"], record["dtype"], record["cache"]
 
     for (op, dtype, cache), group in groupby(sorted(records, key=kind), key=kind):
-        cases = sorted(group, key=lambda record: (record["entries"], record["vectors"]))
+        cases = sorted(group, key=_what_then_rows)
         names = [name for name in PEERS + OURS if any(name in case["bytes"] for case in cases)]
         yield _comparison(f"{op}, {dtype}, {cache} cache", cases, names)
         yield _medians(f"{op}, {dtype}, {cache} cache: every median in us", cases, names)
@@ -82,6 +82,10 @@ def _medians(title: str, cases: Sequence[Record], names: Sequence[str]) -> Table
         medians = [f"{times[name]:.1f}" if name in times else "" for name in names]
         lines.append([*_what(case), case["clock"], *medians])
     return _table(title, ["rows", "what", "clock", *names], lines)
+
+
+def _what_then_rows(record: Record) -> tuple[str, int, int, int]:
+    return record["entries"], record["vectors"], record["groups"], record["rows"]
 
 
 def _what(record: Record) -> list[str]:

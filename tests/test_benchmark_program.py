@@ -161,7 +161,8 @@ def as_on_a_gpu() -> list[dict[str, Any]]:
     clock = DeviceClock(10**6, lambda: None, lambda run: run, HostEvent, lambda: None)
     compiler = Compiler(lambda name, case: False)
     ops = (Op.steer_add_rms_norm, Op.steer_add)
-    grid = Grid(ops, [Dtype.bfloat16], (4, 16), (0, 1, 4), tuple(Entries), hidden=64)
+    dtypes = (Dtype.bfloat16, Dtype.float32)
+    grid = Grid(ops, dtypes, (16, 4), (0, 1, 4), tuple(Entries), hidden=64)
     with torch.inference_mode():
         return [
             record
@@ -175,11 +176,17 @@ def test_cold_and_warm_are_labelled_and_both_there(as_on_a_gpu) -> None:
     assert labels == [("cold", "graph"), ("warm", "graph")] * (len(labels) // 2)
 
 
-def test_the_picture_of_a_gpu_is_of_cold_caches_and_four_vectors(as_on_a_gpu) -> None:
-    drawn = [record for records in plot.panels(as_on_a_gpu).values() for record in records]
-    assert {(record["cache"], record["vectors"]) for record in drawn} == {("cold", 4)}
-    titles = list(plot.panels(as_on_a_gpu))
-    assert [title.split(",")[0] for title in titles] == ["steer_add_rms_norm"] * 2 + ["steer_add"]
+def test_the_picture_of_a_gpu_is_of_cold_caches_one_dtype_and_four_vectors(as_on_a_gpu) -> None:
+    panels = plot.panels(as_on_a_gpu)
+    kinds = {
+        (record["cache"], record["dtype"], record["vectors"])
+        for records in panels.values()
+        for record in records
+    }
+    assert kinds == {("cold", "bfloat16", 4)}
+    assert [[record["rows"] for record in records] for records in panels.values()] == [[4, 16]] * 3
+    ops = [title.split(",")[0] for title in panels]
+    assert ops == ["steer_add_rms_norm"] * 2 + ["steer_add"]
 
 
 def test_tables_of_a_gpu_hold_every_record(as_on_a_gpu) -> None:
@@ -187,7 +194,9 @@ def test_tables_of_a_gpu_hold_every_record(as_on_a_gpu) -> None:
     assert sum(table.row_count for table in tables) == 2 * len(as_on_a_gpu)
     titles = [str(table.title) for table in tables]
     assert titles[0] == "steer_add, bfloat16, cold cache"
-    assert len(set(titles)) == len(titles) == 2 * 2 * 2
+    assert len(set(titles)) == len(titles) == 2 * 2 * 2 * 2
+    rows = [int(cell) for cell in tables[0].columns[0].cells]
+    assert rows == [4, 16] * (len(rows) // 2)
 
 
 def test_a_missed_target_stands_out() -> None:
