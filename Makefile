@@ -35,7 +35,7 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
+	git ls-files '*.h' '*.cpp' '*.cuh' '*.cu' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
 
 # Figures for the README: the ops, then a whole model. Between them the ops call by call, next to
 # the run that was committed last. A quarter of an hour on an idle machine.

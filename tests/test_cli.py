@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import faststeer
-from faststeer import SteeringVector
+from faststeer import SteeringVector, cuda_library
 from faststeer.batches import greedy_tokens, left_padded
 from faststeer.loading import Loaded
 
@@ -45,7 +45,8 @@ def write_pairs(file: Path, pairs: list[tuple[str, str]]) -> Path:
 
 def test_info_tells_what_runs_here() -> None:
     said = run("info")
-    for fact in (faststeer.__version__, torch.__version__, "CPU kernels", "CUDA kernels"):
+    cuda = cuda_library.why_not() or "loaded; built by nvcc"
+    for fact in (faststeer.__version__, torch.__version__, "CPU kernels", "CUDA kernels", cuda):
         assert fact in said
 
 

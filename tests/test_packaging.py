@@ -40,7 +40,13 @@ def test_the_sdist_holds_the_sources_and_its_wheel_works(tmp_path) -> None:
         inside = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.*")}
     assert sources <= inside
-    assert {"setup.py", "README.md", "LICENSE", "faststeer/data/neutral.jsonl"} <= inside
+    assert {
+        "setup.py",
+        "cuda_toolkit.py",
+        "README.md",
+        "LICENSE",
+        "faststeer/data/neutral.jsonl",
+    } <= inside
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert any(name.startswith("faststeer/_C.") for name in names)
