@@ -1,0 +1,135 @@
+"""The library of CUDA kernels: how it is linked, loaded, and what it makes of its arguments."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from libraries import ROOT, Libraries, run_setup
+
+OPS = (
+    "steer_add_rms_norm",
+    "steer_add_rms_norm.out",
+    "steer_add_rms_norm_autograd",
+    "steer_add",
+    "steer_add_autograd",
+)
+WITHOUT_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
+
+
+def said(*command: object) -> str:
+    return subprocess.run(
+        tuple(map(str, command)), capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_it_needs_no_cuda_library_but_a_symbol_of_torch(libraries: Libraries) -> None:
+    needed = re.findall(r"NEEDED.*\[(.*)\]", said("readelf", "-d", libraries.cuda))
+    assert "libtorch.so" in needed  # which leads to libtorch_cuda.so where there is one
+    assert not [name for name in needed if "cuda" in name], needed
+    undefined = said("nm", "-D", "--undefined-only", libraries.cuda).split()
+    assert "aoti_torch_get_current_cuda_stream" in undefined
+    offered = said("nm", "-D", "--defined-only", libraries.cuda).split()
+    assert not [name for name in undefined + offered if re.match(r"_*cuda[A-Z]", name)]
+
+
+@WITHOUT_CUDA
+def test_it_is_not_loaded_where_torch_has_no_cuda(libraries: Libraries) -> None:
+    fact = libraries.python("from faststeer import info; print(info.facts()['CUDA kernels'])")
+    assert fact.startswith(f"not loaded: torch {torch.__version__} has no CUDA; built by nvcc ")
+    assert "for sm_75, sm_80, sm_90, sm_100 and PTX compute_100; on a GPU" in fact
+
+
+@WITHOUT_CUDA
+def test_a_library_that_cannot_be_loaded_is_told_of_once_and_the_cpu_goes_on(
+    libraries: Libraries,
+) -> None:
+    program = """
+import warnings, torch
+torch.version.cuda = "13.0"  # so it is loaded, and torch's stream getter not found
+from faststeer import cuda_library, info, ops
+assert "undefined symbol: aoti_torch_get_current_cuda_stream" in cuda_library.why_not()
+assert info.facts()["CUDA kernels"].startswith(cuda_library.why_not())
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)
+    assert torch.equal(h, torch.ones(2, 8)) and not told
+    for _ in range(2):
+        ops._tell_of_reference(torch.device("cuda"))
+(warning,) = told
+assert warning.category is ops.FaststeerWarning
+assert f"CUDA kernels are {cuda_library.why_not()}" in str(warning.message)
+"""
+    libraries.python(program)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(libraries: Libraries, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA registration over launchers that run the CPU's kernels."""
+    from torch.utils import cpp_extension
+
+    library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
+    kept = [
+        path
+        for path in libraries.objects.glob("*.o")
+        if path.name in ("tensors.cpp.o", "call.cpp.o", "view.cpp.o", "cuda_ops.cpp.o")
+        or path.name in ("cuda_launch.cpp.o",)
+        or path.name.startswith("cpu_")
+    ]
+    said(
+        *(os.environ.get("CXX", "c++"), "-std=c++20", "-shared", "-fPIC", "-DUSE_CUDA"),
+        *(f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in cpp_extension.include_paths())),
+        *(Path(__file__).with_name("launched_on_cpu.cpp"), *kept, "-o", library),
+        *(*(f"-L{path}" for path in cpp_extension.library_paths()), "-lc10", "-ltorch_cpu"),
+    )
+    return library
+
+
+def test_every_op_is_registered_and_hands_its_arguments_on(
+    libraries: Libraries, on_cpu: Path
+) -> None:
+    program = """
+import sys, torch
+from faststeer import ops
+torch.ops.load_library(sys.argv[1])
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+x, residual, weight = torch.randn(6, 40), torch.randn(6, 40), torch.rand(40)
+entries = (
+    torch.randn(5, 40),
+    torch.tensor([[0, -1], [3, 1], [2, 2]], dtype=torch.int32),
+    torch.randn(3, 2),
+)
+both = torch.empty(2, 6, 40), torch.empty(2, 6, 40)
+calls = {
+    "steer_add_rms_norm": (x, residual, weight, 0.1, *entries),
+    "steer_add_rms_norm_autograd": (x, residual, weight, 0.1, *entries),
+    "steer_add": (x, residual, *entries),
+    "steer_add_autograd": (x, residual, *entries),
+}
+for name, arguments in calls.items():
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"faststeer::{name}", "CUDA")
+    op = getattr(torch.ops.faststeer, name).default
+    torch.testing.assert_close(op.redispatch(CUDA, *arguments), op(*arguments), rtol=0, atol=0)
+    try:
+        op.redispatch(CUDA, torch.randn(6, 39), *arguments[1:])
+    except ValueError as error:
+        assert "x has shape [6, 39]" in str(error)
+    else:
+        raise AssertionError(f"{name} took an x that does not fit")
+op = torch.ops.faststeer.steer_add_rms_norm.out
+for given, run in zip(both, (op, lambda *a: op.redispatch(CUDA, *a))):
+    run(x, residual.T.contiguous().T, weight, 0.1, *entries, given[0], given[1])
+assert torch.equal(both[0], both[1])
+"""
+    libraries.python(program, on_cpu)
+
+
+def test_asking_for_it_without_nvcc_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "toolkit").mkdir()
+    home = str(tmp_path / "toolkit")
+    result = run_setup(tmp_path, FASTSTEER_CUDA="1", CUDA_HOME=home)
+    assert result.returncode != 0
+    assert f"but CUDA_HOME was {home}, where there is no bin/nvcc. Install" in result.stdout
+    assert "Traceback" not in result.stdout

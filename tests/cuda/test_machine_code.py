@@ -1,0 +1,99 @@
+"""Every kernel, compiled for every architecture: what the compiler made of it."""
+
+from collections.abc import Callable
+
+import pytest
+from libraries import Libraries, cuobjdump
+from machine_code import Instruction, Key, arguments, instructions, needs, readable
+
+from cuda_toolkit import ARCHITECTURES
+
+Code = dict[Key, list[Instruction]]
+MACHINES = {f"sm_{number}" for number in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def code(libraries: Libraries) -> Code:
+    """Instructions by architecture and readable name."""
+    found = instructions(cuobjdump("-sass", libraries.cuda))
+    names = readable({name for _, name in found})
+    return {(architecture, names[name]): code for (architecture, name), code in found.items()}
+
+
+def packed(code: Code, kernel: str) -> Code:
+    """Those that move whole packs."""
+    wanted = {
+        key: listed
+        for key, listed in code.items()
+        if key[1].startswith(kernel) and arguments(key[1])[-1] != "false"
+    }
+    assert {architecture for architecture, _ in wanted} == MACHINES
+    return wanted
+
+
+def moved(code: list[Instruction], operation: str, kind: str = "") -> set[int]:
+    """The bits a lane that accesses of a kind move: streamed (EF), read-only (CONSTANT), other."""
+    return {
+        one.bits
+        for one in code
+        if one.operation == operation
+        and next((k for k in ("EF", "CONSTANT") if k in one.modifiers), "") == kind
+    }
+
+
+def test_no_kernel_spills_or_takes_more_than_64_registers(
+    libraries: Libraries, figure: Callable[[str], None]
+) -> None:
+    found = needs(libraries.said)
+    names = readable({name for _, name in found})
+    kernels = {a: {name for b, name in found if b == a} for a in MACHINES}
+    assert {a for a, _ in found} == MACHINES
+    assert len(set(map(frozenset, kernels.values()))) == 1
+    assert len(names) > 50
+    for (architecture, name), need in found.items():
+        where = (architecture, names[name], need)
+        assert need.spilled_bytes == 0, where
+        assert need.stack_bytes == 0, where
+        assert need.registers <= 64, where
+    for kernel in ("steer_norm_packed", "steer_norm_general", "moments_of_splits", "merge_moments"):
+        registers = [need.registers for (_, name), need in found.items() if kernel in name]
+        figure(f"registers of {kernel}: {min(registers)} to {max(registers)}")
+
+
+def test_no_kernel_has_local_memory_or_atomics(code: Code) -> None:
+    for key, listed in code.items():
+        operations = {one.operation for one in listed}
+        assert operations.isdisjoint({"LDL", "STL"}), key
+        assert not any(name.startswith(("ATOM", "RED")) for name in operations), key
+
+
+def test_packed_steering_moves_16_bytes_at_a_time(code: Code) -> None:
+    for key, listed in packed(code, "steer_norm_packed").items():
+        residual, x, *_, steering = arguments(key[1])
+        half_x = residual == "float" and x != "float"  # eight bytes become sixteen
+        assert moved(listed, "LDG", "EF") == ({64, 128} if half_x else {128}), key
+        # Entries of the index are 32 bits, one in a lane.
+        assert moved(listed, "LDG", "CONSTANT") == ({32, 128} if int(steering) else {128}), key
+        assert moved(listed, "LDG") == set(), key
+        assert moved(listed, "STG") == {128}, key
+
+
+def test_packed_steering_moves_every_activation_once(code: Code) -> None:
+    for key, listed in packed(code, "steer_norm_packed").items():
+        packs = int(arguments(key[1])[3])
+        streamed = [one for one in listed if "EF" in one.modifiers]
+        stored = [one for one in listed if one.operation == "STG"]
+        assert len(streamed) == 2 * packs, key  # the residual and x
+        assert len(stored) == 2 * packs, key  # the residual and out
+
+
+def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
+    for key, listed in packed(code, "moments_of_splits").items():
+        assert moved(listed, "LDG", "EF") == {128}, key
+
+
+def test_ptx_of_the_newest_architecture_is_there_for_later_gpus(libraries: Libraries) -> None:
+    newest = max(ARCHITECTURES)
+    files = cuobjdump("-lptx", libraries.cuda).splitlines()
+    assert len(files) == 2, files  # steer_norm.cu and moments.cu
+    assert all(file.endswith(f".sm_{newest}.ptx") for file in files)
