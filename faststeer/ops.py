@@ -96,7 +96,7 @@ def steer_add_rms_norm_out(
     if _wants_grad(x, residual, weight, vectors, coefficient, out, residual_out):
         raise ValueError("given tensors are overwritten without gradients; call under no_grad")
     if residual.dtype not in _KERNEL_DTYPES:
-        _without_kernel_out(*arguments)
+        _reference_out(*arguments)
         return
     if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
         torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
@@ -169,11 +169,16 @@ def _without_kernel_norm(
     return reference.steer_add_rms_norm(x, residual, weight, eps, *entries)
 
 
-def _without_kernel_out(*arguments: Any) -> None:
+def _reference_out(*arguments: Any) -> None:
     *inputs, out, residual_out = arguments
-    normed, h = _without_kernel_norm(*inputs)
+    normed, h = reference.steer_add_rms_norm(*inputs)
     out.copy_(normed)
     residual_out.copy_(h)
+
+
+def _without_kernel_out(*arguments: Any) -> None:
+    _tell_of_reference(arguments[1].device)
+    _reference_out(*arguments)
 
 
 def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:

@@ -130,7 +130,11 @@ def test_autograd_notices_that_a_saved_tensor_was_overwritten() -> None:
         ops.steer_add_rms_norm_out(None, saved, weight, EPS, None, None, None, room, x)
 
 
-def test_given_float64_tensors_are_written_by_the_specification() -> None:
+@pytest.mark.filterwarnings("error::faststeer.FaststeerWarning")
+def test_given_float64_tensors_are_written_by_the_specification(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ops, "_told", set())
     residual, weight = torch.randn(2, 8).double(), torch.ones(8).double()
     out, h = torch.empty_like(residual), torch.empty_like(residual)
     ops.steer_add_rms_norm_out(None, residual, weight, EPS, None, None, None, out, h)
