@@ -40,9 +40,10 @@ def needs(said: str) -> dict[Key, Needs]:
     for line in said.splitlines():
         if entry := re.search(r"Compiling entry function '(\w+)' for '(\w+)'", line):
             assert key is None, "the output of two ptxas is mixed up"
-            key = (entry[2], entry[1])
-        elif bytes_ := re.findall(r"(\d+) bytes (?:stack|spill)", line):
-            memory = (int(bytes_[0]), int(bytes_[1]) + int(bytes_[2]))
+            key, memory = (entry[2], entry[1]), (0, 0)
+        elif sizes := re.findall(r"(\d+) bytes (?:stack|spill)", line):
+            stack, stores, loads = map(int, sizes)  # of the kernel, or of what it calls
+            memory = (max(memory[0], stack), max(memory[1], stores + loads))
         elif key and (used := re.search(r"Used (\d+) registers", line)):
             found[key] = Needs(int(used[1]), *memory)
             key = None
