@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from faststeer.bank import Site
 from faststeer.batches import Batch, logits
 from faststeer.patching import find_decoder
-from faststeer.plan import Site
 from faststeer.vectors import SteeringVector
 
 Steering = list[tuple[SteeringVector, float]]  # vectors with their coefficients

@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from faststeer import bench
+from faststeer.bank import Site
 from faststeer.baselines import (
     Steering,
     layers_of,
@@ -23,7 +24,6 @@ from faststeer.batches import Batch, device_of, greedy_tokens, left_padded, logi
 from faststeer.handle import Handle
 from faststeer.loading import Loaded
 from faststeer.patching import Patched, find_decoder, patch
-from faststeer.plan import Site
 from faststeer.vectors import SITES
 from faststeer.yardstick import Yardstick, rms
 

@@ -6,17 +6,22 @@ and saving see the same modules. What is unknown is refused before anything is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from faststeer.bank import Site
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
+from faststeer.forward import BeginsForward, EndsForward
 from faststeer.handle import Handle
 from faststeer.models import Family, family_of, known_families
-from faststeer.plan import Plan, Site, Steered, finite
+from faststeer.plan import Plan, Steered, finite
+from faststeer.prompts import Watched
+from faststeer.rows import Row, Rows
+from faststeer.scopes import Positions, scope_of
 from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
 from faststeer.swapping import MARK, check_replaceable, replace, replaceable, restore
 from faststeer.vectors import SteeringVector
@@ -45,14 +50,19 @@ def patch(model: nn.Module) -> Patched:
         check_replaceable(layer, family.layer, f"layer {index}")
     if not layers:
         raise ValueError(f"{type(decoder).__name__} has no layers; there is nothing to steer")
-    return Patched(decoder, family, layers, norm)
+    return Patched(model, decoder, family, layers, norm)
 
 
 class Patched:
     """The handle of a patched model: what steers it, and the way back."""
 
     def __init__(
-        self, decoder: nn.Module, family: Family, layers: list[nn.Module], norm: nn.Module
+        self,
+        model: nn.Module,
+        decoder: nn.Module,
+        family: Family,
+        layers: list[nn.Module],
+        norm: nn.Module,
     ) -> None:
         """Made by `patch`, after its checks."""
         self.decoder = decoder
@@ -79,7 +89,16 @@ class Patched:
         if self._norm_replaced:
             replace(norm, family.steered_norm, handoff)
         hook = EmbeddingSteering(self.plan.tables[Site(0, "resid_pre")])
-        self._embedding_hook = layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+        self._hooks = [
+            layers[0].register_forward_pre_hook(hook, with_kwargs=True),
+            decoder.register_forward_pre_hook(BeginsForward(self.plan), with_kwargs=True),
+            decoder.register_forward_hook(EndsForward(self.plan)),
+        ]
+        self._watched = [
+            Watched(self.plan, module)
+            for module in model.modules()
+            if hasattr(module, "generate") and any(m is decoder for m in module.modules())
+        ]
         decoder.__dict__[MARK] = self
 
     @property
@@ -99,6 +118,7 @@ class Patched:
         *,
         layers: Layers = None,
         name: str | None = None,
+        positions: Positions = "all",
     ) -> Handle:
         """Add ``coefficient * direction`` to the residual stream at the vector's site.
 
@@ -108,6 +128,11 @@ class Patched:
             layers: one layer, several, or {layer: factor} with the factor multiplying the
                 coefficient there. Default: every layer of the vector, which is a strong dose.
             name: the handle's name, the vector's by default. A repeated name replaces.
+            positions: the tokens it acts on: "all", "prompt", "generated" (from the first generated
+                token's own position), "from_last_prompt" (from the one that predicts it), "last"
+                (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
+                numbers count from the prompt's end), a function of positions ``[B, T]`` and prompt
+                lengths ``[B, 1]``, or a bool mask ``[P]`` or ``[B, P]`` over the prompts.
 
         Raises:
             TypeError: not a SteeringVector, or a coefficient that is no number.
@@ -118,8 +143,10 @@ class Patched:
         require_fitting(vector, self.hidden_size, "steer")
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
-        steered.require_finite()
+        steered = Steered(
+            vector, finite(coefficient, f"coefficient of {name!r}"), factors, scope_of(positions)
+        )
+        steered.require_finite(steered.weights())
         warn_of_other_model(vector, model_name(self.decoder))
         self.plan.put(name, steered)
         return Handle(self.plan, name)
@@ -142,6 +169,33 @@ class Patched:
         with self.plan.off():
             yield self
 
+    def rows(self, rows: Sequence[Row]) -> Rows:
+        """Every sequence its own steering, inside the `with` block of what this returns.
+
+        Args:
+            rows: one entry a sequence: {name: coefficient} or {name: {layer: coefficient}} of
+                vectors that `steer` has put to work; what a row does not name does not steer it,
+                and ``{}`` is unsteered. Rows replace the shared coefficients. With fewer rows than
+                sequences each row covers as many consecutive ones (num_return_sequences, beams).
+
+        Raises:
+            TypeError: not a list of mappings, or a coefficient that is no number.
+            ValueError: no rows, a name that steers nothing, a layer that the vector lacks, or a
+                coefficient that is not finite. A forward raises it where rows do not divide the
+                batch.
+        """
+        self._require_patched()
+        return Rows(self.plan, rows)
+
+    def reserve(self, rows: int, settings: int | None = None) -> None:
+        """Make room for so many rows, of so many different settings, before a graph is made.
+
+        Room grows by itself, but then compiled models compile anew, and captured CUDA graphs have
+        to be captured again.
+        """
+        self._require_patched()
+        self.plan.reserve(rows if settings is None else settings, rows)
+
     def clear(self) -> None:
         """Remove every vector; the model stays patched."""
         self.plan.clear()
@@ -151,7 +205,10 @@ class Patched:
         if self.decoder.__dict__.get(MARK) is not self:
             return
         self.plan.clear()
-        self._embedding_hook.remove()
+        for hook in self._hooks:
+            hook.remove()
+        for watched in self._watched:
+            watched.restore()
         for layer in self._layers:
             restore(layer, self.family.layer)
         if self._norm_replaced:

@@ -1,82 +1,22 @@
-"""What is steered where: named vectors, summed into tables that the kernels read.
-
-Each place in the model where a vector can go has one `Table` whose tensors keep their addresses
-while patched, so a change reaches compiled graphs and captured ones. Vectors that share a setting
-are summed when they are set, never once a token: sixteen vectors cost what one costs.
-"""
+"""What is steered where: named vectors, who gets which, and the tables they are summed into."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from faststeer.bank import Bank, Entries, Site
+from faststeer.prompts import Prompts
+from faststeer.scopes import Scope, Tokens
 from faststeer.vectors import SteeringVector
 
-Entries = tuple[Tensor | None, Tensor | None, Tensor | None]
-NO_ENTRIES: Entries = (None, None, None)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place in the residual stream. Every place has one name: see `of`."""
-
-    layer: int
-    kind: str
-
-    @classmethod
-    def of(cls, layer: int, kind: str) -> Site:
-        """``resid_pre`` of layer L is ``resid_post`` of L-1, and for layer 0 the embedding."""
-        if kind == "resid_pre" and layer > 0:
-            return cls(layer - 1, "resid_post")
-        return cls(layer, kind)
-
-
-class Table:
-    """One site's entries: settings (rows of `index`) that point at summed vectors.
-
-    `vectors` ``[S, H]`` float32, `index` ``[R, 1]`` int32 and `coefficient` ``[R, 1]`` float32, as
-    `faststeer.ops` takes them. All sequences share one setting: S = R = 1.
-    """
-
-    def __init__(self, hidden_size: int, device: torch.device) -> None:
-        """Allocates the tensors; an inference tensor could not be changed outside inference."""
-        with torch.inference_mode(False):
-            self.vectors = torch.zeros(1, hidden_size, dtype=torch.float32, device=device)
-            self.index = torch.full((1, 1), -1, dtype=torch.int32, device=device)
-            self.coefficient = torch.ones(1, 1, dtype=torch.float32, device=device)
-        self.active = False
-
-    def entries(self, device: torch.device) -> Entries:
-        """The three tensors on `device`, or none of them where nothing is steered.
-
-        A compiled graph always gets the tensors: None would be another graph.
-        """
-        if not torch.compiler.is_compiling() and not self.active:
-            return NO_ENTRIES
-        if self.vectors.device != device:
-            self._move(device)
-        return self.vectors, self.index, self.coefficient
-
-    def write(self, terms: list[tuple[float, Tensor]]) -> None:
-        """Set the sum of coefficient * direction, in order; no terms: steer nothing."""
-        with torch.no_grad():
-            row = self.vectors[0]
-            row.zero_()
-            for coefficient, direction in terms:
-                row += direction.to(row.device) * coefficient
-            self.index.fill_(0 if terms else -1)
-        self.active = bool(terms)
-
-    def _move(self, device: torch.device) -> None:
-        with torch.inference_mode(False):
-            self.vectors = self.vectors.to(device)
-            self.index = self.index.to(device)
-            self.coefficient = self.coefficient.to(device)
+Weights = Mapping[int, float]  # layer -> what a direction is multiplied by
+Setting = Mapping[str, Weights]  # by the name of a vector
 
 
 @dataclass
@@ -86,44 +26,80 @@ class Steered:
     vector: SteeringVector
     coefficient: float
     factors: Mapping[int, float]
+    scope: Scope | None = None
 
-    def terms(self) -> Iterator[tuple[Site, float, Tensor]]:
-        """Where it goes, with which weight."""
-        for layer, factor in self.factors.items():
-            site = Site.of(layer, self.vector.site)
-            yield site, self.coefficient * factor, self.vector.directions[layer]
+    def weights(self) -> dict[int, float]:
+        """What each layer's direction is multiplied by."""
+        return {layer: self.coefficient * factor for layer, factor in self.factors.items()}
 
-    def require_finite(self) -> None:
-        """Raise ValueError where a product overflows float32."""
-        for site, coefficient, direction in self.terms():
-            largest = abs(coefficient) * float(direction.abs().max())
-            if not max(abs(coefficient), largest) <= torch.finfo(torch.float32).max:
-                raise ValueError(
-                    f"coefficient {coefficient:g} times {self.vector.name!r} at layer {site.layer} "
-                    "is more than float32 can hold"
-                )
+    def site(self, layer: int) -> Site:
+        """Where a layer's direction goes."""
+        return Site.of(layer, self.vector.site)
 
     def sites(self) -> set[Site]:
         """The places it steers."""
-        return {Site.of(layer, self.vector.site) for layer in self.factors}
+        return {self.site(layer) for layer in self.factors}
+
+    def require_finite(self, weights: Weights) -> None:
+        """Raise ValueError where a product overflows float32."""
+        for layer, weight in weights.items():
+            largest = abs(weight) * float(self.vector.directions[layer].abs().max())
+            if not max(abs(weight), largest) <= torch.finfo(torch.float32).max:
+                raise ValueError(
+                    f"coefficient {weight:g} times {self.vector.name!r} at layer {layer} is more "
+                    "than float32 can hold"
+                )
 
 
-@dataclass
+class Table:
+    """One site's entries, as `faststeer.ops` takes them, on the device where the model is."""
+
+    def __init__(self, plan: Plan, site: Site) -> None:
+        """`plan` knows the banks."""
+        self.plan = plan
+        self.site = site
+
+    def settle(self, bank: Bank) -> None:
+        """The site's tensors are in `bank` from now on."""
+        self.bank = bank
+        self.at = bank.position[self.site]
+
+    def entries(self, hidden: Tensor) -> Entries:
+        """For hidden states ``[B, T, H]``; none where nothing is steered, except to graphs.
+
+        A graph always gets the tensors, and those of one shape: None would be another graph.
+        """
+        if self.bank.device != hidden.device:
+            self.plan.move(self.site, hidden.device)
+        return self.bank.entries(self.at, torch.compiler.is_compiling() or self.plan.capturing)
+
+
+@dataclass(eq=False)
 class Plan:
-    """All vectors at work on one model, by name, and the tables they are summed into."""
+    """All vectors at work on one model, by name; rows, while there are any; the tables."""
 
-    tables: dict[Site, Table]
+    hidden_size: int
+    devices: dict[Site, torch.device]
     steered: dict[str, Steered] = field(default_factory=dict)
+    rows: list[list[Setting]] = field(default_factory=list)  # of nested blocks; the last counts
     times_off: int = 0
+    capturing: bool = False  # a CUDA graph is being captured
+    prompts: Prompts | None = None  # of the generate that is running
+    prompt_lengths: Tensor | None = None  # [B], set by the caller
+
+    def __post_init__(self) -> None:
+        self.tables = {site: Table(self, site) for site in self.devices}
+        self._meanings: list[tuple[Scope | None, list[str]]] = []  # of the slots
+        self._make_banks()
 
     @classmethod
     def for_layers(cls, devices: list[torch.device], hidden_size: int) -> Plan:
         """Tables for a model whose layer i lives on ``devices[i]``."""
-        tables = {Site(0, "resid_pre"): Table(hidden_size, devices[0])}
+        sites = {Site(0, "resid_pre"): devices[0]}
         for layer, device in enumerate(devices):
-            tables[Site(layer, "resid_mid")] = Table(hidden_size, device)
-            tables[Site(layer, "resid_post")] = Table(hidden_size, device)
-        return cls(tables)
+            sites[Site(layer, "resid_mid")] = device
+            sites[Site(layer, "resid_post")] = device
+        return cls(hidden_size, sites)
 
     def put(self, name: str, steered: Steered) -> None:
         """Add a vector; one of the same name is replaced and takes its place in the order."""
@@ -133,39 +109,169 @@ class Plan:
 
     def set_coefficient(self, steered: Steered, coefficient: float) -> None:
         """Change one coefficient in place. Raises ValueError where it overflows float32."""
-        replace(steered, coefficient=coefficient).require_finite()
+        steered.require_finite(replace(steered, coefficient=coefficient).weights())
         steered.coefficient = coefficient
         self._rewrite(steered.sites())
 
     def remove(self, name: str) -> None:
-        """Take a vector away."""
+        """Take a vector away. Raises ValueError where rows name it."""
+        if any(name in setting for rows in self.rows for setting in rows):
+            raise ValueError(f"{name!r} is named by rows; leave their block or change them first")
         self._rewrite(self.steered.pop(name).sites())
 
     def clear(self) -> None:
-        """Take all vectors away."""
+        """Take all vectors and rows away."""
+        self.rows.clear()
         self.steered.clear()
-        self._rewrite(set(self.tables))
+        self._rewrite(None)
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """Steer nothing inside; nests."""
         self.times_off += 1  # a count, because blocks of several threads may overlap
         try:
-            self._rewrite(set(self.tables))
+            self._rewrite(None)
             yield
         finally:
             self.times_off -= 1
-            self._rewrite(set(self.tables))
+            self._rewrite(None)
 
-    def _rewrite(self, sites: set[Site]) -> None:
-        terms: dict[Site, list[tuple[float, Tensor]]] = {site: [] for site in sites}
-        if self.times_off == 0:
-            for steered in self.steered.values():
-                for site, coefficient, direction in steered.terms():
-                    if site in terms:
-                        terms[site].append((coefficient, direction))
-        for site in sites:
-            self.tables[site].write(terms[site])
+    def set_rows(self, rows: list[list[Setting]]) -> None:
+        """What each row gets, in nested blocks of which the last counts; none: all get the same."""
+        self.rows = rows
+        self._rewrite(None)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What each row gets now; one for all where there are no rows."""
+        if self.times_off:
+            return [{}] * (len(self.rows[-1]) if self.rows else 1)
+        if self.rows:
+            return list(self.rows[-1])
+        return [{name: steered.weights() for name, steered in self.steered.items()}]
+
+    def begin(self, sequences: int, device: torch.device) -> None:
+        """A forward over so many sequences begins.
+
+        Raises:
+            ValueError: rows that do not divide the sequences. A graph's are checked on the device.
+        """
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            on_gpu = device.type == "cuda"
+            self.capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+            rows = len(self.rows[-1]) if self.rows else 1
+            if sequences % rows:
+                raise ValueError(
+                    f"there are {rows} rows of steering for a batch of {sequences} sequences; "
+                    "give one row a sequence, or one for each of several equal groups"
+                )
+        if compiling or self.capturing:
+            for bank in self._banks:
+                bank.now = bank.look_up(sequences)
+
+    def keep_to(self, tokens: Tokens) -> None:
+        """In the forward that has begun, each column acts on the tokens of its scope alone."""
+        masks = [
+            torch.ones_like(tokens.positions, dtype=torch.bool)
+            if scope is None
+            else scope.mask(tokens)
+            for scope in self.columns
+        ]
+        mask = torch.stack(masks, 2)  # [B, T, K]
+        for bank in self._banks:
+            bank.keep_to(mask)
+
+    def end(self) -> None:
+        """The forward is over; what it looked up is let go."""
+        for bank in self._banks:
+            bank.now = bank.narrow
+
+    @property
+    def columns(self) -> list[Scope | None]:
+        """The different scopes of what is at work, that of all tokens first."""
+        scopes = dict.fromkeys(steered.scope for steered in self.steered.values())
+        return [None, *(scope for scope in scopes if scope is not None)]
+
+    def reserve(self, slots: int, rows: int) -> None:
+        """Make room now for what will come, so that no graph meets a change of addresses."""
+        moved = [bank.make_room(slots, rows, 1) for bank in self._banks]
+        if any(moved):
+            self._rewrite(None)
+
+    def move(self, site: Site, device: torch.device) -> None:
+        """The site's layer is on another device now."""
+        self.devices[site] = device
+        self._make_banks()
+
+    def _make_banks(self) -> None:
+        by_device: dict[torch.device, list[Site]] = {}
+        for site, device in self.devices.items():
+            by_device.setdefault(device, []).append(site)
+        self._banks = [Bank(sites, self.hidden_size, device) for device, sites in by_device.items()]
+        for bank in self._banks:
+            for site in bank.sites:
+                self.tables[site].settle(bank)
+        self._rewrite(None)
+
+    def _rewrite(self, sites: set[Site] | None) -> None:
+        """Sum the vectors of some sites anew, or of all, and write who gets them."""
+        columns, settings = self.columns, self.settings
+        # A slot for each different setting in each column; those without terms get none.
+        parts: list[tuple[Scope | None, Setting]] = []
+        ids = torch.full((len(settings), len(columns)), -1, dtype=torch.int32)
+        for row, setting in enumerate(settings):
+            for column, scope in enumerate(columns):
+                part = {n: w for n, w in setting.items() if self.steered[n].scope == scope}
+                if part:
+                    if (scope, part) not in parts:
+                        parts.append((scope, part))
+                    ids[row, column] = parts.index((scope, part))
+        slots = [part for _, part in parts] or [{}]
+        meanings = [(scope, list(part)) for scope, part in parts]
+        everything = sites is None or meanings != self._meanings
+        self._meanings = meanings
+        for bank in self._banks:
+            moved = bank.make_room(len(slots), len(settings), len(columns))
+            chosen = [
+                at
+                for at, site in enumerate(bank.sites)
+                if everything or moved or site in (sites or ())
+            ]
+            if chosen:
+                bank.write(chosen, *self._sums(bank, chosen, slots))
+            bank.deal(ids)
+
+    def _sums(
+        self, bank: Bank, chosen: Sequence[int], slots: list[Setting]
+    ) -> tuple[Tensor, list[bool]]:
+        """Sums ``[sites, slots, H]`` in the order of `steered`, and which sites have any terms.
+
+        Products and sums are rounded one by one, as a kernel would that got the vectors apart.
+        """
+        sums = torch.zeros(len(chosen), len(slots), self.hidden_size, device=bank.device)
+        used = [False] * len(chosen)
+        line = {bank.sites[at]: i for i, at in enumerate(chosen)}
+        with torch.no_grad():
+            for name, steered in self.steered.items():
+                layers = [
+                    layer
+                    for layer in steered.vector.layers
+                    if steered.site(layer) in line
+                    and any(layer in slot.get(name, {}) for slot in slots)
+                ]
+                if not layers:
+                    continue
+                lines = [line[steered.site(layer)] for layer in layers]
+                directions = torch.stack([steered.vector.directions[layer] for layer in layers])
+                weights = torch.tensor(
+                    [[slot.get(name, {}).get(layer, 0.0) for slot in slots] for layer in layers]
+                )
+                here = directions.to(bank.device), weights.to(bank.device)
+                sums[lines] += here[0][:, None] * here[1][..., None]
+                for i in lines:
+                    used[i] = True
+        return sums, used
 
 
 def finite(coefficient: float, what: str) -> float:

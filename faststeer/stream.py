@@ -133,7 +133,7 @@ class EmbeddingSteering:
     def __call__(self, layer: nn.Module, args: Any, kwargs: Any) -> Any:
         """The layer's arguments with the hidden states steered, or None for no change."""
         hidden = args[0] if args else kwargs["hidden_states"]
-        entries = self.table.entries(hidden.device)
+        entries = self.table.entries(hidden)
         if entries[0] is None:
             return None
         steered = ops.steer_add(None, hidden, *entries)
@@ -145,11 +145,11 @@ class EmbeddingSteering:
 def _fused(x: Tensor, hidden: Tensor, norm: nn.Module, table: Table) -> tuple[Tensor, Tensor]:
     weight: Any = norm._parameters["weight"]
     epsilon: Any = norm.variance_epsilon
-    return ops.steer_add_rms_norm(x, hidden, weight, epsilon, *table.entries(hidden.device))
+    return ops.steer_add_rms_norm(x, hidden, weight, epsilon, *table.entries(hidden))
 
 
 def _unfused(x: Tensor, hidden: Tensor, table: Table) -> Tensor:
-    entries = table.entries(hidden.device)
+    entries = table.entries(hidden)
     if entries[0] is None:
         return hidden + x
     if _same_result_dtype(x, hidden):

@@ -227,8 +227,8 @@ def test_tables_follow_the_model_to_its_dtype_and_device(tiny_model) -> None:
         tiny_model.to(torch.bfloat16)
         assert logits(tiny_model).dtype == torch.bfloat16
         table = patched.plan.tables[next(iter(patched.plan.tables))]
-        table.active = True
-        assert table.entries(torch.device("meta"))[0].device.type == "meta"
+        table.entries(torch.empty(1, 1, 64, device="meta"))
+        assert table.bank.device.type == table.bank.vectors.device.type == "meta"
 
 
 def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:

@@ -1,0 +1,153 @@
+"""The tensors that kernels read: all sites of one device, at addresses that stay.
+
+What changes (coefficients, vectors, which row gets which) is written into them, so that it reaches
+compiled graphs and captured ones. A slot is a sum of vectors with their coefficients, made when
+they are set and never once a token: sixteen vectors cost what one costs. Every site has slots of
+its own under the same numbers, so that who gets which is said once for all sites, in `ids`.
+
+Eager calls get tensors of just the rows there are, or nothing at a site without steering. Graphs
+must not see shapes change: they get all slots, and an id for each sequence of the batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faststeer.ops import FaststeerWarning
+
+Entries = tuple[Tensor | None, Tensor | None, Tensor | None]
+NO_ENTRIES: Entries = (None, None, None)
+
+FEWEST_SLOTS = 8
+FEWEST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the residual stream. Every place has one name: see `of`."""
+
+    layer: int
+    kind: str
+
+    @classmethod
+    def of(cls, layer: int, kind: str) -> Site:
+        """``resid_pre`` of layer L is ``resid_post`` of L-1, and for layer 0 the embedding."""
+        if kind == "resid_pre" and layer > 0:
+            return cls(layer - 1, "resid_post")
+        return cls(layer, kind)
+
+
+class Bank:
+    """The tables of `sites` on one device.
+
+    `vectors` ``[n, S, H]`` float32: the slots of each site. `ids` ``[R, K]`` int32: the slots of
+    each row, one a column (a column is what acts on the same tokens), -1 for none; `rows` says how
+    many of its lines count.
+    """
+
+    def __init__(self, sites: Sequence[Site], hidden_size: int, device: torch.device) -> None:
+        """Nothing is steered. Inference tensors could not be changed outside of inference."""
+        self.sites = list(sites)
+        self.position = {site: i for i, site in enumerate(self.sites)}
+        self.device = device
+        self.read_by_graphs = False
+        with torch.inference_mode(False):
+            shape = (len(self.sites), FEWEST_SLOTS, hidden_size)
+            self.vectors = torch.zeros(shape, dtype=torch.float32, device=device)
+            self.ids = torch.full((FEWEST_ROWS, 1), -1, dtype=torch.int32, device=device)
+            self.rows = torch.ones((), dtype=torch.int64, device=device)
+        self.steered = [False] * len(self.sites)
+        self.slots = 0
+        self.deal(torch.full((1, 1), -1, dtype=torch.int32))
+
+    def make_room(self, slots: int, rows: int, columns: int) -> bool:
+        """Grow where needed, at least twofold; True if a tensor moved and all must be rewritten.
+
+        Raises:
+            RuntimeError: inside the capture of a CUDA graph, which would go on reading the old
+                addresses.
+        """
+        count, had_slots, hidden_size = self.vectors.shape
+        had_rows, had_columns = self.ids.shape
+        if slots <= had_slots and rows <= had_rows and columns <= had_columns:
+            return False
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a change of rows or vectors that needs more room came inside a graph's capture; "
+                "make it before"
+            )
+        if self.read_by_graphs:
+            warnings.warn(
+                f"{rows} rows with {slots} different sums in {columns} columns need larger "
+                "tensors: compiled models compile anew, and captured CUDA graphs have to be "
+                "captured again",
+                FaststeerWarning,
+                stacklevel=2,
+            )
+        with torch.inference_mode(False):
+            if slots > had_slots:
+                most = max(slots, 2 * had_slots)
+                self.vectors = self.vectors.new_zeros(count, most, hidden_size)
+            if rows > had_rows or columns > had_columns:
+                most = had_rows if rows <= had_rows else max(rows, 2 * had_rows)
+                self.ids = self.ids.new_full((most, max(columns, had_columns)), -1)
+        return True
+
+    def write(self, chosen: Sequence[int], sums: Tensor, used: Sequence[bool]) -> None:
+        """Set all slots of some sites (positions in `sites`).
+
+        Args:
+            chosen: which sites.
+            sums: ``[len(chosen), slots, H]`` float32, on the bank's device.
+            used: whether a site has any terms.
+        """
+        self.slots = sums.shape[1]
+        sites = torch.tensor(chosen, device=self.device)
+        with torch.inference_mode(False), torch.no_grad():
+            self.vectors[:, : self.slots].index_copy_(0, sites, sums)
+        for site, steered in zip(chosen, used, strict=True):
+            self.steered[site] = steered
+
+    def deal(self, ids: Tensor) -> None:
+        """Set who gets which slots: ids ``[R, K]`` int32, on the CPU."""
+        rows, columns = ids.shape
+        with torch.inference_mode(False), torch.no_grad():
+            self.ids.fill_(-1)
+            self.ids[:rows, :columns] = ids.to(self.device)
+            self.rows.fill_(rows)
+            narrow = ids.to(self.device, copy=True)
+            self.narrow = narrow, torch.ones(rows, columns, device=self.device)
+            self.now = self.narrow
+
+    def look_up(self, sequences: int) -> tuple[Tensor, Tensor]:
+        """Ids and coefficients ``[B, K]`` of a batch, found on the device: a part of a graph."""
+        self.read_by_graphs = True
+        torch._assert_async(
+            sequences % self.rows == 0, "the rows of steering do not divide the batch"
+        )
+        lines = torch.arange(sequences, device=self.device) * self.rows // sequences
+        ids = self.ids.index_select(0, lines)
+        return ids, torch.ones(ids.shape, dtype=torch.float32, device=self.device)
+
+    def keep_to(self, mask: Tensor) -> None:
+        """Only tokens of the mask ``[B, T, K]`` get what `now` gives their sequences."""
+        ids = self.now[0]
+        each = mask.shape[0] // ids.shape[0]
+        of_tokens = ids.repeat_interleave(each, 0)[:, None]
+        room = of_tokens.shape[2] - mask.shape[2]  # columns that nothing uses yet
+        mask = torch.nn.functional.pad(mask.to(self.device), (0, room))
+        kept = torch.where(mask, of_tokens, -1).flatten(0, 1)
+        self.now = kept, torch.ones(kept.shape, dtype=torch.float32, device=self.device)
+
+    def entries(self, site: int, graph: bool) -> Entries:
+        """What the op takes at a site in the forward that is going on."""
+        if graph:
+            return self.vectors[site], *self.now
+        if self.steered[site]:
+            return self.vectors[site, : self.slots], *self.now
+        return NO_ENTRIES

@@ -1,0 +1,178 @@
+"""Which tokens a vector acts on: `positions=`.
+
+A position counts a sequence's own tokens from 0, prompt and generated alike, without padding. It
+never counts from the beginning of a call: with a cache a call may hold any part of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one forward, on the device.
+
+    `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
+    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included; `prompts`
+    ``[B, P]``, the prompts' ids with -1 for padding, where they are known.
+    """
+
+    positions: Tensor
+    lengths: Tensor
+    columns: Tensor
+    prompts: Tensor | None
+
+
+Positions: TypeAlias = "str | range | slice | Tensor | After | Callable[[Tensor, Tensor], Tensor]"
+
+
+class Scope:
+    """A set of positions."""
+
+    def mask(self, tokens: Tokens) -> Tensor:
+        """``[B, T]`` bool: the tokens that are in it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Between(Scope):
+    """From `start` to before `stop`, each counted from a prompt's first token or from its end."""
+
+    start: int | None
+    stop: int | None
+    start_from_end: bool = False
+    stop_from_end: bool = False
+
+    def mask(self, tokens: Tokens) -> Tensor:
+        """As the class says."""
+        found = tokens.positions >= 0
+        if self.start is not None:
+            start = tokens.lengths + self.start if self.start_from_end else self.start
+            found = found & (tokens.positions >= start)
+        if self.stop is not None:
+            stop = tokens.lengths + self.stop if self.stop_from_end else self.stop
+            found = found & (tokens.positions < stop)
+        return found
+
+
+NAMED: dict[str, Scope | None] = {
+    "all": None,
+    "prompt": Between(None, 0, stop_from_end=True),
+    "generated": Between(0, None, start_from_end=True),
+    "from_last_prompt": Between(-1, None, start_from_end=True),
+    "last": Between(-1, 0, start_from_end=True, stop_from_end=True),
+}
+
+
+@dataclass(frozen=True)
+class After(Scope):
+    """What follows the last occurrence of `ids` in the prompt; nothing where they do not occur."""
+
+    ids: tuple[int, ...]
+
+    def mask(self, tokens: Tokens) -> Tensor:
+        """As the class says."""
+        if tokens.prompts is None:
+            raise ValueError(
+                "positions=after(...) has to see the prompt's ids: call generate with input_ids, "
+                "or the model with the whole prompt at once"
+            )
+        length = len(self.ids)
+        wanted = torch.tensor(self.ids, device=tokens.prompts.device)
+        if tokens.prompts.shape[1] < length:
+            return torch.zeros_like(tokens.positions, dtype=torch.bool)
+        here = (tokens.prompts.unfold(1, length, 1) == wanted).all(2)  # [B, P - length + 1]
+        columns = torch.arange(here.shape[1], device=here.device) + length
+        begin = torch.where(here, columns, -1).amax(1, keepdim=True)
+        return (begin >= 0) & (tokens.columns >= begin) & (tokens.positions >= 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen(Scope):
+    """What a caller's function says: positions ``[B, T]`` and lengths ``[B, 1]`` -> bool mask."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def mask(self, tokens: Tokens) -> Tensor:
+        """As the class says."""
+        found = self.function(tokens.positions, tokens.lengths)
+        if not isinstance(found, Tensor) or found.dtype != torch.bool:
+            raise TypeError("the function given as positions= has to return a bool tensor")
+        return found.expand(tokens.positions.shape) & (tokens.positions >= 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Marked(Scope):
+    """A mask ``[P]`` or ``[B, P]`` over the prompts as given, padding included; then nothing."""
+
+    marks: Tensor
+
+    def mask(self, tokens: Tokens) -> Tensor:
+        """As the class says."""
+        batch, length = tokens.positions.shape[0], self.marks.shape[-1]
+        marks = self.marks.to(tokens.columns.device).view(-1, length)
+        if batch % len(marks):
+            raise ValueError(f"positions= marks {len(marks)} sequences, but the batch has {batch}")
+        marks = marks.repeat_interleave(batch // len(marks), 0)
+        inside = tokens.columns < length
+        return marks[:, tokens.columns.clamp(max=length - 1)] & inside
+
+
+def after(marker: str | Sequence[int], tokenizer: Any = None) -> After:
+    """The tokens after a marker's last occurrence in the prompt, and all generated ones.
+
+    As CAA does with "[/INST]" (Rimsky et al. 2024, section 3).
+
+    Args:
+        marker: text, or its token ids as they occur in the prompt.
+        tokenizer: needed for text; special tokens are not added.
+
+    Raises:
+        ValueError: text without a tokenizer, or a marker without tokens.
+    """
+    if isinstance(marker, str):
+        if tokenizer is None:
+            raise ValueError(f"after({marker!r}) needs the tokenizer: after({marker!r}, tokenizer)")
+        marker = tokenizer(marker, add_special_tokens=False)["input_ids"]
+    ids = tuple(int(token) for token in marker)
+    if not ids:
+        raise ValueError("after() got a marker without tokens")
+    return After(ids)
+
+
+def scope_of(positions: Positions) -> Scope | None:
+    """What `positions=` means; None for all tokens.
+
+    Raises:
+        TypeError, ValueError: something else than `steer` documents.
+    """
+    if isinstance(positions, str):
+        if positions not in NAMED:
+            names = ", ".join(map(repr, NAMED))
+            raise ValueError(f"positions={positions!r} is unknown; expected one of {names}")
+        return NAMED[positions]
+    if isinstance(positions, Scope):
+        return positions
+    if isinstance(positions, range):
+        positions = slice(positions.start, positions.stop, positions.step)
+    if isinstance(positions, slice):
+        if positions.step not in (None, 1):
+            raise ValueError(f"positions={positions} has a step; give a function instead")
+        start, stop = positions.start, positions.stop
+        return Between(start, stop, (start or 0) < 0, (stop or 0) < 0)
+    if isinstance(positions, Tensor):
+        if positions.dtype != torch.bool or positions.dim() not in (1, 2) or not positions.numel():
+            raise TypeError(
+                f"positions= is a {positions.dtype} tensor of shape {tuple(positions.shape)}; "
+                "expected bool, [P] or [B, P]"
+            )
+        return Marked(positions.clone())
+    if callable(positions):
+        return Chosen(positions)
+    raise TypeError(f"positions= is a {type(positions).__name__}; see faststeer.Patched.steer")
