@@ -1,5 +1,6 @@
 """Activation steering, fused into the residual stream of LLaMA models."""
 
+from faststeer.baking import bake
 from faststeer.extraction import activations, extract
 from faststeer.handle import Handle
 from faststeer.ops import FaststeerWarning
@@ -15,6 +16,7 @@ __all__ = [
     "SteeringVector",
     "__version__",
     "activations",
+    "bake",
     "extract",
     "pairs",
     "patch",
