@@ -134,6 +134,37 @@ def generate(
 
 
 @app.command()
+def bake(
+    steer: Annotated[
+        list[str], typer.Option(help="FILE[:layer=N[,N...]][:coefficient=X]; several in order.")
+    ],
+    output: Annotated[Path, typer.Option(help="The folder to write: new, or empty.")],
+    model: ModelOption,
+    dtype: DtypeOption = None,
+    mode: Annotated[
+        str, typer.Option(help="add, or ablate: take the layer's direction out everywhere.")
+    ] = "add",
+) -> None:
+    """Write steering into a checkpoint, for any engine to serve without faststeer."""
+    import faststeer
+    from faststeer import baking, checkpoint
+    from faststeer.steer_option import SteerOption
+
+    if mode not in baking.MODES:
+        raise ValueError(f"--mode {mode!r} is unknown; expected one of {', '.join(baking.MODES)}")
+    checkpoint.require_free(output)
+    options = [SteerOption.parse(text) for text in steer]
+    for option in options:
+        option.vector  # noqa: B018 - a broken file is told before the model is loaded
+    loaded = load(model, "cpu", dtype, None)
+    for option in options:
+        faststeer.bake(loaded.model, option.vector, option.coefficient, option.layers, mode=mode)
+    checkpoint.save(loaded, output)
+    told = ", ".join(f"{option.vector.name} {option.coefficient:+g}" for option in options)
+    Console().print(f"wrote {output}: {mode} {told}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def check(
     model: ModelOption,
     device: DeviceOption = "cpu",
