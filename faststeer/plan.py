@@ -89,6 +89,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.tables = {site: Table(self, site) for site in self.devices}
+        # The different scopes of what is at work, that of all tokens first. Kept, and not made from
+        # `steered` when asked: graphs look at it, and must not depend on the vectors' names.
+        self.columns: list[Scope | None] = [None]
         self._meanings: list[tuple[Scope | None, list[str]]] = []  # of the slots
         self._make_banks()
 
@@ -187,12 +190,6 @@ class Plan:
         for bank in self._banks:
             bank.now = bank.narrow
 
-    @property
-    def columns(self) -> list[Scope | None]:
-        """The different scopes of what is at work, that of all tokens first."""
-        scopes = dict.fromkeys(steered.scope for steered in self.steered.values())
-        return [None, *(scope for scope in scopes if scope is not None)]
-
     def reserve(self, slots: int, rows: int) -> None:
         """Make room now for what will come, so that no graph meets a change of addresses."""
         moved = [bank.make_room(slots, rows, 1) for bank in self._banks]
@@ -216,7 +213,9 @@ class Plan:
 
     def _rewrite(self, sites: set[Site] | None) -> None:
         """Sum the vectors of some sites anew, or of all, and write who gets them."""
-        columns, settings = self.columns, self.settings
+        scopes = dict.fromkeys([None, *(steered.scope for steered in self.steered.values())])
+        columns, settings = list(scopes), self.settings
+        self.columns = columns
         # A slot for each different setting in each column; those without terms get none.
         parts: list[tuple[Scope | None, Setting]] = []
         ids = torch.full((len(settings), len(columns)), -1, dtype=torch.int32)
