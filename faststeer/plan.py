@@ -71,7 +71,7 @@ class Table:
         """
         if self.bank.device != hidden.device:
             self.plan.move(self.site, hidden.device)
-        return self.bank.entries(self.at, torch.compiler.is_compiling() or self.plan.capturing)
+        return self.bank.entries(self.at, self.plan.in_graph)
 
 
 @dataclass(eq=False)
@@ -159,8 +159,7 @@ class Plan:
         Raises:
             ValueError: rows that do not divide the sequences. A graph's are checked on the device.
         """
-        compiling = torch.compiler.is_compiling()
-        if not compiling:
+        if not torch.compiler.is_compiling():
             on_gpu = device.type == "cuda"
             self.capturing = on_gpu and torch.cuda.is_current_stream_capturing()
             rows = len(self.rows[-1]) if self.rows else 1
@@ -169,9 +168,13 @@ class Plan:
                     f"there are {rows} rows of steering for a batch of {sequences} sequences; "
                     "give one row a sequence, or one for each of several equal groups"
                 )
-        if compiling or self.capturing:
-            for bank in self._banks:
-                bank.now = bank.look_up(sequences)
+        for bank in self._banks:  # a forward that failed did not end
+            bank.now = bank.look_up(sequences) if self.in_graph else bank.narrow
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether the forward that has begun is becoming a graph: compiled, or captured."""
+        return torch.compiler.is_compiling() or self.capturing
 
     def keep_to(self, tokens: Tokens) -> None:
         """In the forward that has begun, each column acts on the tokens of its scope alone."""
