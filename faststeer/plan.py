@@ -189,7 +189,12 @@ class Plan:
             bank.keep_to(mask)
 
     def end(self) -> None:
-        """The forward is over; what it looked up is let go."""
+        """The forward is over; what it looked up is let go.
+
+        Not where a backward pass may follow: checkpointed layers run again in it.
+        """
+        if torch.is_grad_enabled() and not self.in_graph:
+            return
         for bank in self._banks:
             bank.now = bank.narrow
 
