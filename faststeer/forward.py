@@ -25,7 +25,7 @@ class BeginsForward:
         if given is None:
             return  # the decoder says what is missing
         self.plan.begin(given.shape[0], given.device)
-        if len(self.plan.columns) > 1:
+        if self.plan.needs_tokens:
             self.plan.keep_to(tokens_of(self.plan, given, kwargs))
 
 

@@ -93,6 +93,7 @@ class Plan:
         # `steered` when asked: graphs look at it, and must not depend on the vectors' names.
         self.columns: list[Scope | None] = [None]
         self._meanings: list[tuple[Scope | None, list[str]]] = []  # of the slots
+        self._scoped = False  # some slot is for some tokens only
         self._make_banks()
 
     @classmethod
@@ -148,7 +149,7 @@ class Plan:
     def settings(self) -> list[Setting]:
         """What each row gets now; one for all where there are no rows."""
         if self.times_off:
-            return [{}] * (len(self.rows[-1]) if self.rows else 1)
+            return [{}]
         if self.rows:
             return list(self.rows[-1])
         return [{name: steered.weights() for name, steered in self.steered.items()}]
@@ -162,7 +163,7 @@ class Plan:
         if not torch.compiler.is_compiling():
             on_gpu = device.type == "cuda"
             self.capturing = on_gpu and torch.cuda.is_current_stream_capturing()
-            rows = len(self.rows[-1]) if self.rows else 1
+            rows = len(self.rows[-1]) if self.rows and not self.times_off else 1
             if sequences % rows:
                 raise ValueError(
                     f"there are {rows} rows of steering for a batch of {sequences} sequences; "
@@ -175,6 +176,11 @@ class Plan:
     def in_graph(self) -> bool:
         """Whether the forward that has begun is becoming a graph: compiled, or captured."""
         return torch.compiler.is_compiling() or self.capturing
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the forward that has begun depends on positions; a graph's may, later on."""
+        return len(self.columns) > 1 if self.in_graph else self._scoped
 
     def keep_to(self, tokens: Tokens) -> None:
         """In the forward that has begun, each column acts on the tokens of its scope alone."""
@@ -238,6 +244,7 @@ class Plan:
         meanings = [(scope, list(part)) for scope, part in parts]
         everything = sites is None or meanings != self._meanings
         self._meanings = meanings
+        self._scoped = any(scope is not None for scope, _ in parts)
         for bank in self._banks:
             moved = bank.make_room(len(slots), len(settings), len(columns))
             chosen = [
