@@ -1,4 +1,4 @@
-"""Constant steering as weights: any engine that runs the checkpoint runs it steered.
+"""Constant steering as weights: an engine that runs the checkpoint runs it steered.
 
 What is added where a projection writes is that projection's bias; a direction that no weight writes
 any more is ablated.

@@ -35,8 +35,6 @@ def save(loaded: Loaded, folder: Path) -> None:
         model.save_pretrained(part)
         if loaded.tokenizer is not None:
             loaded.tokenizer.save_pretrained(part)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
+        part.rename(folder)  # an empty folder gives way
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -145,7 +145,7 @@ def bake(
         str, typer.Option(help="add, or ablate: take the layer's direction out everywhere.")
     ] = "add",
 ) -> None:
-    """Write steering into a checkpoint, for any engine to serve without faststeer."""
+    """Write steering into a checkpoint, for other engines to serve without faststeer."""
     import faststeer
     from faststeer import baking, checkpoint
     from faststeer.steer_option import SteerOption
