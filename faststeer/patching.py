@@ -17,6 +17,7 @@ from faststeer.bank import Site
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
 from faststeer.forward import BeginsForward, EndsForward
 from faststeer.handle import Handle
+from faststeer.learning import Learned
 from faststeer.models import Family, family_of, known_families
 from faststeer.plan import Plan, Steered, finite
 from faststeer.prompts import Watched
@@ -187,6 +188,27 @@ class Patched:
         """
         self._require_patched()
         return Rows(self.plan, rows)
+
+    def learn(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: Layers = None,
+        name: str | None = None,
+    ) -> Learned:
+        """Steer with a vector that is trained meanwhile: its parameters are for an optimiser.
+
+        It acts on all tokens of all sequences, beside what else steers, and starts from `vector`.
+        Arguments and errors are those of `steer`; a repeated name replaces.
+        """
+        self._require_patched()
+        require_fitting(vector, self.hidden_size, "learn")
+        name = vector.name if name is None else name
+        factors = layer_factors(vector, layers, self.num_layers)
+        steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
+        self.plan.learned[name] = Learned(self.plan, name, steered)
+        return self.plan.learned[name]
 
     def reserve(self, rows: int, settings: int | None = None) -> None:
         """Make room for so many rows, of so many different settings, before a graph is made.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from faststeer.bank import Bank, Entries, Site
+from faststeer.learning import Learned, with_learned
 from faststeer.prompts import Prompts
 from faststeer.scopes import Scope, Tokens
 from faststeer.vectors import SteeringVector
@@ -71,7 +72,8 @@ class Table:
         """
         if self.bank.device != hidden.device:
             self.plan.move(self.site, hidden.device)
-        return self.bank.entries(self.at, self.plan.in_graph)
+        entries = self.bank.entries(self.at, self.plan.in_graph)
+        return self.plan.with_learned(self.site, entries) if self.plan.learned else entries
 
 
 @dataclass(eq=False)
@@ -82,6 +84,7 @@ class Plan:
     devices: dict[Site, torch.device]
     steered: dict[str, Steered] = field(default_factory=dict)
     rows: list[list[Setting]] = field(default_factory=list)  # of nested blocks; the last counts
+    learned: dict[str, Learned] = field(default_factory=dict)
     times_off: int = 0
     capturing: bool = False  # a CUDA graph is being captured
     prompts: Prompts | None = None  # of the generate that is running
@@ -127,6 +130,7 @@ class Plan:
         """Take all vectors and rows away."""
         self.rows.clear()
         self.steered.clear()
+        self.learned.clear()
         self._rewrite(None)
 
     @contextmanager
@@ -209,6 +213,15 @@ class Plan:
         moved = [bank.make_room(slots, rows, 1) for bank in self._banks]
         if any(moved):
             self._rewrite(None)
+
+    def with_learned(self, site: Site, entries: Entries) -> Entries:
+        """`entries` and the learned vectors that act there, which no table holds."""
+        acting = [
+            (direction, learned.coefficient)
+            for learned in self.learned.values()
+            if (direction := learned.at(site)) is not None
+        ]
+        return entries if self.times_off or not acting else with_learned(entries, acting)
 
     def move(self, site: Site, device: torch.device) -> None:
         """The site's layer is on another device now."""

@@ -1,0 +1,78 @@
+"""Vectors that are trained while they steer: parameters that the kernels read directly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from faststeer.bank import Entries, Site
+from faststeer.vectors import SteeringVector
+
+if TYPE_CHECKING:
+    from faststeer.plan import Plan, Steered
+
+
+class Learned(nn.Module):
+    """A vector at work whose directions and coefficient are parameters, for an optimiser.
+
+    `directions` holds a float32 parameter ``[H]`` for each layer, under the layer's number as text;
+    `coefficient` is one number. Both live where the model does. Gradients reach them whenever grad
+    is enabled, with gradient checkpointing too; the model's own weights can be frozen.
+    """
+
+    def __init__(self, plan: Plan, name: str, steered: Steered) -> None:
+        """Made by `Patched.learn`; starts from the steered vector."""
+        super().__init__()
+        self.name = name
+        self._plan = [plan]  # in a list, because a plan is no part of the state
+        self._vector = steered.vector
+        self._sites = {steered.site(layer): layer for layer in steered.factors}
+        self.coefficient = nn.Parameter(torch.tensor(steered.coefficient, dtype=torch.float32))
+        self.directions = nn.ParameterDict()
+        for layer, factor in steered.factors.items():
+            own = steered.vector.directions[layer] * factor
+            device = plan.devices[steered.site(layer)]
+            self.directions[str(layer)] = nn.Parameter(own.to(device))
+        self.coefficient.data = self.coefficient.data.to(device)
+
+    @property
+    def vector(self) -> SteeringVector:
+        """What was learned so far, as a vector to save or to steer with: directions times
+        coefficient.
+        """
+        scale = self.coefficient.detach().cpu()
+        directions = {
+            int(layer): direction.detach().cpu() * scale
+            for layer, direction in self.directions.items()
+        }
+        facts = dict(self._vector.metadata) | {"method": "learned"}
+        return SteeringVector(self.name, directions, self._vector.site, facts)
+
+    def remove(self) -> None:
+        """Stop steering with it; what was learned stays here."""
+        self._plan[0].learned.pop(self.name, None)
+
+    def at(self, site: Site) -> Tensor | None:
+        """Its direction ``[H]`` at a site, if it acts there."""
+        layer = self._sites.get(site)
+        return None if layer is None else self.directions[str(layer)]
+
+
+def with_learned(entries: Entries, learned: Sequence[tuple[Tensor, Tensor]]) -> Entries:
+    """`entries`, and after them learned directions ``[H]`` with their coefficients."""
+    directions = torch.stack([direction for direction, _ in learned])
+    coefficients = torch.stack([coefficient for _, coefficient in learned])
+    vectors, ids, ones = entries
+    if vectors is None or ids is None or ones is None:
+        line = torch.arange(len(learned), dtype=torch.int32, device=directions.device)
+        return directions, line[None], coefficients[None]
+    line = torch.arange(len(learned), dtype=torch.int32, device=ids.device) + vectors.shape[0]
+    rows = ids.shape[0]
+    return (
+        torch.cat([vectors, directions.to(vectors.dtype)]),
+        torch.cat([ids, line.expand(rows, -1)], 1).contiguous(),
+        torch.cat([ones, coefficients.expand(rows, -1)], 1),
+    )
