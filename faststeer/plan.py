@@ -108,6 +108,11 @@ class Plan:
             sites[Site(layer, "resid_post")] = device
         return cls(hidden_size, sites)
 
+    @property
+    def device(self) -> torch.device:
+        """Where a forward begins."""
+        return self.devices[Site(0, "resid_pre")]
+
     def put(self, name: str, steered: Steered) -> None:
         """Add a vector; one of the same name is replaced and takes its place in the order."""
         before = self.steered.get(name)

@@ -7,7 +7,7 @@ assisted decoding sends several. So `generate` is watched while a model is patch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts of a batch: tokens ``[B]`` int64 and padding on the left ``[B]``, maybe their ids.
+    """Prompts of a batch, by the columns in which they lie in the cache.
 
-    `ids` ``[B, P]`` holds -1 for padding.
+    `lengths` ``[B]`` int64: their tokens. `padding` ``[B]`` int64: columns before their ends that
+    hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
+    each column, -1 for padding; left out where all padding is on the left.
     """
 
     lengths: Tensor
     padding: Tensor
     ids: Tensor | None = None
+    positions: Tensor | None = None
 
     @classmethod
     def masked(cls, mask: Tensor, ids: Tensor | None) -> Prompts:
@@ -36,20 +39,47 @@ class Prompts:
         real = mask.bool()
         if ids is not None:
             ids = torch.where(real, ids, -1)
-        return cls(real.sum(1), (real.cumsum(1) == 0).sum(1), ids)
+        lengths = real.sum(1)
+        return cls(lengths, real.shape[1] - lengths, ids, _positions(real))
+
+    def simplified(self) -> Prompts:
+        """Without `positions` where `padding` says as much, so that no graph depends on P."""
+        if self.positions is None:
+            return self
+        regular = replace(self, positions=None)
+        columns = torch.arange(self.positions.shape[1], device=self.positions.device)
+        same = torch.equal(regular.at(columns).clamp(min=-1), self.positions)
+        return regular if same else self
 
     def spread(self, sequences: int) -> Prompts:
         """For a batch in which each prompt has several sequences, one after the other."""
-        given = self.lengths.shape[0]
-        if sequences == given:
-            return self
-        if sequences % given:
-            raise ValueError(f"there are {given} prompts for a batch of {sequences} sequences")
-        each = sequences // given
-        ids = None if self.ids is None else self.ids.repeat_interleave(each, 0)
         return Prompts(
-            self.lengths.repeat_interleave(each), self.padding.repeat_interleave(each), ids
+            _spread(self.lengths, sequences),
+            _spread(self.padding, sequences),
+            None if self.ids is None else _spread(self.ids, sequences),
+            None if self.positions is None else _spread(self.positions, sequences),
         )
+
+    def at(self, columns: Tensor) -> Tensor:
+        """The positions ``[B, T]`` of columns ``[T]``, negative for padding."""
+        regular = columns - self.padding[:, None]
+        if self.positions is None:
+            return regular
+        last = self.positions.shape[1] - 1
+        return torch.where(columns > last, regular, self.positions[:, columns.clamp(max=last)])
+
+
+def _positions(real: Tensor) -> Tensor:
+    return torch.where(real, real.cumsum(1) - 1, -1)
+
+
+def _spread(given: Tensor, sequences: int) -> Tensor:
+    prompts = given.shape[0]
+    if sequences == prompts:
+        return given
+    if sequences % prompts:
+        raise ValueError(f"there are {prompts} prompts for a batch of {sequences} sequences")
+    return given.repeat_interleave(sequences // prompts, 0)
 
 
 def tokens_of(plan: Plan, given: Tensor, kwargs: Mapping[str, Any]) -> Tokens:
@@ -59,34 +89,31 @@ def tokens_of(plan: Plan, given: Tensor, kwargs: Mapping[str, Any]) -> Tokens:
         ValueError: nothing tells where the prompts end.
     """
     batch, count = given.shape[:2]
-    device = given.device
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else cache.get_seq_length()
     columns = kwargs.get("cache_position")
     if columns is None:
-        columns = torch.arange(count, device=device) + past
-    mask = kwargs.get("attention_mask")
+        columns = torch.arange(count, device=given.device) + past
     prompts = plan.prompts
     if prompts is None:
-        prompts = _from_forward(plan, given, past, mask)
+        prompts = _from_forward(plan, given, past, kwargs.get("attention_mask"))
     prompts = prompts.spread(batch)
-    positions = columns - prompts.padding.to(device)[:, None]
-    ids = None if prompts.ids is None else prompts.ids.to(device)
-    return Tokens(positions, prompts.lengths.to(device)[:, None], columns, ids)
+    return Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts.ids)
 
 
 def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:
     """For a model that is called outside of `generate`."""
     batch, count = given.shape[:2]
-    ids = given if given.dim() == 2 else None
     if mask is not None and mask.dim() != 2:
         raise ValueError(
             "positions= other than 'all' needs an attention mask of two dimensions, or generate"
         )
     if plan.prompt_lengths is not None:
-        lengths = plan.prompt_lengths.expand(batch).to(given.device)
-        padding = torch.zeros_like(lengths) if mask is None else (mask.cumsum(1) == 0).sum(1)
-        return Prompts(lengths, padding)
+        lengths = _spread(plan.prompt_lengths.to(given.device), batch)
+        if mask is None:
+            return Prompts(lengths, torch.zeros_like(lengths))
+        real = mask.bool()  # past and present
+        return Prompts(lengths, (~real).sum(1), positions=_positions(real))
     if isinstance(past, Tensor) or past > 0:
         raise ValueError(
             "positions= other than 'all' has to know where the prompts end, and a forward with a "
@@ -94,7 +121,7 @@ def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:
         )
     if mask is None:
         mask = torch.ones(batch, count, dtype=torch.bool, device=given.device)
-    return Prompts.masked(mask, ids)
+    return Prompts.masked(mask, given if given.dim() == 2 else None)
 
 
 class Watched:
@@ -119,29 +146,44 @@ class Watched:
         """As the model's own, with the prompts known to the plan meanwhile."""
         before = self.plan.prompts
         if len(self.plan.columns) > 1:
-            self.plan.prompts = _of_generate(self.model, args, kwargs)
+            self.plan.prompts = _of_generate(self.model, args, kwargs, self.plan.device)
         try:
             return self.generate(*args, **kwargs)
         finally:
             self.plan.prompts = before
 
 
-def _of_generate(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prompts | None:
-    ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-    embeds = kwargs.get("inputs_embeds")
-    given = ids if ids is not None else embeds
-    if given is None:
+def _of_generate(
+    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: torch.device
+) -> Prompts | None:
+    named = dict(zip(("inputs", "generation_config"), args, strict=False)) | dict(kwargs)
+    ids = _given(named.get("inputs"), named.get("input_ids"))
+    embeds = named.get("inputs_embeds")
+    if embeds is not None:
+        given, ids = embeds, None  # where both are there, the prompt is the embeddings
+    elif ids is not None:
+        given = ids
+    else:
         return None
-    mask = kwargs.get("attention_mask")
+    mask = named.get("attention_mask")
     if mask is None:
         mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-        config = kwargs.get("generation_config") or model.generation_config
-        pad = kwargs.get("pad_token_id", config.pad_token_id)
-        ends = kwargs.get("eos_token_id", config.eos_token_id)
         # As generate itself infers a mask where none is given.
+        own, config = named.get("generation_config"), model.generation_config
+        pad, ends = (
+            _given(named.get(name), getattr(own, name, None), getattr(config, name, None))
+            for name in ("pad_token_id", "eos_token_id")
+        )
         if ids is not None and pad is not None and pad not in _listed(ends):
             mask = ids != pad
-    return Prompts.masked(mask, ids)
+    if ids is not None:
+        # With a past, the ids may be only what is new; the mask is of the whole conversation.
+        ids = ids.to(device) if ids.shape == mask.shape else None
+    return Prompts.masked(mask.to(device), ids).simplified()
+
+
+def _given(*choices: Any) -> Any:
+    return next((choice for choice in choices if choice is not None), None)
 
 
 def _listed(value: Any) -> list[Any]:
