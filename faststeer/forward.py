@@ -10,6 +10,10 @@ from faststeer.plan import Plan
 from faststeer.prompts import tokens_of
 
 
+# The decoder's arguments, as far as they matter here, where they are given by position.
+_ORDER = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+
+
 class BeginsForward:
     """A forward pre-hook of the decoder."""
 
@@ -19,14 +23,15 @@ class BeginsForward:
 
     def __call__(self, decoder: nn.Module, args: Any, kwargs: Any) -> None:
         """Check the rows against the batch, before anything is computed."""
-        given = args[0] if args else kwargs.get("input_ids")
+        named = {**dict(zip(_ORDER, args, strict=False)), **kwargs}
+        given = named.get("input_ids")
         if given is None:
-            given = kwargs.get("inputs_embeds")
+            given = named.get("inputs_embeds")
         if given is None:
             return  # the decoder says what is missing
         self.plan.begin(given.shape[0], given.device)
         if self.plan.needs_tokens:
-            self.plan.keep_to(tokens_of(self.plan, given, kwargs))
+            self.plan.keep_to(tokens_of(self.plan, given, named))
 
 
 class EndsForward:
