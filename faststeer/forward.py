@@ -9,7 +9,6 @@ from torch import nn
 from faststeer.plan import Plan
 from faststeer.prompts import tokens_of
 
-
 # The decoder's arguments, as far as they matter here, where they are given by position.
 _ORDER = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faststeer.bank import Site
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
@@ -20,7 +20,7 @@ from faststeer.handle import Handle
 from faststeer.learning import Learned
 from faststeer.models import Family, family_of, known_families
 from faststeer.plan import Plan, Steered, finite
-from faststeer.prompts import Watched
+from faststeer.prompts import Watched, lengths_of
 from faststeer.rows import Row, Rows
 from faststeer.scopes import Positions, scope_of
 from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
@@ -111,6 +111,25 @@ class Patched:
     def handles(self) -> list[Handle]:
         """The vectors at work, in the order in which they are summed."""
         return [Handle(self.plan, name) for name in self.plan.steered]
+
+    @property
+    def prompt_lengths(self) -> Tensor | None:
+        """Tokens of each prompt, ``[B]``, for positions= in forwards outside of `generate`.
+
+        Set it, to a tensor or a list, where a forward does not hold just the whole prompts: with a
+        past, in chunks, or with an answer behind. It counts until it is set to None.
+
+        Raises:
+            TypeError: numbers that are not whole.
+            ValueError: another shape, or a length below 1.
+        """
+        return self.plan.prompt_lengths
+
+    @prompt_lengths.setter
+    def prompt_lengths(self, lengths: Tensor | Sequence[int] | None) -> None:
+        self._require_patched()
+        known = None if lengths is None else lengths_of(lengths, self.plan.device)
+        self.plan.prompt_lengths = known
 
     def steer(
         self,

@@ -6,7 +6,7 @@ assisted decoding sends several. So `generate` is watched while a model is patch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,19 @@ def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:
     if mask is None:
         mask = torch.ones(batch, count, dtype=torch.bool, device=given.device)
     return Prompts.masked(mask, given if given.dim() == 2 else None)
+
+
+def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    """Lengths of prompts as a tensor ``[B]`` int64. Raises as `Patched.prompt_lengths` says."""
+    with torch.inference_mode(False):
+        found = torch.as_tensor(lengths)
+        if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+            raise TypeError(f"prompt_lengths is of {found.dtype}; expected whole numbers")
+        if found.dim() != 1 or not found.numel():
+            raise ValueError(f"prompt_lengths has shape {tuple(found.shape)}; expected [B]")
+        if found.min() < 1:
+            raise ValueError(f"prompt_lengths holds {int(found.min())}; a prompt has a token")
+        return found.to(device, torch.int64, copy=True)
 
 
 class Watched:
