@@ -9,13 +9,8 @@ import pytest
 import torch
 from libraries import ROOT, Libraries, run_setup
 
-OPS = (
-    "steer_add_rms_norm",
-    "steer_add_rms_norm.out",
-    "steer_add_rms_norm_autograd",
-    "steer_add",
-    "steer_add_autograd",
-)
+import faststeer.ops  # noqa: F401  registers the ops
+
 WITHOUT_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
 
 
@@ -71,13 +66,8 @@ def on_cpu(libraries: Libraries, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from torch.utils import cpp_extension
 
     library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
-    kept = [
-        path
-        for path in libraries.objects.glob("*.o")
-        if path.name in ("tensors.cpp.o", "call.cpp.o", "view.cpp.o", "cuda_ops.cpp.o")
-        or path.name in ("cuda_launch.cpp.o",)
-        or path.name.startswith("cpu_")
-    ]
+    shared = ("tensors.cpp.o", "call.cpp.o", "view.cpp.o", "cuda_ops.cpp.o", "cuda_launch.cpp.o")
+    kept = [*libraries.objects.glob("cpu_*.o"), *(libraries.objects / name for name in shared)]
     said(
         *(os.environ.get("CXX", "c++"), "-std=c++20", "-shared", "-fPIC", "-DUSE_CUDA"),
         *(f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in cpp_extension.include_paths())),
@@ -122,6 +112,39 @@ op = torch.ops.faststeer.steer_add_rms_norm.out
 for given, run in zip(both, (op, lambda *a: op.redispatch(CUDA, *a))):
     run(x, residual.T.contiguous().T, weight, 0.1, *entries, given[0], given[1])
 assert torch.equal(both[0], both[1])
+"""
+    libraries.python(program, on_cpu)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.ops.faststeer, "accumulate_moments"),
+    reason="csrc/ops.cpp has no schema of it",
+)
+def test_moments_hand_their_arguments_on(libraries: Libraries, on_cpu: Path) -> None:
+    program = """
+import sys, torch
+from faststeer import ops
+torch.ops.load_library(sys.argv[1])
+op = torch.ops.faststeer.accumulate_moments.default
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+for x in torch.arange(42.0).view(6, 7), torch.arange(42.0).view(7, 6).T:
+    count, mean, m2 = torch.ones(3, dtype=torch.int64), *torch.zeros(2, 3, 7).double()
+    group = torch.tensor([2, 0, -1, 2, 2, 1], dtype=torch.int32)
+    op.redispatch(CUDA, x, group, count, mean, m2)
+    assert count.tolist() == [2, 2, 4]
+    for g in range(3):
+        rows = x[group == g].double()
+        assert torch.equal(mean[g], rows.sum(0)) and torch.equal(m2[g], rows.square().sum(0))
+    op.redispatch(CUDA, x, None, count[:1], mean[:1].zero_(), m2[:1])
+    assert count[0] == 8 and torch.equal(mean[0], x.double().sum(0))
+    try:
+        op.redispatch(CUDA, x, group[:5], count, mean, m2)
+    except ValueError as error:
+        assert "group has shape [5]" in str(error)
+    else:
+        raise AssertionError("took a group of the wrong length")
+op.redispatch(CUDA, torch.ones(0, 7), None, count[:1], mean[:1], m2[:1])
+assert count[0] == 8
 """
     libraries.python(program, on_cpu)
 
