@@ -2,10 +2,11 @@
 //
 // A block takes a tile of columns and at most 1,024 rows, and of those the rows of one group, which
 // it lists first: other rows are never read, so groups cost next to nothing. A thread goes down its
-// columns four rows at a time, in float32 around a base near the mean: sums of squared distances
-// from each four's own mean, merged as Chan, Golub and LeVeque (1983) merge samples. All terms are
-// positive, so neither a mean of 1e6 nor an outlier in the first row costs digits, as it would with
-// E[x^2] - mean^2. Threads, then blocks, are merged in float64 in a fixed order.
+// columns four rows at a time, in float32: sums of squared distances from each four's own mean,
+// merged as Chan, Golub and LeVeque (1983) merge samples, eight fours to a run of 32 rows. All
+// terms are positive, and distances are taken from the median of three of the run's rows, so
+// neither a mean of 1e6 nor an outlier costs digits, as it would with E[x^2] - mean^2. More than 32
+// rows in float32 would: runs, threads and blocks are merged in float64, in a fixed order.
 //
 // The partial results in `scratch`: means [splits, G, H], centred moments [splits, G, H], counts
 // [splits, G], and the counts [G] from before the call, which the second kernel has to read while
@@ -19,6 +20,7 @@ namespace faststeer {
 
 constexpr int kMomentsThreads = kWarp * kMomentsLanes;
 constexpr int kChunk = 4;  // rows
+constexpr int kRun = 32;   // rows that meet in float32
 
 struct MomentsScratch {
   double* mean;
@@ -33,17 +35,28 @@ struct MomentsScratch {
         count_before(count + splits * args.groups) {}
 };
 
-// kWidth columns of one thread: a base, and around it the running mean and centred moment.
+// What a thread's rows come to in float64, and the base of its run, which registers have no room
+// for: in shared memory that no other thread touches. Threads lie side by side, so that a warp's
+// accesses meet no bank twice.
 template <int kWidth>
-struct RunningMoments {
+struct LaneMoments {
+  double mean[kMomentsLanes][kWidth][kWarp];
+  double m2[kMomentsLanes][kWidth][kWarp];
+  float base[kMomentsLanes][kWidth][kWarp];
+  int count[kMomentsLanes];
+};
+
+// kWidth columns of one run of rows: around its base, the running mean and centred moment.
+template <int kWidth>
+struct RunMoments {
   int count = 0;
-  float base[kWidth] = {};
   float mean[kWidth] = {};
   float m2[kWidth] = {};
 
   // Takes the first `rows` of the chunk; kChunk of them almost always.
   template <class T>
-  __device__ void add(const Pack<T, kWidth> (&chunk)[kChunk], int rows) {
+  __device__ void add(const Pack<T, kWidth> (&chunk)[kChunk], int rows,
+                      LaneMoments<kWidth>& lanes) {
     const float share = 1.0f / static_cast<float>(rows);
     const float new_share = static_cast<float>(rows) / static_cast<float>(count + rows);
     const float both = static_cast<float>(count) * new_share;
@@ -52,9 +65,10 @@ struct RunningMoments {
       float value[kChunk];
 #pragma unroll
       for (int r = 0; r < kChunk; ++r) value[r] = one(chunk[r], j);
-      if (count == 0) base[j] = total(value, rows) * share;
+      float& base = lanes.base[threadIdx.y][j][threadIdx.x];
+      if (count == 0) base = median_of_three(value, rows);
 #pragma unroll
-      for (int r = 0; r < kChunk; ++r) value[r] -= base[j];
+      for (int r = 0; r < kChunk; ++r) value[r] -= base;
       const float own_mean = total(value, rows) * share;
       float own_m2 = 0.0f;
 #pragma unroll
@@ -69,6 +83,26 @@ struct RunningMoments {
     count += rows;
   }
 
+  // Ends the run: merges it into the thread's moments of `before` rows.
+  __device__ void flush(LaneMoments<kWidth>& lanes, int& before) {
+    const int x = static_cast<int>(threadIdx.x), lane = static_cast<int>(threadIdx.y);
+    const double share = static_cast<double>(count) / static_cast<double>(before + count);
+    const double both = static_cast<double>(before) * share;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      double& mean_so_far = lanes.mean[lane][j][x];
+      double& m2_so_far = lanes.m2[lane][j][x];
+      const double run_mean =
+          static_cast<double>(lanes.base[lane][j][x]) + static_cast<double>(mean[j]);
+      const double apart = before == 0 ? 0.0 : run_mean - mean_so_far;
+      mean_so_far = before == 0 ? run_mean : mean_so_far + apart * share;
+      m2_so_far = (before == 0 ? 0.0 : m2_so_far) + m2[j] + apart * apart * both;
+      mean[j] = m2[j] = 0.0f;
+    }
+    before += count;
+    count = 0;
+  }
+
  private:
   template <class T>
   static __device__ float one(const Pack<T, kWidth>& pack, int j) {
@@ -81,6 +115,15 @@ struct RunningMoments {
       const uint32_t word = pack.words[j / 2];
       return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xffff0000u);
     }
+  }
+  // Of the first rows and the last. Chosen without an index, which would take the chunk to memory.
+  static __device__ float median_of_three(const float (&value)[kChunk], int rows) {
+    const float a = value[0];
+    const float b = rows > 1 ? value[1] : a;
+    float c = a;
+#pragma unroll
+    for (int r = 1; r < kChunk; ++r) c = r < rows ? value[r] : c;
+    return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
   }
   static __device__ float total(const float (&value)[kChunk], int rows) {
     float sum = value[0];
@@ -144,9 +187,7 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
   constexpr int kWidth = kPackWidth<T>;
   constexpr int kColumns = kWarp * kWidth;
   __shared__ RowList list;
-  __shared__ int lane_count[kMomentsLanes];
-  __shared__ double lane_mean[kMomentsLanes][kColumns];
-  __shared__ float lane_m2[kMomentsLanes][kColumns];
+  __shared__ LaneMoments<kWidth> lanes;
 
   const int64_t split = blockIdx.x;
   const int64_t group = blockIdx.z;
@@ -160,29 +201,25 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
 
   const int64_t first_column = static_cast<int64_t>(blockIdx.y) * kColumns;
   const int64_t column = first_column + threadIdx.x * kWidth;
-  RunningMoments<kWidth> moments;
+  const int lane = static_cast<int>(threadIdx.y);
+  int lane_rows = 0;
   if (column < args.hidden) {
-    for (int i = static_cast<int>(threadIdx.y) * kChunk; i < found; i += kMomentsLanes * kChunk) {
+    RunMoments<kWidth> run;
+    for (int i = lane * kChunk; i < found; i += kMomentsLanes * kChunk) {
       const int here = min(kChunk, found - i);
       Pack<T, kWidth> chunk[kChunk];
 #pragma unroll
       for (int r = 0; r < kChunk; ++r) {
-        if (r < here)
+        if (r < here) {
           chunk[r] = load_columns<kPacked, T, kWidth>(listed(i + r), column, args.hidden);
+        }
       }
-      moments.add(chunk, here);
+      run.add(chunk, here, lanes);
+      if (run.count >= kRun) run.flush(lanes, lane_rows);
     }
+    if (run.count > 0) run.flush(lanes, lane_rows);
   }
-
-  const int lane = static_cast<int>(threadIdx.y);
-  if (threadIdx.x == 0) lane_count[lane] = moments.count;
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const int c = static_cast<int>(threadIdx.x) * kWidth + j;
-    lane_mean[lane][c] =
-        static_cast<double>(moments.base[j]) + static_cast<double>(moments.mean[j]);
-    lane_m2[lane][c] = moments.m2[j];
-  }
+  if (threadIdx.x == 0) lanes.count[lane] = lane_rows;
   __syncthreads();
 
   const MomentsScratch scratch(memory, args, launch.splits);
@@ -195,17 +232,18 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
   // Lanes before the first empty one have rows: they are dealt in turn.
   for (int c = thread; c < kColumns; c += kMomentsThreads) {
     if (found == 0 || first_column + c >= args.hidden) continue;
-    const double shift = lane_mean[0][c];
+    const int x = c / kWidth, j = c % kWidth;
+    const double shift = lanes.mean[0][j][x];
     double sum = 0.0;
     for (int l = 1; l < kMomentsLanes; ++l) {
-      if (lane_count[l] > 0) sum += lane_count[l] * (lane_mean[l][c] - shift);
+      if (lanes.count[l] > 0) sum += lanes.count[l] * (lanes.mean[l][j][x] - shift);
     }
     const double mean = shift + sum / found;
     double m2 = 0.0;
     for (int l = 0; l < kMomentsLanes; ++l) {
-      if (lane_count[l] == 0) continue;
-      const double apart = lane_mean[l][c] - mean;
-      m2 += static_cast<double>(lane_m2[l][c]) + lane_count[l] * apart * apart;
+      if (lanes.count[l] == 0) continue;
+      const double apart = lanes.mean[l][j][x] - mean;
+      m2 += lanes.m2[l][j][x] + lanes.count[l] * apart * apart;
     }
     scratch.mean[partial * args.hidden + first_column + c] = mean;
     scratch.m2[partial * args.hidden + first_column + c] = m2;
