@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
     scratch.count[partial] = found;
     if (split == 0) scratch.count_before[group] = static_cast<double>(args.count[group]);
   }
-  // Lanes before the first empty one have rows: they are dealt in turn.
+  // Rows are dealt to lanes in turn: the first has some if any has.
   for (int c = thread; c < kColumns; c += kMomentsThreads) {
     if (found == 0 || first_column + c >= args.hidden) continue;
     const int x = c / kWidth, j = c % kWidth;
