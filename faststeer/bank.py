@@ -61,8 +61,9 @@ class Bank:
             self.vectors = torch.zeros(shape, dtype=torch.float32, device=device)
             self.ids = torch.full((FEWEST_ROWS, 1), -1, dtype=torch.int32, device=device)
             self.rows = torch.ones((), dtype=torch.int64, device=device)
-        self.steered = [False] * len(self.sites)
         self.slots = 0
+        # What eager calls read: views of `vectors`, made when those change and not at every step.
+        self.sums: list[Tensor | None] = [None] * len(self.sites)
         self.deal(torch.full((1, 1), -1, dtype=torch.int32))
 
     def make_room(self, slots: int, rows: int, columns: int) -> bool:
@@ -110,8 +111,8 @@ class Bank:
         sites = torch.tensor(chosen, device=self.device)
         with torch.inference_mode(False), torch.no_grad():
             self.vectors[:, : self.slots].index_copy_(0, sites, sums)
-        for site, steered in zip(chosen, used, strict=True):
-            self.steered[site] = steered
+            for site, steered in zip(chosen, used, strict=True):
+                self.sums[site] = self.vectors[site, : self.slots] if steered else None
 
     def deal(self, ids: Tensor) -> None:
         """Set who gets which slots: ids ``[R, K]`` int32, on the CPU."""
@@ -148,6 +149,5 @@ class Bank:
         """What the op takes at a site in the forward that is going on."""
         if graph:
             return self.vectors[site], *self.now
-        if self.steered[site]:
-            return self.vectors[site, : self.slots], *self.now
-        return NO_ENTRIES
+        sums = self.sums[site]
+        return NO_ENTRIES if sums is None else (sums, *self.now)
