@@ -5,6 +5,7 @@ from faststeer.extraction import activations, extract
 from faststeer.handle import Handle
 from faststeer.ops import FaststeerWarning
 from faststeer.patching import Patched, patch
+from faststeer.scopes import after
 from faststeer.templates import pairs
 from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION as __version__
@@ -16,6 +17,7 @@ __all__ = [
     "SteeringVector",
     "__version__",
     "activations",
+    "after",
     "bake",
     "extract",
     "pairs",
