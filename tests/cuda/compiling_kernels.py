@@ -1,0 +1,66 @@
+"""Builds the driver beside this file with g++, the toolkit's headers and the sanitizers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.append(str(ROOT))
+from cuda_toolkit import NoToolkitError, find_nvcc  # noqa: E402
+
+__all__ = ["NoToolkitError", "build"]
+
+CSRC = ROOT / "csrc"
+SOURCES = (  # the one that takes longest first
+    CSRC / "cuda" / "steer_norm.cu",
+    CSRC / "cuda" / "moments.cu",
+    CSRC / "cuda" / "launch.cpp",
+    HERE / "driver.cpp",
+    HERE / "fibres.cpp",
+    HERE / "faulty.cu",
+)
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# nvcc never contracts __fadd_rn and __fmul_rn, and knows no strict aliasing.
+FLAGS = ("-std=c++20", "-O1", "-g1", "-ffp-contract=off", "-fno-strict-aliasing")
+WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
+INCLUDES = (f"-I{HERE / 'stand_in'}", f"-I{HERE}", f"-I{CSRC}")
+
+
+def toolkit_includes() -> list[str]:
+    """Flags with which nvcc finds the toolkit's headers; raises NoToolkitError."""
+    command = [find_nvcc(), "--dryrun", "-x", "cu", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    flags = []
+    for line in re.findall(r"^#\$ (?:SYSTEM_)?INCLUDES=(.*)$", told, re.MULTILINE):
+        flags += shlex.split(line.replace('"', " "))
+    return [flag.replace("-I", "-isystem", 1) for flag in flags]
+
+
+def build(folder: Path) -> Path:
+    """Compile the driver into `folder`; a minute's work for one core, done on all of them."""
+    compiler = os.environ.get("CXX", "g++")
+    common = [compiler, *FLAGS, *WARNINGS, *SANITIZE, *INCLUDES, *toolkit_includes()]
+
+    def compiled(source: Path) -> Path:
+        target = folder / f"{source.name}.o"
+        _run([*common, "-x", "c++", "-c", str(source), "-o", str(target)])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [str(path) for path in pool.map(compiled, SOURCES)]
+    program = folder / "driver"
+    _run([compiler, *SANITIZE, "-rdynamic", *objects, "-ldl", "-o", str(program)])
+    return program
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")

@@ -1,0 +1,221 @@
+// Runs kernels on the CPU for tests: a request a line on stdin, an answer on stdout.
+//
+// A request is the words of one line, and for those that run kernels the bytes of its buffers. Each
+// buffer is a heap block of exactly its size. A kernel runs twice, the second time backward, and
+// the process ends with a message unless both leave the same bytes in all buffers; the answer is
+// what was started, and those bytes.
+#include <cxxabi.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "cuda/launcher.cuh"
+#include "cuda/run.h"
+#include "faulty.h"
+
+namespace faststeer {
+
+std::string name_of(void* kernel) {
+  Dl_info info{};
+  if (dladdr(kernel, &info) == 0 || info.dli_sname == nullptr) fibres::fail("a kernel has no name");
+  int status;
+  const std::unique_ptr<char, decltype(&std::free)> name(
+      abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), &std::free);
+  return name.get();
+}
+
+namespace {
+
+template <class T>
+T read() {
+  T value{};
+  if (!(std::cin >> value)) fibres::fail("a request that is not complete");
+  return value;
+}
+
+class Buffers {
+ public:
+  // The sizes are words of the request; the bytes follow its line.
+  void read_sizes() {
+    sizes_.resize(read<size_t>());
+    for (size_t& size : sizes_) size = read<size_t>();
+  }
+  void read_bytes() {
+    std::cin.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    for (size_t size : sizes_) {
+      given_.emplace_back(size);
+      std::cin.read(given_.back().data(), static_cast<std::streamsize>(size));
+    }
+  }
+  char* at(size_t buffer, int64_t offset) const { return used_.at(buffer).get() + offset; }
+
+  void run_in_both_orders(int64_t dropped_barrier, const std::function<void()>& run) {
+    for (const bool backward : {false, true}) {
+      used_.clear();
+      for (const auto& bytes : given_) {
+        used_.emplace_back(new char[bytes.size()]);
+        std::copy(bytes.begin(), bytes.end(), used_.back().get());
+      }
+      fibres::schedule = {backward, dropped_barrier};
+      stand_in.started.clear();
+      run();
+      if (!backward) {
+        forward_ = std::move(used_);
+        continue;
+      }
+      for (size_t i = 0; i < used_.size(); ++i) {
+        if (!std::equal(used_[i].get(), used_[i].get() + sizes_[i], forward_[i].get())) {
+          fibres::fail("race: the results depend on the order of threads");
+        }
+      }
+    }
+  }
+  void answer() const {
+    std::cout << stand_in.started.size() << '\n';
+    for (const std::string& line : stand_in.started) std::cout << line << '\n';
+    for (size_t i = 0; i < used_.size(); ++i) {
+      std::cout.write(used_[i].get(), static_cast<std::streamsize>(sizes_[i]));
+    }
+  }
+
+ private:
+  using Memory = std::vector<std::unique_ptr<char[]>>;
+  std::vector<size_t> sizes_;
+  std::vector<std::vector<char>> given_;
+  Memory used_, forward_;
+};
+
+// Where an operand lies: its buffer, or -1 for none, and the bytes before it.
+struct Place {
+  int64_t buffer = read<int64_t>();
+  int64_t offset = read<int64_t>();
+
+  template <class T = void>
+  T* in(const Buffers& buffers) const {
+    if (buffer < 0) return nullptr;
+    return reinterpret_cast<T*>(buffers.at(static_cast<size_t>(buffer), offset));
+  }
+};
+
+struct RowsPlace {
+  Place place;
+  int64_t stride = read<int64_t>();
+  DType dtype = static_cast<DType>(read<int32_t>());
+
+  Rows in(const Buffers& buffers) const { return {place.in(buffers), stride, dtype}; }
+};
+
+void answer_steer_norm() {
+  Buffers buffers;
+  buffers.read_sizes();
+  stand_in.multiprocessors = read<int>();
+  stand_in.most_blocks = read<unsigned>();
+  const auto dropped_barrier = read<int64_t>();
+  SteerNormArgs args{};
+  args.tokens = read<int64_t>();
+  args.hidden = read<int64_t>();
+  args.eps = read<float>();
+  args.stored = read<int64_t>();
+  args.entries = read<int64_t>();
+  args.tokens_per_setting = read<int64_t>();
+  const RowsPlace residual, x, weight, vectors, out, residual_out;
+  const Place index, coefficient;
+  buffers.read_bytes();
+  buffers.run_in_both_orders(dropped_barrier, [&] {
+    args.residual = residual.in(buffers);
+    args.x = x.in(buffers);
+    args.weight = weight.in(buffers);
+    args.vectors = vectors.in(buffers);
+    args.out = out.in(buffers);
+    args.residual_out = residual_out.in(buffers);
+    args.index = index.in<int32_t>(buffers);
+    args.coefficient = coefficient.in<float>(buffers);
+    launch_steer_norm(args, 0, nullptr);
+  });
+  buffers.answer();
+}
+
+void answer_moments() {
+  Buffers buffers;
+  buffers.read_sizes();
+  const auto dropped_barrier = read<int64_t>();
+  MomentsArgs args{};
+  args.tokens = read<int64_t>();
+  args.hidden = read<int64_t>();
+  args.groups = read<int64_t>();
+  const RowsPlace x;
+  const Place group, count, mean, m2;
+  buffers.read_bytes();
+  buffers.run_in_both_orders(dropped_barrier, [&] {
+    args.x = x.in(buffers);
+    args.group = group.in<int32_t>(buffers);
+    args.count = count.in<int64_t>(buffers);
+    args.mean = mean.in<double>(buffers);
+    args.m2 = m2.in<double>(buffers);
+    if (args.tokens == 0) return;
+    const auto doubles = static_cast<size_t>(plan_moments(args).scratch_doubles);
+    const std::unique_ptr<double[]> scratch(new double[doubles]);
+    std::fill_n(scratch.get(), doubles, std::numeric_limits<double>::quiet_NaN());
+    launch_moments(args, scratch.get(), 0, nullptr);
+  });
+  buffers.answer();
+}
+
+void answer_faulty() {
+  Buffers buffers;
+  buffers.read_sizes();
+  const auto fault = read<std::string>();
+  buffers.read_bytes();
+  buffers.run_in_both_orders(
+      -1, [&] { start_faulty(fault, reinterpret_cast<float*>(buffers.at(0, 0))); });
+  buffers.answer();
+}
+
+void answer_steer_norm_plan() {
+  SteerNormProblem problem{};
+  problem.tokens = read<int64_t>();
+  problem.hidden = read<int64_t>();
+  problem.element_size = read<int>();
+  problem.entries = read<int64_t>();
+  problem.stored = read<int64_t>();
+  problem.tokens_per_setting = read<int64_t>();
+  problem.aligned = read<bool>();
+  problem.multiprocessors = read<int>();
+  const SteerNormLaunch launch = plan_steer_norm(problem);
+  std::cout << launch.packed << ' ' << static_cast<int>(launch.steering) << ' ' << launch.packs
+            << ' ' << launch.threads << ' ' << launch.blocks << ' ' << launch.rows_a_block << ' '
+            << launch.shared_bytes << ' ' << launch.early_weight << '\n';
+}
+
+void answer_moments_plan() {
+  MomentsArgs args{};
+  args.tokens = read<int64_t>();
+  args.hidden = read<int64_t>();
+  args.groups = read<int64_t>();
+  args.x.data = reinterpret_cast<void*>(read<uintptr_t>());
+  args.x.stride = read<int64_t>();
+  args.x.dtype = static_cast<DType>(read<int32_t>());
+  const MomentsLaunch launch = plan_moments(args);
+  std::cout << launch.packed << ' ' << launch.rows_a_split << ' ' << launch.splits << ' '
+            << launch.column_tiles << ' ' << launch.scratch_doubles << '\n';
+}
+
+}  // namespace
+}  // namespace faststeer
+
+int main() {
+  std::string request;
+  while (std::cin >> request) {
+    if (request == "steer_norm") faststeer::answer_steer_norm();
+    if (request == "moments") faststeer::answer_moments();
+    if (request == "faulty") faststeer::answer_faulty();
+    if (request == "plan_steer_norm") faststeer::answer_steer_norm_plan();
+    if (request == "plan_moments") faststeer::answer_moments_plan();
+    std::cout.flush();
+  }
+}

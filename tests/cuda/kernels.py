@@ -1,0 +1,224 @@
+"""The CUDA kernels without a GPU: tensors go to the driver beside this file, and come back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from layouts import storage_of
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in the order of csrc/args.h
+H100 = 132  # multiprocessors
+
+
+class Fault(Exception):
+    """A kernel did what it must not; the message is the report."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A kernel that ran: its name with template arguments, and its launch."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class SteerNormPlan:
+    packed: bool
+    steering: int
+    packs: int
+    threads: int
+    blocks: int
+    rows_a_block: int
+    shared_bytes: int
+    early_weight: bool
+
+
+@dataclass(frozen=True)
+class MomentsPlan:
+    packed: bool
+    rows_a_split: int
+    splits: int
+    column_tiles: int
+    scratch_doubles: int
+
+
+class Emulator:
+    """Runs kernels on tensors as they lie in memory, and writes into those that they write."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = program
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def steer_norm(
+        self,
+        x: Tensor | None,
+        residual: Tensor,
+        weight: Tensor | None,
+        eps: float,
+        vectors: Tensor | None,
+        index: Tensor | None,
+        coefficient: Tensor | None,
+        out: Tensor | None,
+        residual_out: Tensor,
+        *,
+        multiprocessors: int = H100,
+        most_blocks: int = 2**31 - 1,
+        dropped_barrier: int = -1,
+    ) -> list[Started]:
+        """launch_steer_norm on tensors `[N, H]`; `most_blocks` is how many one grid may have."""
+        memory = _Memory()
+        tokens, hidden = residual.shape
+        entries = 0 if index is None else index.shape[1]
+        words = [multiprocessors, most_blocks, dropped_barrier, tokens, hidden, eps]
+        words += [0 if vectors is None else len(vectors), entries]
+        words.append(1 if index is None else tokens // max(len(index), 1))
+        for rows in (residual, x, weight, vectors, out, residual_out):
+            words += memory.rows(rows)
+        words += [*memory.place(index), *memory.place(coefficient)]
+        return self._start("steer_norm", memory, words)
+
+    def moments(
+        self,
+        x: Tensor,
+        group: Tensor | None,
+        count: Tensor,
+        mean: Tensor,
+        m2: Tensor,
+        *,
+        dropped_barrier: int = -1,
+    ) -> list[Started]:
+        """launch_moments of the rows of `x` `[N, H]`."""
+        memory = _Memory()
+        words = [dropped_barrier, *x.shape, len(count), *memory.rows(x)]
+        for values in (group, count, mean, m2):
+            words += memory.place(values)
+        return self._start("moments", memory, words)
+
+    def faulty(self, fault: str, memory: Tensor) -> list[Started]:
+        """A kernel of faulty.cu on two blocks of 64 threads, with 256 bytes of shared memory."""
+        place = _Memory()
+        place.place(memory)
+        return self._start("faulty", place, [fault])
+
+    def plan_steer_norm(
+        self,
+        tokens: int,
+        hidden: int,
+        *,
+        element_size: int = 2,
+        entries: int = 0,
+        stored: int = 1,
+        tokens_per_setting: int = 1,
+        aligned: bool = True,
+        multiprocessors: int = H100,
+    ) -> SteerNormPlan:
+        problem = (tokens, hidden, element_size, entries, stored, tokens_per_setting)
+        words = (*problem, int(aligned), multiprocessors)
+        return SteerNormPlan(*self._plan("plan_steer_norm", words))
+
+    def plan_moments(
+        self, tokens: int, hidden: int, groups: int, address: int, stride: int, dtype: torch.dtype
+    ) -> MomentsPlan:
+        problem = (tokens, hidden, groups, address, stride, DTYPES.index(dtype))
+        return MomentsPlan(*self._plan("plan_moments", problem))
+
+    def symbols(self) -> list[str]:
+        """Names of all functions in the driver, as C++ writes them."""
+        command = ["nm", "--demangle", "--defined-only", "--format=just-symbols", self.program]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _plan(self, request: str, words: tuple[int, ...]) -> list[int]:
+        self._send(_line(request, words))
+        return [int(word) for word in self._receive_line().split()]
+
+    def _start(self, request: str, memory: _Memory, words: list) -> list[Started]:
+        sizes = [len(storage) for storage in memory.storages]
+        line = _line(request, (len(sizes), *sizes, *words))
+        self._send(line + b"".join(storage.numpy().tobytes() for storage in memory.storages))
+        started = []
+        for _ in range(int(self._receive_line())):
+            kernel, *launch = self._receive_line().split("\t")
+            started.append(Started(kernel, *map(int, launch)))
+        for storage in memory.storages:
+            if len(storage) > 0:
+                storage.copy_(torch.frombuffer(self._receive(len(storage)), dtype=torch.uint8))
+        return started
+
+    def _send(self, request: bytes) -> None:
+        if self._process is None:
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+            self._process = subprocess.Popen(
+                [self.program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=os.environ | {"ASAN_OPTIONS": "detect_leaks=0"},
+            )
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._raise_report()
+
+    def _receive(self, size: int) -> bytearray:
+        answer = bytearray(self._process.stdout.read(size))
+        if len(answer) < size:
+            self._raise_report()
+        return answer
+
+    def _receive_line(self) -> str:
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            self._raise_report()
+        return line.decode().rstrip("\n")
+
+    def _raise_report(self) -> None:
+        self._process.wait()
+        self._process = None
+        self._stderr.seek(0)
+        raise Fault(self._stderr.read().decode())
+
+
+def _line(request: str, words: tuple) -> bytes:
+    return (" ".join([request, *map(str, words)]) + "\n").encode()
+
+
+class _Memory:
+    """The storages of tensors, and where in them each tensor lies."""
+
+    def __init__(self) -> None:
+        self.storages: list[Tensor] = []  # as bytes
+        self._known: dict[int, int] = {}
+
+    def place(self, tensor: Tensor | None) -> list[int]:
+        """The number of a storage, or -1, and the bytes before the tensor."""
+        if tensor is None:
+            return [-1, 0]
+        address = tensor.untyped_storage().data_ptr()
+        known = self._known.setdefault(address, len(self.storages))
+        if known == len(self.storages):
+            self.storages.append(storage_of(tensor))
+        return [known, tensor.storage_offset() * tensor.element_size()]
+
+    def rows(self, tensor: Tensor | None) -> list[int]:
+        """Place, stride in elements and dtype."""
+        if tensor is None:
+            return [-1, 0, 0, 0]
+        stride = tensor.stride(0) if tensor.dim() == 2 else 0
+        return [*self.place(tensor), stride, DTYPES.index(tensor.dtype)]

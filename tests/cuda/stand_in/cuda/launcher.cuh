@@ -1,0 +1,56 @@
+// In place of csrc/cuda/launcher.cuh: the launchers compile unmodified and start fibres.
+#pragma once
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda/launch.h"
+#include "fibres.h"
+
+namespace faststeer {
+
+// What a request says of the GPU that is not there, and what was started on it.
+struct StandIn {
+  int multiprocessors;
+  unsigned most_blocks;  // in a grid of steer_norm
+  std::vector<std::string> started;
+};
+inline StandIn stand_in;
+
+inline int multiprocessors(int) { return stand_in.multiprocessors; }
+inline bool has_programmatic_launch(int) { return true; }
+inline bool overlap_is_wanted() { return true; }
+
+std::string name_of(void* kernel);
+
+template <class... Parameters, class... Arguments>
+void start_grid(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes,
+                const Arguments&... arguments) {
+  const unsigned threads = block.x * block.y * block.z;
+  stand_in.started.push_back(name_of(reinterpret_cast<void*>(kernel)) + '\t' +
+                             std::to_string(grid.x) + '\t' + std::to_string(threads) + '\t' +
+                             std::to_string(shared_bytes));
+  fibres::run(grid, block, shared_bytes, [&] { kernel(arguments...); });
+}
+
+template <class... Parameters, class... Arguments>
+void start(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, void*, bool,
+           const Arguments&... arguments) {
+  start_grid(kernel, grid, block, shared_bytes, arguments...);
+}
+
+// As if a grid held fewer blocks: the launcher makes several grids only from 2^31 rows on.
+template <class Kernel>
+void start(Kernel kernel, dim3 grid, dim3 block, int shared_bytes, void*, bool,
+           const SteerNormArgs& args, const SteerNormLaunch& planned) {
+  SteerNormLaunch launch = planned;
+  for (unsigned left = grid.x; left > 0; left -= grid.x) {
+    grid.x = std::min(left, stand_in.most_blocks);
+    start_grid(kernel, grid, block, shared_bytes, args, launch);
+    launch.first_block += grid.x;
+  }
+}
+
+}  // namespace faststeer

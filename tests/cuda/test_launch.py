@@ -1,0 +1,111 @@
+"""How calls are spread over a GPU: facts of the planner that need none."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import DTYPES, H100, Emulator
+
+NONE, SINGLE, DIRECT, KEPT = range(4)
+PROBLEMS = st.fixed_dictionaries(
+    {
+        "tokens": st.one_of(st.integers(1, 5000), st.integers(1, 2**40)),
+        "hidden": st.one_of(st.integers(1, 40000), st.sampled_from((576, 4096, 11008, 16384))),
+        "element_size": st.sampled_from((2, 4)),
+        "entries": st.one_of(st.integers(0, 2), st.integers(0, 100)),
+        "stored": st.integers(1, 3),
+        "tokens_per_setting": st.one_of(st.just(1), st.integers(1, 4096)),
+        "aligned": st.booleans(),
+        "multiprocessors": st.integers(1, 200),
+    }
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(PROBLEMS)
+def test_a_launch_covers_each_row_once_within_a_gpus_limits(
+    emulator: Emulator, problem: dict[str, int]
+) -> None:
+    plan = emulator.plan_steer_norm(**problem)
+    assert plan.threads % 32 == 0
+    assert 32 <= plan.threads <= 1024
+    assert (plan.blocks - 1) * plan.rows_a_block < problem["tokens"]
+    assert problem["tokens"] <= plan.blocks * plan.rows_a_block
+    assert 0 <= plan.shared_bytes <= 48 * 1024
+    width = 16 // problem["element_size"]
+    if not problem["aligned"]:
+        assert not plan.packed
+    if not plan.packed:
+        assert plan.rows_a_block == 1
+        assert plan.shared_bytes == 0
+        return
+    assert plan.packs in (1, 2)
+    assert problem["hidden"] <= plan.threads * plan.packs * width
+    assert (plan.threads - 32) * width < problem["hidden"]  # every warp has something to load
+    if plan.steering == KEPT:
+        assert plan.shared_bytes == plan.threads * plan.packs * width * 4  # float32 sums
+    else:
+        assert plan.shared_bytes == 0
+        assert plan.rows_a_block == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(PROBLEMS)
+def test_the_steering_is_read_in_the_cheapest_way_that_fits(
+    emulator: Emulator, problem: dict[str, int]
+) -> None:
+    plan = emulator.plan_steer_norm(**(problem | {"aligned": True}))
+    if not plan.packed:
+        return
+    entries = problem["entries"]
+    if entries == 0:
+        assert plan.steering == NONE
+    elif entries == 1:
+        assert plan.steering == (SINGLE if problem["stored"] == 1 else DIRECT)
+    elif problem["tokens_per_setting"] == 1 or problem["tokens"] <= problem["multiprocessors"]:
+        assert plan.steering == DIRECT
+    else:
+        assert plan.steering in (DIRECT, KEPT)
+
+
+def test_a_row_of_llama_is_in_registers_at_any_batch(emulator: Emulator) -> None:
+    for hidden in (576, 2048, 4096, 5120, 8192):
+        for tokens in (1, H100, 100_000):
+            for size in (2, 4):
+                assert emulator.plan_steer_norm(tokens, hidden, element_size=size).packed
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    tokens=st.one_of(st.integers(1, 100_000), st.integers(1, 2**40)),
+    hidden=st.integers(1, 20_000),
+    groups=st.integers(1, 1000),
+    offset=st.integers(0, 16),
+    gap=st.integers(0, 16),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_moments_take_each_row_and_column_once(
+    emulator: Emulator,
+    tokens: int,
+    hidden: int,
+    groups: int,
+    offset: int,
+    gap: int,
+    dtype: torch.dtype,
+) -> None:
+    size = dtype.itemsize
+    address = 4096 + offset * size
+    plan = emulator.plan_moments(tokens, hidden, groups, address, hidden + gap, dtype)
+    assert 32 <= plan.rows_a_split <= 1024
+    assert (plan.splits - 1) * plan.rows_a_split < tokens <= plan.splits * plan.rows_a_split
+    assert plan.splits <= 2**31 - 1
+    columns = 32 * 16 // size  # of a tile
+    assert (plan.column_tiles - 1) * columns < hidden <= plan.column_tiles * columns
+    partial = plan.splits * (2 * hidden + 1) + 1  # means, moments and a count a split; a count
+    assert plan.scratch_doubles == groups * partial
+    whole = [address, hidden * size, (hidden + gap) * size]
+    assert plan.packed == all(n % 16 == 0 for n in whole)
+    # Where the rows lie changes how they are read, and no result.
+    dense = emulator.plan_moments(tokens, hidden, groups, 4096, hidden, dtype)
+    assert (dense.rows_a_split, dense.splits) == (plan.rows_a_split, plan.splits)
