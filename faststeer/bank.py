@@ -66,8 +66,8 @@ class Bank:
         self.sums: list[Tensor | None] = [None] * len(self.sites)
         self.deal(torch.full((1, 1), -1, dtype=torch.int32))
 
-    def make_room(self, slots: int, rows: int, columns: int) -> bool:
-        """Grow where needed, at least twofold; True if a tensor moved and all must be rewritten.
+    def make_room(self, slots: int, rows: int, columns: int) -> None:
+        """Grow where needed, at least twofold; what is there stays.
 
         Raises:
             RuntimeError: inside the capture of a CUDA graph, which would go on reading the old
@@ -76,7 +76,7 @@ class Bank:
         count, had_slots, hidden_size = self.vectors.shape
         had_rows, had_columns = self.ids.shape
         if slots <= had_slots and rows <= had_rows and columns <= had_columns:
-            return False
+            return
         if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
                 "a change of rows or vectors that needs more room came inside a graph's capture; "
@@ -90,14 +90,17 @@ class Bank:
                 FaststeerWarning,
                 stacklevel=2,
             )
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             if slots > had_slots:
-                most = max(slots, 2 * had_slots)
-                self.vectors = self.vectors.new_zeros(count, most, hidden_size)
+                vectors = self.vectors.new_zeros(count, max(slots, 2 * had_slots), hidden_size)
+                vectors[:, :had_slots] = self.vectors
+                self.vectors = vectors
+                self._view(range(count), [one is not None for one in self.sums])
             if rows > had_rows or columns > had_columns:
                 most = had_rows if rows <= had_rows else max(rows, 2 * had_rows)
-                self.ids = self.ids.new_full((most, max(columns, had_columns)), -1)
-        return True
+                ids = self.ids.new_full((most, max(columns, had_columns)), -1)
+                ids[:had_rows, :had_columns] = self.ids
+                self.ids = ids
 
     def write(self, chosen: Sequence[int], sums: Tensor, used: Sequence[bool]) -> None:
         """Set all slots of some sites (positions in `sites`).
@@ -111,8 +114,11 @@ class Bank:
         sites = torch.tensor(chosen, device=self.device)
         with torch.inference_mode(False), torch.no_grad():
             self.vectors[:, : self.slots].index_copy_(0, sites, sums)
-            for site, steered in zip(chosen, used, strict=True):
-                self.sums[site] = self.vectors[site, : self.slots] if steered else None
+            self._view(chosen, used)
+
+    def _view(self, chosen: Sequence[int], used: Sequence[bool]) -> None:
+        for site, steered in zip(chosen, used, strict=True):
+            self.sums[site] = self.vectors[site, : self.slots] if steered else None
 
     def deal(self, ids: Tensor) -> None:
         """Set who gets which slots: ids ``[R, K]`` int32, on the CPU."""

@@ -18,6 +18,7 @@ from faststeer.vectors import SteeringVector
 
 Weights = Mapping[int, float]  # layer -> what a direction is multiplied by
 Setting = Mapping[str, Weights]  # by the name of a vector
+Row = Mapping[str, float | Weights]  # by the name of a vector: a coefficient, or layer by layer
 
 
 @dataclass
@@ -29,9 +30,12 @@ class Steered:
     factors: Mapping[int, float]
     scope: Scope | None = None
 
-    def weights(self) -> dict[int, float]:
-        """What each layer's direction is multiplied by."""
-        return {layer: self.coefficient * factor for layer, factor in self.factors.items()}
+    def weights(self, amount: float | Weights | None = None) -> Weights:
+        """What each layer's direction is multiplied by, with `amount` for its own coefficient."""
+        if isinstance(amount, Mapping):
+            return amount
+        coefficient = self.coefficient if amount is None else amount
+        return {layer: coefficient * factor for layer, factor in self.factors.items()}
 
     def site(self, layer: int) -> Site:
         """Where a layer's direction goes."""
@@ -83,7 +87,7 @@ class Plan:
     hidden_size: int
     devices: dict[Site, torch.device]
     steered: dict[str, Steered] = field(default_factory=dict)
-    rows: list[list[Setting]] = field(default_factory=list)  # of nested blocks; the last counts
+    rows: list[list[Row]] = field(default_factory=list)  # of nested blocks; the last counts
     learned: dict[str, Learned] = field(default_factory=dict)
     times_off: int = 0
     capturing: bool = False  # a CUDA graph is being captured
@@ -114,10 +118,19 @@ class Plan:
         return self.devices[Site(0, "resid_pre")]
 
     def put(self, name: str, steered: Steered) -> None:
-        """Add a vector; one of the same name is replaced and takes its place in the order."""
+        """Add a vector; one of the same name is replaced, also in the order and in rows.
+
+        Raises:
+            ValueError: rows that name it want what the new one cannot give.
+        """
+        for rows in self.rows:
+            for number, row in enumerate(rows):
+                if name in row:
+                    self.check_amount(name, steered, row[name], number)
         before = self.steered.get(name)
-        self.steered[name] = steered
-        self._rewrite(steered.sites() | (before.sites() if before else set()))
+        with self._all_or_nothing():
+            self.steered[name] = steered
+            self._rewrite(steered.sites() | (before.sites() if before else set()))
 
     def set_coefficient(self, steered: Steered, coefficient: float) -> None:
         """Change one coefficient in place. Raises ValueError where it overflows float32."""
@@ -149,10 +162,25 @@ class Plan:
             self.times_off -= 1
             self._rewrite(None)
 
-    def set_rows(self, rows: list[list[Setting]]) -> None:
+    def set_rows(self, rows: list[list[Row]]) -> None:
         """What each row gets, in nested blocks of which the last counts; none: all get the same."""
-        self.rows = rows
-        self._rewrite(None)
+        with self._all_or_nothing():
+            self.rows = rows
+            self._rewrite(None)
+
+    def check_amount(self, name: str, steered: Steered, amount: float | Weights, row: int) -> None:
+        """Raise ValueError where a row cannot have so much of a vector."""
+        weights = steered.weights(amount)
+        try:
+            if lacking := [layer for layer in weights if layer not in steered.vector.directions]:
+                steered.vector.select(lacking)
+            for layer in weights:
+                if steered.site(layer) not in self.devices:
+                    last = max(site.layer for site in self.devices)
+                    raise ValueError(f"layer {layer} is out of range: the model has 0 to {last}")
+            steered.require_finite(weights)
+        except ValueError as error:
+            raise ValueError(f"row {row}, {name!r}: {error}") from None
 
     @property
     def settings(self) -> list[Setting]:
@@ -160,7 +188,8 @@ class Plan:
         if self.times_off:
             return [{}]
         if self.rows:
-            return list(self.rows[-1])
+            rows = self.rows[-1]
+            return [{n: self.steered[n].weights(a) for n, a in row.items()} for row in rows]
         return [{name: steered.weights() for name, steered in self.steered.items()}]
 
     def begin(self, sequences: int, device: torch.device) -> None:
@@ -215,9 +244,8 @@ class Plan:
 
     def reserve(self, slots: int, rows: int) -> None:
         """Make room now for what will come, so that no graph meets a change of addresses."""
-        moved = [bank.make_room(slots, rows, 1) for bank in self._banks]
-        if any(moved):
-            self._rewrite(None)
+        for bank in self._banks:
+            bank.make_room(slots, rows, 1)
 
     def with_learned(self, site: Site, entries: Entries) -> Entries:
         """`entries` and the learned vectors that act there, which no table holds."""
@@ -233,6 +261,16 @@ class Plan:
         self.devices[site] = device
         self._make_banks()
 
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Undo a change of vectors or rows for which the tables have, and get, no room."""
+        steered, rows = dict(self.steered), self.rows
+        try:
+            yield
+        except BaseException:
+            self.steered, self.rows = steered, rows
+            raise
+
     def _make_banks(self) -> None:
         by_device: dict[torch.device, list[Site]] = {}
         for site, device in self.devices.items():
@@ -247,7 +285,6 @@ class Plan:
         """Sum the vectors of some sites anew, or of all, and write who gets them."""
         scopes = dict.fromkeys([None, *(steered.scope for steered in self.steered.values())])
         columns, settings = list(scopes), self.settings
-        self.columns = columns
         # A slot for each different setting in each column; those without terms get none.
         parts: list[tuple[Scope | None, Setting]] = []
         ids = torch.full((len(settings), len(columns)), -1, dtype=torch.int32)
@@ -259,16 +296,16 @@ class Plan:
                         parts.append((scope, part))
                     ids[row, column] = parts.index((scope, part))
         slots = [part for _, part in parts] or [{}]
+        for bank in self._banks:
+            bank.make_room(len(slots), len(settings), len(columns))
+        self.columns = columns
         meanings = [(scope, list(part)) for scope, part in parts]
         everything = sites is None or meanings != self._meanings
         self._meanings = meanings
         self._scoped = any(scope is not None for scope, _ in parts)
         for bank in self._banks:
-            moved = bank.make_room(len(slots), len(settings), len(columns))
             chosen = [
-                at
-                for at, site in enumerate(bank.sites)
-                if everything or moved or site in (sites or ())
+                at for at, site in enumerate(bank.sites) if everything or site in (sites or ())
             ]
             if chosen:
                 bank.write(chosen, *self._sums(bank, chosen, slots))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING
 
-from faststeer.plan import Setting, finite
+from faststeer.plan import Row, finite
 
 if TYPE_CHECKING:
     from faststeer.plan import Plan
-
-Row: TypeAlias = Mapping[str, "float | Mapping[int, float]"]
 
 
 class Rows:
@@ -26,54 +25,69 @@ class Rows:
             raise TypeError(f"rows is a {type(rows).__name__}; expected a list, one row a sequence")
         if not rows:
             raise ValueError("rows is empty; give one row a sequence, {} for an unsteered one")
-        self._settings: list[Setting] = [self._checked(row, i) for i, row in enumerate(rows)]
+        self._rows: list[Row] = [self._checked(row, i) for i, row in enumerate(rows)]
 
     def __enter__(self) -> Rows:
-        """From here on the rows replace the shared coefficients."""
-        if any(block is self._settings for block in self._plan.rows):
+        """From here on the rows replace the shared coefficients.
+
+        Raises:
+            ValueError: entered already, or vectors were removed or replaced since, so that a row
+                cannot be had any more.
+        """
+        if self._entered:
             raise ValueError("this block of rows is entered already; make another with rows()")
-        self._plan.set_rows([*self._plan.rows, self._settings])
+        for number, row in enumerate(self._rows):
+            self._checked(row, number)
+        self._plan.set_rows([*self._plan.rows, self._rows])
         return self
 
     def __exit__(self, *exception: object) -> None:
         """What counted before counts again."""
-        self._plan.set_rows([block for block in self._plan.rows if block is not self._settings])
+        self._plan.set_rows([block for block in self._plan.rows if block is not self._rows])
 
     def __len__(self) -> int:
         """How many rows there are; it has to divide the batch."""
-        return len(self._settings)
+        return len(self._rows)
 
-    def __iter__(self) -> Iterator[dict[str, dict[int, float]]]:
-        """Each row: what every vector's layers are multiplied by."""
-        return iter([{name: dict(w) for name, w in row.items()} for row in self._settings])
+    def __iter__(self) -> Iterator[Row]:
+        """Each row, as it was given."""
+        return iter([dict(row) for row in self._rows])
 
     def __setitem__(self, number: int, row: Row) -> None:
         """Give one sequence another setting."""
-        self._settings[number] = self._checked(row, number)
-        self._changed()
+        rows = list(self._rows)
+        rows[index(number)] = self._checked(row, number)
+        self._become(rows)
 
     def append(self, row: Row) -> None:
         """Add a sequence."""
-        self._settings.append(self._checked(row, len(self)))
-        self._changed()
+        self._become([*self._rows, self._checked(row, len(self))])
 
     def __delitem__(self, number: int) -> None:
         """Take a sequence away; those after it move up. The last one has to stay."""
         if len(self) == 1:
             raise ValueError("the last row cannot be deleted; leave the block instead")
-        del self._settings[number]
-        self._changed()
+        rows = list(self._rows)
+        del rows[index(number)]
+        self._become(rows)
 
-    def _changed(self) -> None:
-        if any(block is self._settings for block in self._plan.rows):
-            self._plan.set_rows(self._plan.rows)
+    @property
+    def _entered(self) -> bool:
+        return any(block is self._rows for block in self._plan.rows)
 
-    def _checked(self, row: Row, number: int) -> Setting:
+    def _become(self, rows: list[Row]) -> None:
+        if self._entered:
+            blocks = [rows if block is self._rows else block for block in self._plan.rows]
+            self._plan.set_rows(blocks)
+        self._rows = rows
+
+    def _checked(self, row: Row, number: int) -> Row:
+        """A copy of what was given."""
         if not isinstance(row, Mapping):
             raise TypeError(
                 f"row {number} is a {type(row).__name__}; expected {{name: coefficient}}"
             )
-        setting: dict[str, dict[int, float]] = {}
+        copied: dict[str, float | Mapping[int, float]] = {}
         for name, value in row.items():
             steered = self._plan.steered.get(name)
             if steered is None:
@@ -83,10 +97,8 @@ class Rows:
                 )
             what = f"row {number}: coefficient of {name!r}"
             if isinstance(value, Mapping):
-                setting[name] = {layer: finite(c, what) for layer, c in value.items()}
-                steered.vector.select(setting[name])
+                copied[name] = {layer: finite(c, what) for layer, c in value.items()}
             else:
-                coefficient = finite(value, what)
-                setting[name] = {layer: coefficient * f for layer, f in steered.factors.items()}
-            steered.require_finite(setting[name])
-        return setting
+                copied[name] = finite(value, what)
+            self._plan.check_amount(name, steered, copied[name], number)
+        return copied
