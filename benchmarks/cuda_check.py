@@ -1,0 +1,197 @@
+"""Everything that only a GPU can show, in one go and in under eight minutes: `make cuda-check`.
+
+    python benchmarks/cuda_check.py --output benchmarks/results/h100-2026-01-31.json
+
+Builds the library, runs the CUDA tests, runs compute-sanitizer over a small set of them, times the
+ops and a model of LLaMA-7B's shape, and writes all of it with the device, the driver, the versions
+and the commit to one file. Needs no network: what the environment's Python has is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+SANITIZERS = ("memcheck", "racecheck", "initcheck")
+MODEL = ["--model", "random:llama-2-7b", "--dtype", "bfloat16", "--device", "cuda"]
+Stage = Callable[[Path], dict[str, Any]]
+
+
+def run(*command: str, limit: float, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command's result; one that takes longer than `limit` seconds counts as failed."""
+    try:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode(errors="replace")
+        return subprocess.CompletedProcess(command, 124, output, f"stopped after {limit:.0f} s")
+
+
+def last_lines(result: subprocess.CompletedProcess[str], count: int = 15) -> list[str]:
+    return without_paths((result.stdout + result.stderr).strip()).splitlines()[-count:]
+
+
+def without_paths(text: str) -> str:
+    """What is published tells nothing of where it was made."""
+    return text.replace(str(ROOT), ".").replace(str(Path.home()), "~")
+
+
+def build(scratch: Path) -> dict[str, Any]:
+    pip = [PYTHON, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-e", "."]
+    result = run(*pip, limit=240, FASTSTEER_CUDA="1")
+    info = run(PYTHON, "-m", "faststeer", "info", limit=60)
+    return {"passed": result.returncode == info.returncode == 0} | (
+        {"info": last_lines(info, 20)} if result.returncode == 0 else {"said": last_lines(result)}
+    )
+
+
+def outcomes(report: Path) -> dict[str, str]:
+    """Each test's name and what became of it, from pytest's XML."""
+    found = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        bad = {child.tag for child in case} & {"failure", "error", "skipped"}
+        found[case.get("name", "?")] = bad.pop() if bad else "passed"
+    return found
+
+
+def tests(scratch: Path) -> dict[str, Any]:
+    report = scratch / "tests.xml"
+    pytest = [PYTHON, "-m", "pytest", "tests/cuda/test_gpu.py", f"--junitxml={report}"]
+    result = run(*pytest, limit=150)
+    found = {"passed": result.returncode == 0, "said": last_lines(result)}
+    return found | ({"tests": outcomes(report)} if report.exists() else {})
+
+
+def sanitizer(tool: str) -> Stage:
+    """Runs the small tests; only the project's own kernels are looked at."""
+
+    def stage(scratch: Path) -> dict[str, Any]:
+        program = shutil.which("compute-sanitizer")
+        if program is None:
+            return {"passed": None, "said": ["compute-sanitizer is not installed"]}
+        options = ["--tool", tool, "--error-exitcode", "86", "--kernel-name", "kns=faststeer"]
+        pytest = [PYTHON, "-m", "pytest", "-x", "tests/cuda/test_gpu.py", "-k", "sanitized"]
+        result = run(program, *options, *pytest, limit=100)
+        return {"passed": result.returncode == 0, "said": last_lines(result, 8)}
+
+    return stage
+
+
+def timed_ops(scratch: Path) -> dict[str, Any]:
+    output = scratch / "ops.json"
+    program = [PYTHON, "benchmarks/ops.py", "--device", "cuda", "--output", str(output)]
+    result = run(*program, limit=200)
+    return finished(result, output)
+
+
+def timed_model(scratch: Path) -> dict[str, Any]:
+    output = scratch / "model.json"
+    sizes = ["--batch-sizes", "1,8,32", "--prompt-tokens", "128", "--new-tokens", "8"]
+    bench = [PYTHON, "-m", "faststeer", "bench", *MODEL, *sizes, "--rounds", "11"]
+    result = run(*bench, "--output", str(output), limit=150)
+    return finished(result, output)
+
+
+def finished(result: subprocess.CompletedProcess[str], output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"passed": result.returncode == 0}
+    if output.exists():
+        return found | {"results": json.loads(output.read_text()), "said": last_lines(result, 60)}
+    return found | {"said": last_lines(result)}
+
+
+def facts() -> dict[str, Any]:
+    """The device, the driver, the versions and the commit."""
+    import torch
+    import transformers
+
+    from faststeer.timing import source_commit
+
+    smi = shutil.which("nvidia-smi")
+    driver = "unknown"
+    if smi is not None:
+        query = [smi, "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+        driver = run(*query, limit=30).stdout.strip() or driver
+    properties = torch.cuda.get_device_properties(0)
+    nvcc = shutil.which("nvcc")
+    return {
+        "device": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "nvcc": run(nvcc, "--version", limit=30).stdout.strip().splitlines()[-1] if nvcc else None,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": sys.version.split()[0],
+        "commit": source_commit(ROOT),
+        "date": date.today().isoformat(),
+    }
+
+
+STAGES: dict[str, Stage] = {
+    "build": build,
+    "tests": tests,
+    **{tool: sanitizer(tool) for tool in SANITIZERS},
+    "ops": timed_ops,
+    "model": timed_model,
+}
+
+
+def main(
+    output: Annotated[
+        Path | None, typer.Option(help="Default: benchmarks/results/, by device and date.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Stages to run; repeatable.")] = None,
+) -> None:
+    """Build, test, sanitize and time on this machine's GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("error: torch sees no CUDA device here, and nothing else is checked")
+    console = Console(width=110)
+    record: dict[str, Any] = {"machine": facts(), "stages": {}}
+    name = record["machine"]["device"].lower().replace("nvidia ", "").replace(" ", "-")
+    target = output or ROOT / "benchmarks/results" / f"cuda-{name}-{record['machine']['date']}.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        for stage_name, stage in STAGES.items():
+            if only and stage_name not in only:
+                continue
+            begin = time.perf_counter()
+            result = stage(Path(scratch))
+            result["seconds"] = round(time.perf_counter() - begin, 1)
+            record["stages"][stage_name] = result
+            # After each stage: what was measured is kept, whatever becomes of the rest.
+            target.write_text(json.dumps(record, indent=1) + "\n")
+            verdict = {True: "passed", False: "FAILED", None: "absent"}[result["passed"]]
+            console.print(f"{stage_name}: {verdict} in {result['seconds']} s", highlight=False)
+            if result["passed"] is not True or stage_name in ("ops", "model"):
+                console.print("\n".join(result["said"]), markup=False, highlight=False)
+    failed = [key for key, result in record["stages"].items() if result["passed"] is False]
+    console.print(f"wrote {target.name}; failed: {', '.join(failed) or 'nothing'}")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
