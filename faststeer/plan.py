@@ -242,10 +242,11 @@ class Plan:
         for bank in self._banks:
             bank.now = bank.narrow
 
-    def reserve(self, slots: int, rows: int) -> None:
+    def reserve(self, settings: int, rows: int) -> None:
         """Make room now for what will come, so that no graph meets a change of addresses."""
+        columns = len(self.columns)  # a setting may have a sum in each of them
         for bank in self._banks:
-            bank.make_room(slots, rows, 1)
+            bank.make_room(settings * columns, rows, columns)
 
     def with_learned(self, site: Site, entries: Entries) -> Entries:
         """`entries` and the learned vectors that act there, which no table holds."""
