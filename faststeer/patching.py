@@ -151,9 +151,10 @@ class Patched:
             positions: the tokens it acts on: "all", "prompt", "generated" (from the first generated
                 token's own position), "from_last_prompt" (from the one that predicts it), "last"
                 (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
-                numbers count from the prompt's end), a function of positions ``[B, T]`` and prompt
-                lengths ``[B, 1]``, or a bool mask ``[P]`` or ``[B, P]`` over the prompts. With
-                gradient checkpointing, run the backward pass before the next forward.
+                numbers count from the prompt's end: range(-3, 0) is its last three), a function of
+                positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
+                ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
+                before the next forward.
 
         Raises:
             TypeError: not a SteeringVector, or a coefficient that is no number.

@@ -146,6 +146,21 @@ def after(marker: str | Sequence[int], tokenizer: Any = None) -> After:
     return After(ids)
 
 
+def _in_range(numbers: range) -> Between:
+    """The positions that are in it; -1 is the prompt's last token, and so up to 0 is to its end."""
+    if not numbers:
+        raise ValueError(
+            f"positions={numbers} is empty; slice({numbers.start}, {numbers.stop}) may be meant"
+        )
+    from_end = numbers.start < 0
+    if from_end and numbers.stop > 0:
+        raise ValueError(
+            f"positions={numbers} goes past the prompt's end, where 0 is the first token; "
+            f"slice({numbers.start}, None) is all from there on"
+        )
+    return Between(numbers.start, numbers.stop, from_end, from_end)
+
+
 def scope_of(positions: Positions) -> Scope | None:
     """What `positions=` means; None for all tokens.
 
@@ -159,11 +174,11 @@ def scope_of(positions: Positions) -> Scope | None:
         return NAMED[positions]
     if isinstance(positions, Scope):
         return positions
-    if isinstance(positions, range):
-        positions = slice(positions.start, positions.stop, positions.step)
-    if isinstance(positions, slice):
+    if isinstance(positions, (range, slice)):
         if positions.step not in (None, 1):
             raise ValueError(f"positions={positions} has a step; give a function instead")
+        if isinstance(positions, range):
+            return _in_range(positions)
         start, stop = positions.start, positions.stop
         return Between(start, stop, (start or 0) < 0, (stop or 0) < 0)
     if isinstance(positions, Tensor):
