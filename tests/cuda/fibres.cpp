@@ -51,26 +51,46 @@ ucontext_t scheduler;
 const void* scheduler_stack;
 size_t scheduler_stack_size;
 
+// The warp that runs, and how many of its lanes had their turn.
+int first_thread, lanes, turns;
+
+Fibre* next_ready_lane() {
+  while (turns < lanes) {
+    const int lane = schedule.backward ? lanes - 1 - turns : turns;
+    ++turns;
+    if (all[first_thread + lane].state == State::ready) return &all[first_thread + lane];
+  }
+  return nullptr;
+}
+
+// Runs the next lane, or the scheduler after the last one. Returns when `self` is run again.
+void hand_over(ucontext_t& self) {
+  Fibre* next = next_ready_lane();
+  void* asan;
+  if (next != nullptr) {
+    current = next;
+    threadIdx = next->index;
+    __sanitizer_start_switch_fiber(&asan, next->stack, kStack);
+    swapcontext(&self, &next->context);
+  } else {
+    __sanitizer_start_switch_fiber(&asan, scheduler_stack, scheduler_stack_size);
+    swapcontext(&self, &scheduler);
+  }
+  __sanitizer_finish_switch_fiber(asan, nullptr, nullptr);
+}
+
 void suspend_as(State state, const Where& where) {
   current->state = state;
   current->where = where;
-  void* asan;
-  __sanitizer_start_switch_fiber(&asan, scheduler_stack, scheduler_stack_size);
-  swapcontext(&current->context, &scheduler);
-  __sanitizer_finish_switch_fiber(asan, nullptr, nullptr);
-}
-
-void resume(Fibre& fibre) {
-  current = &fibre;
-  threadIdx = fibre.index;
-  void* asan;
-  __sanitizer_start_switch_fiber(&asan, fibre.stack, kStack);
-  swapcontext(&scheduler, &fibre.context);
-  __sanitizer_finish_switch_fiber(asan, nullptr, nullptr);
+  hand_over(current->context);
 }
 
 void enter() {
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
+  if (scheduler_stack == nullptr) {  // the first fibre of all comes from the scheduler
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
+  } else {
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+  }
   for (;;) {
     (*body)();
     suspend_as(State::returned, {});
@@ -119,11 +139,11 @@ bool waits_for_warp(const Fibre& fibre) {
 }
 
 // Checks that all lanes of the mask came, and gathers their votes.
-void meet(Fibre* lanes, Fibre& leader) {
+void meet(Fibre* warp, Fibre& leader) {
   leader.received = 0;
   for (unsigned left = leader.mask; left != 0; left &= left - 1) {
     const int lane = std::countr_zero(left);
-    const Fibre& other = lanes[lane];
+    const Fibre& other = warp[lane];
     if (&other - all.data() >= threads) {
       fail("divergence: " + tell(leader) + " for lanes that the block does not have");
     }
@@ -136,35 +156,34 @@ void meet(Fibre* lanes, Fibre& leader) {
 }
 
 // Hands round what the lanes of a warp gave. False if none waits for that.
-bool exchange(Fibre* lanes) {
+bool exchange(Fibre* warp) {
   bool any = false;
   for (int i = 0; i < kWarp; ++i) {
-    Fibre& self = lanes[i];
+    Fibre& self = warp[i];
     if (!waits_for_warp(self)) continue;
     any = true;
     if ((self.mask >> i & 1) == 0) fail("divergence: " + tell(self) + ", not in its own mask");
     if ((self.mask >> self.source & 1) == 0) {
       fail("divergence: " + tell(self) + " for a lane that its mask leaves out");
     }
-    Fibre& leader = lanes[std::countr_zero(self.mask)];
-    if (&leader == &self) meet(lanes, self);
+    Fibre& leader = warp[std::countr_zero(self.mask)];
+    if (&leader == &self) meet(warp, self);
     if (!waits_for_warp(leader) || leader.mask != self.mask) diverged(self, leader);
-    self.received = self.state == State::at_shuffle ? lanes[self.source].given : leader.received;
+    self.received = self.state == State::at_shuffle ? warp[self.source].given : leader.received;
   }
   for (int i = 0; i < kWarp; ++i) {
-    if (waits_for_warp(lanes[i])) lanes[i].state = State::ready;
+    if (waits_for_warp(warp[i])) warp[i].state = State::ready;
   }
   return any;
 }
 
 // Until every lane waits for the block or has returned.
 void run_warp(int first) {
-  const int lanes = std::min(kWarp, threads - first);
+  first_thread = first;
+  lanes = std::min(kWarp, threads - first);
   do {
-    for (int i = 0; i < lanes; ++i) {
-      Fibre& fibre = all[first + (schedule.backward ? lanes - 1 - i : i)];
-      if (fibre.state == State::ready) resume(fibre);
-    }
+    turns = 0;
+    hand_over(scheduler);
   } while (exchange(&all[first]));
 }
 
