@@ -101,6 +101,7 @@ class Plan:
         self.columns: list[Scope | None] = [None]
         self._meanings: list[tuple[Scope | None, list[str]]] = []  # of the slots
         self._scoped = False  # some slot is for some tokens only
+        self._mask: Tensor | None = None  # of the forward that has begun
         self._make_banks()
 
     @classmethod
@@ -207,7 +208,8 @@ class Plan:
                     f"there are {rows} rows of steering for a batch of {sequences} sequences; "
                     "give one row a sequence, or one for each of several equal groups"
                 )
-        for bank in self._banks:  # a forward that failed did not end
+        self._mask = None  # a forward that failed did not end
+        for bank in self._banks:
             bank.now = bank.look_up(sequences) if self.in_graph else bank.narrow
 
     @property
@@ -228,9 +230,9 @@ class Plan:
             else scope.mask(tokens)
             for scope in self.columns
         ]
-        mask = torch.stack(masks, 2)  # [B, T, K]
+        self._mask = torch.stack(masks, 2)  # [B, T, K]
         for bank in self._banks:
-            bank.keep_to(mask)
+            bank.keep_to(self._mask)
 
     def end(self) -> None:
         """The forward is over; what it looked up is let go.
@@ -239,6 +241,7 @@ class Plan:
         """
         if torch.is_grad_enabled() and not self.in_graph:
             return
+        self._mask = None
         for bank in self._banks:
             bank.now = bank.narrow
 
@@ -261,6 +264,9 @@ class Plan:
         """The site's layer is on another device now."""
         self.devices[site] = device
         self._make_banks()
+        if self._mask is not None:  # a forward found that out on its way
+            for bank in self._banks:
+                bank.keep_to(self._mask)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
