@@ -29,8 +29,28 @@ class BeginsForward:
         if given is None:
             return  # the decoder says what is missing
         self.plan.begin(given.shape[0], given.device)
+        if self._packed(named):
+            raise ValueError(
+                "several sequences are packed into one (packing, continuous batching); rows and "
+                "positions= need a batch with one sequence in each place"
+            )
         if self.plan.needs_tokens:
             self.plan.keep_to(tokens_of(self.plan, given, named))
+
+    def _packed(self, named: dict[str, Any]) -> bool:
+        """Whether a line of the batch holds several sequences, and that matters.
+
+        Told as transformers is: by their ends, or by numbers that begin anew.
+        """
+        ends = named.get("cu_seq_lens_q")
+        numbers: Any = named.get("position_ids")
+        if named.get("attention_mask") is not None or named.get("past_key_values") is not None:
+            numbers = None
+        if ends is None and (numbers is None or self.plan.in_graph):
+            return False
+        if not (self.plan.needs_tokens or self.plan.rows):
+            return False
+        return ends is not None or bool((numbers.diff(dim=-1) != 1).any())
 
 
 class EndsForward:
