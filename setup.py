@@ -29,13 +29,16 @@ CSRC = ROOT / "csrc"
 TORCH_ABI_TARGET = "0x020a000000000000"  # torch 2.10: one build serves it and all later ones
 X86 = platform.machine() in ("x86_64", "AMD64")
 
-ISA_FLAGS = {"steer_norm_portable.cpp": []}
-if X86:
-    ISA_FLAGS["steer_norm_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
-    ISA_FLAGS["steer_norm_avx512.cpp"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+ISA_FLAGS = {}
+for _kernel in ("steer_norm", "moments"):
+    ISA_FLAGS[f"{_kernel}_portable.cpp"] = []
+    if X86:
+        ISA_FLAGS[f"{_kernel}_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
+        ISA_FLAGS[f"{_kernel}_avx512.cpp"] = [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq")]
 
 BOTH = ["tensors.cpp", "call.cpp", "view.cpp"]
-SOURCES = [*BOTH, "module.cpp", "ops.cpp", "direct.cpp", "cpu/isa.cpp", "cpu/run.cpp"]
+SOURCES = [*BOTH, "module.cpp", "ops.cpp", "direct.cpp"]
+SOURCES += ["cpu/isa.cpp", "cpu/run.cpp", "cpu/moments.cpp"]
 SOURCES += [f"cpu/{name}" for name in ISA_FLAGS]
 CUDA_SOURCES = [*BOTH, "cuda/ops.cpp", "cuda/launch.cpp", "cuda/steer_norm.cu", "cuda/moments.cu"]
 CUDA_LIBRARY = "faststeer._cuda"

@@ -65,6 +65,31 @@ Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor
   return residual_out;
 }
 
+// A tensor that is written in place: no copy of it would do.
+View state(const Tensor& tensor, const char* name) {
+  View view = view_of(tensor, name);
+  require(view.dim > 0 && view.row_stride() >= 0, name, " must be a contiguous tensor");
+  return view;
+}
+
+void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor& count,
+                        const Tensor& mean, const Tensor& m2) {
+  const Input rows(x, "x");
+  MomentsCall call{rows.view, state(count, "count"), state(mean, "mean"), state(m2, "m2"), {}};
+  Tensor groups;
+  int64_t entries;
+  constexpr int64_t kDense = 1;
+  if (group.has_value()) {
+    groups = torch::stable::contiguous(*group);
+    entries = groups.numel();
+    call.group = view_of(groups, "group");  // of any shape: read as [N]
+    call.group->sizes = &entries;
+    call.group->strides = &kDense;
+    call.group->dim = 1;
+  }
+  run_moments(checked(call));
+}
+
 }  // namespace
 }  // namespace faststeer
 
@@ -80,6 +105,9 @@ STABLE_TORCH_LIBRARY(faststeer, m) {
   m.def(
       "steer_add(Tensor? x, Tensor residual, "
       "Tensor? vectors=None, Tensor? index=None, Tensor? coefficient=None) -> Tensor");
+  m.def(
+      "accumulate_moments(Tensor x, Tensor? group, "
+      "Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2) -> ()");
   // The same functions with autograd: torch runs Python on every call of an op that has it, even
   // under no_grad, so the ops above stay without.
   m.def(
@@ -94,6 +122,7 @@ STABLE_TORCH_LIBRARY_IMPL(faststeer, CPU, m) {
   m.impl("steer_add_rms_norm", TORCH_BOX(&faststeer::steer_add_rms_norm));
   m.impl("steer_add_rms_norm.out", TORCH_BOX(&faststeer::steer_add_rms_norm_out));
   m.impl("steer_add", TORCH_BOX(&faststeer::steer_add));
+  m.impl("accumulate_moments", TORCH_BOX(&faststeer::accumulate_moments));
   m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm));
   m.impl("steer_add_autograd", TORCH_BOX(&faststeer::steer_add));
 }

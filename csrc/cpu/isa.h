@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/moments.h"
 #include "cpu/steer_norm.h"
 
 namespace faststeer {
@@ -11,6 +12,7 @@ namespace faststeer {
 struct Isa {
   const char* name;
   SteerNormKernel steer_norm;
+  MomentsKernel moments;
 };
 
 // The fastest build this processor can run, or the one that FASTSTEER_ISA names.

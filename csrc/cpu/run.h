@@ -5,7 +5,9 @@
 
 namespace faststeer {
 
-// Throws std::invalid_argument, before anything is written, where `index` holds no row of vectors.
+// Throw std::invalid_argument, before anything is written, where `index` holds no row of vectors or
+// `group` no group.
 void run_steer_norm(const SteerNormArgs& args);
+void run_moments(const MomentsArgs& args);
 
 }  // namespace faststeer

@@ -24,7 +24,10 @@ struct OrderFor {
 inline Vec zero() { return {_mm256_setzero_ps()}; }
 inline Vec broadcast(float value) { return {_mm256_set1_ps(value)}; }
 inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.lanes, b.lanes)}; }
+inline Vec subtract(Vec a, Vec b) { return {_mm256_sub_ps(a.lanes, b.lanes)}; }
 inline Vec multiply(Vec a, Vec b) { return {_mm256_mul_ps(a.lanes, b.lanes)}; }
+inline Vec minimum(Vec a, Vec b) { return {_mm256_min_ps(a.lanes, b.lanes)}; }
+inline Vec maximum(Vec a, Vec b) { return {_mm256_max_ps(a.lanes, b.lanes)}; }
 inline Vec multiply_add(Vec a, Vec b, Vec c) {
   return {_mm256_fmadd_ps(a.lanes, b.lanes, c.lanes)};
 }
@@ -87,6 +90,8 @@ inline Vec store_rounded(T* p, Vec a, InOrder, int64_t n) {
   copy(p, buffer, n);
   return rounded;
 }
+
+inline void store_columns(float* p, Vec a, InOrder) { _mm256_storeu_ps(p, a.lanes); }
 
 }  // namespace FASTSTEER_ISA_NAMESPACE
 }  // namespace faststeer

@@ -35,7 +35,10 @@ struct OrderFor<bf16> {
 inline Vec zero() { return {_mm512_setzero_ps(), _mm512_setzero_ps()}; }
 inline Vec broadcast(float value) { return {_mm512_set1_ps(value), _mm512_set1_ps(value)}; }
 inline Vec add(Vec u, Vec v) { return {_mm512_add_ps(u.a, v.a), _mm512_add_ps(u.b, v.b)}; }
+inline Vec subtract(Vec u, Vec v) { return {_mm512_sub_ps(u.a, v.a), _mm512_sub_ps(u.b, v.b)}; }
 inline Vec multiply(Vec u, Vec v) { return {_mm512_mul_ps(u.a, v.a), _mm512_mul_ps(u.b, v.b)}; }
+inline Vec minimum(Vec u, Vec v) { return {_mm512_min_ps(u.a, v.a), _mm512_min_ps(u.b, v.b)}; }
+inline Vec maximum(Vec u, Vec v) { return {_mm512_max_ps(u.a, v.a), _mm512_max_ps(u.b, v.b)}; }
 inline Vec multiply_add(Vec u, Vec v, Vec w) {
   return {_mm512_fmadd_ps(u.a, v.a, w.a), _mm512_fmadd_ps(u.b, v.b, w.b)};
 }
@@ -129,6 +132,14 @@ inline Vec store_rounded(Half* p, Vec v, Order order, int64_t n) {
   const __m512i halves = narrow(v, Half{}, order);
   _mm512_mask_storeu_epi16(p, first(n), halves);
   return widen(halves, Half{}, order);
+}
+
+inline void store_columns(float* p, Vec v, InOrder) { store_rounded(p, v, InOrder{}); }
+inline void store_columns(float* p, Vec v, EvenOdd) {
+  const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+  _mm512_storeu_ps(p, _mm512_permutex2var_ps(v.a, low, v.b));
+  _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(v.a, high, v.b));
 }
 
 }  // namespace FASTSTEER_ISA_NAMESPACE

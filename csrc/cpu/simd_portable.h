@@ -4,7 +4,9 @@
 //   store_rounded(p, v, order[, n])  rounds to nearest even, stores, returns what was stored
 //   OrderFor<T>::type              how lanes lie in a row of T; all of a row's operands share it
 //   multiply_add(a, b, c)          a * b + c, fused where the ISA fuses it
+//   minimum(a, b), maximum(a, b)   lane by lane; b where either is NaN
 //   sum(v)                         of all lanes
+//   store_columns(p, v, order)     all lanes as float32, in the order of the row's columns
 #pragma once
 
 #include <stdint.h>
@@ -88,8 +90,20 @@ inline Vec add(Vec a, Vec b) {
   for (int i = 0; i < 8; ++i) a.lanes[i] += b.lanes[i];
   return a;
 }
+inline Vec subtract(Vec a, Vec b) {
+  for (int i = 0; i < 8; ++i) a.lanes[i] -= b.lanes[i];
+  return a;
+}
 inline Vec multiply(Vec a, Vec b) {
   for (int i = 0; i < 8; ++i) a.lanes[i] *= b.lanes[i];
+  return a;
+}
+inline Vec minimum(Vec a, Vec b) {
+  for (int i = 0; i < 8; ++i) a.lanes[i] = a.lanes[i] < b.lanes[i] ? a.lanes[i] : b.lanes[i];
+  return a;
+}
+inline Vec maximum(Vec a, Vec b) {
+  for (int i = 0; i < 8; ++i) a.lanes[i] = a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i];
   return a;
 }
 inline Vec multiply_add(Vec a, Vec b, Vec c) { return add(multiply(a, b), c); }
@@ -126,6 +140,8 @@ template <class T>
 inline Vec store_rounded(T* p, Vec a, InOrder) {
   return store_rounded(p, a, InOrder{}, Vec::width);
 }
+
+inline void store_columns(float* p, Vec a, InOrder) { store_rounded(p, a, InOrder{}); }
 
 }  // namespace FASTSTEER_ISA_NAMESPACE
 }  // namespace faststeer
