@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from faststeer import _C, cuda_library, gradients, reference
+from faststeer.arguments import require_known_groups, require_moments, require_one_device
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -98,22 +99,62 @@ def steer_add_rms_norm_out(
         return
     if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
         torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
-    elif not torch.is_inference_mode_enabled():  # autograd has to notice what it saved is gone
-        torch.autograd.graph.increment_version(
-            [tensor for tensor in (out, residual_out) if not tensor.is_inference()]
-        )
+    _tell_autograd_of_changes(out, residual_out)
+
+
+def accumulate_moments(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    """Merge the rows of `x` into the count, mean and centred second moment of their groups.
+
+    ``count[g] += n``, and ``mean[g]`` and ``m2[g] = sum (x - mean[g])^2`` become those of all rows
+    that group g was ever given: begin with zeros, divide ``m2`` by ``count`` for the variance
+    (Chan, Golub and LeVeque 1983, equations 1.5).
+
+    Args:
+        x: ``[..., H]``, N rows; float32, bfloat16 or float16, more slowly float64. It is
+            detached: statistics carry no gradients.
+        group: int32 of any shape with N elements, the group of each row; -1 skips it. None: all
+            rows are of group 0, and G is 1.
+        count: ``[G]`` int64, overwritten. Where it is 0, `mean` and `m2` are not read.
+        mean: ``[G, H]`` float64, overwritten.
+        m2: ``[G, H]`` float64, overwritten.
+
+    The mean is within 1e-6 standard deviations of what float64 gives, the variance within 1e-6 of
+    itself, as long as distances from the mean are 0 or within 1e-18 to 1e18 (float32 has to hold
+    their squares). A group without rows keeps its state; NaN and infinities spoil the column of the
+    group that they are in, and nothing else.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, a state that is not contiguous or
+            requires grad, or on the CPU a group outside -1 to G - 1; before anything is written.
+    """
+    if _wants_grad(mean, m2):
+        raise ValueError("mean and m2 are overwritten without gradients; call under no_grad")
+    if x.dtype == torch.float64:
+        _accumulate_by_reference(x.detach(), group, count, mean, m2)
+    else:
+        torch.ops.faststeer.accumulate_moments.default(x.detach(), group, count, mean, m2)
+    _tell_autograd_of_changes(count, mean, m2)
+
+
+def _accumulate_by_reference(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    require_moments(x, group, count, mean, m2)
+    require_known_groups(group, count.numel())
+    reference.accumulate_moments(x, group, count, mean, m2)
+
+
+def _tell_autograd_of_changes(*written: Tensor) -> None:
+    """Let a backward that saved these tensors find them changed; the dispatcher does not."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return
+    torch.autograd.graph.increment_version([t for t in written if not t.is_inference()])
 
 
 # What the compiler needs to know: shapes without values. A call with a meta tensor lands here too,
 # and must not return memory that nobody wrote.
-
-
-def _require_one_device(residual: Tensor, *others: Tensor | None) -> None:
-    for other in others:
-        if other is not None and other.device != residual.device:
-            raise ValueError(
-                f"a tensor is on {other.device}, but the residual on {residual.device}"
-            )
 
 
 @torch.library.register_fake("faststeer::steer_add_rms_norm")
@@ -121,7 +162,7 @@ def _require_one_device(residual: Tensor, *others: Tensor | None) -> None:
 def _(
     x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *entries: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    _require_one_device(residual, x, weight, *entries)
+    require_one_device(residual, x, weight, *entries)
     dense = torch.contiguous_format
     return (
         torch.empty_like(residual, memory_format=dense),
@@ -137,8 +178,13 @@ def _(*arguments: Any) -> None:
 @torch.library.register_fake("faststeer::steer_add")
 @torch.library.register_fake("faststeer::steer_add_autograd")
 def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
-    _require_one_device(residual, x, *entries)
+    require_one_device(residual, x, *entries)
     return torch.empty_like(residual, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("faststeer::accumulate_moments")
+def _(x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor) -> None:
+    require_moments(x, group, count, mean, m2)
 
 
 # Where a device has no kernels the dispatcher comes here: the reference runs, and says so once.
@@ -186,12 +232,20 @@ def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | N
     return h.clone() if h is residual else h
 
 
+def _without_kernel_moments(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    _tell_of_reference(x.device)
+    _accumulate_by_reference(x, group, count, mean, m2)
+
+
 _FALLBACKS: dict[str, Callable[..., object]] = {
     "steer_add_rms_norm": _without_kernel_norm,
     "steer_add_rms_norm_autograd": _without_kernel_norm,
     "steer_add_rms_norm.out": _without_kernel_out,
     "steer_add": _without_kernel_add,
     "steer_add_autograd": _without_kernel_add,
+    "accumulate_moments": _without_kernel_moments,
 }
 for _name, _fallback in _FALLBACKS.items():
     torch.library.impl(f"faststeer::{_name}", "CompositeExplicitAutograd")(_fallback)

@@ -2,7 +2,7 @@
 
 Arithmetic is float32 (float64 where the residual is float64, for gradient checks). The sum of
 vectors runs in entry order; the residual is rounded once, the norm reads the rounded value, the
-output is rounded once.
+output is rounded once. Statistics are float64 throughout.
 """
 
 from __future__ import annotations
@@ -67,3 +67,34 @@ def steer_add_rms_norm(
     """``(out, h)``: the steered residual `h`, and its RMSNorm."""
     h = steer_add(x, residual, vectors, index, coefficient)
     return rms_norm(h, weight, eps), h
+
+
+def accumulate_moments(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    """Merge the rows of `x` ``[..., H]`` into `count` ``[G]``, `mean` and `m2` ``[G, H]``.
+
+    The rows of a group have ``n`` and ``own``; with ``d = own - mean`` the group has
+    ``mean + d n / (count + n)`` and ``m2 + own_m2 + d^2 count n / (count + n)``.
+    """
+    rows = x.detach().reshape(-1, x.shape[-1]).double()
+
+    def per_group(values: Tensor) -> Tensor:
+        if group is None:
+            return values.sum(0, keepdim=True)
+        sums = values.new_zeros(len(count) + 1, values.shape[1])  # the first: of skipped rows
+        return sums.index_add(0, group.reshape(-1).long() + 1, values)[1:]
+
+    n = per_group(torch.ones_like(rows[:, :1]))
+    own = per_group(rows) / n.clamp(min=1)
+    own_of_row = own if group is None else own[group.reshape(-1).long().clamp(min=0)]
+    own_m2 = per_group((rows - own_of_row).square())
+
+    begun = count[:, None] > 0
+    share = n / (count[:, None] + n).clamp(min=1)
+    d = torch.where(begun, own - mean, 0.0)
+    merged = torch.where(begun, mean, own) + d * share
+    merged_m2 = torch.where(begun, m2, 0.0) + own_m2 + d.square() * count[:, None] * share
+    mean.copy_(torch.where(n > 0, merged, mean))
+    m2.copy_(torch.where(n > 0, merged_m2, m2))
+    count.add_(n[:, 0].long())
