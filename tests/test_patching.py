@@ -325,6 +325,7 @@ def test_the_bare_decoder_and_a_peft_model_can_be_patched(tiny_model) -> None:
     with faststeer.patch(tiny_model.model) as patched, torch.no_grad():
         patched.steer(VECTOR, 2.0)
         assert close(tiny_model.model(IDS).last_hidden_state, hidden)
+    torch.manual_seed(0)  # adapters that blow the logits up leave no digits to compare
     adapted = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

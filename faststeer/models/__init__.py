@@ -24,7 +24,12 @@ class Family:
 
 
 # By name, so that a family's code is imported only when such a model is there.
-_FAMILIES = {"transformers.models.llama.modeling_llama.LlamaModel": "faststeer.models.llama"}
+_FAMILIES = {
+    f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}Model": (
+        f"faststeer.models.{name.lower()}"
+    )
+    for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3", "Mixtral")
+}
 
 
 def family_of(module: nn.Module) -> Family | None:

@@ -1,0 +1,77 @@
+"""The block that LLaMA and its relatives share: attention, then an MLP, each behind a norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from faststeer.models import Family
+from faststeer.stream import Handoff, LayerStream
+
+
+class PreNormLayer(nn.Module):
+    """In front of a stock layer's class: both residual adds and the norms after them fused."""
+
+    _faststeer: LayerStream
+    self_attn: Any
+    mlp: Any
+    input_layernorm: nn.Module
+    post_attention_layernorm: nn.Module
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """As the stock layer's: hidden states ``[B, T, H]`` to the same."""
+        stream = self._faststeer
+        attended, _ = self.self_attn(
+            hidden_states=stream.enter(hidden_states, self.input_layernorm),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        attended = self.from_attention(attended)
+        normed, residual = stream.middle(attended, hidden_states, self.post_attention_layernorm)
+        return stream.leave(self, self.feed_forward(normed), residual)
+
+    def from_attention(self, attended: Tensor) -> Tensor:
+        """What is added to the residual after attention."""
+        return attended
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """What is added to the residual at the end."""
+        added: Tensor = self.mlp(normed)
+        return added
+
+
+class FinalNorm(nn.Module):
+    """In front of a stock norm's class: the last layer may have computed it already."""
+
+    _faststeer: Handoff
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As the stock norm's: ``[..., H]`` to the same."""
+        normed = self._faststeer.take(hidden_states, self)
+        if normed is None:
+            normed = super().forward(hidden_states)
+        return normed
+
+
+def family(
+    decoder: type[nn.Module],
+    stock: tuple[type[nn.Module], type[nn.Module]],
+    steered: tuple[type[nn.Module], type[nn.Module]],
+) -> Family:
+    """A family whose layer and norm, in this order, become `steered` while patched.
+
+    Code that goes by class names (_no_split_modules, FSDP policies) has to find the stock ones.
+    """
+    for own, theirs in zip(steered, stock, strict=True):
+        own.__name__ = theirs.__name__
+    return Family(decoder, *stock, *steered)

@@ -1,0 +1,109 @@
+"""Every family is steered as plain hooks would, and is its stock self again afterwards."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hooked import hooked, random_vector
+
+import faststeer
+from faststeer.models import known_families
+
+IDS = torch.randint(1, 500, (2, 9), generator=torch.Generator().manual_seed(5))
+SITES = ("resid_pre", "resid_mid", "resid_post")
+FACTS: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.1,
+    "pad_token_id": 0,
+}
+MORE: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 4},
+    "Qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+    "Qwen3": {"head_dim": 16},
+    "SmolLM3": {"no_rope_layer_interval": 2},
+    "Phi3": {"resid_pdrop": 0.1},
+    "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+
+@pytest.fixture(params=MORE)
+def model(request: pytest.FixtureRequest) -> Any:
+    """Tiny, with random norm weights and biases: fresh ones hide mistakes."""
+    config = getattr(transformers, f"{request.param}Config")(**FACTS, **MORE[request.param])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        made = getattr(transformers, f"{request.param}ForCausalLM")(config)
+        for name, parameter in made.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return made.eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(IDS).logits
+    return found
+
+
+def test_each_family_is_known_by_its_decoder() -> None:
+    assert known_families() == [f"{name}Model" for name in MORE]
+
+
+def test_idle_it_computes_what_stock_does_and_stock_is_restored(model) -> None:
+    stock = logits(model)
+    types = [type(module) for module in model.modules()]
+    with faststeer.patch(model) as patched:
+        assert [type(m) for m in model.modules()] != types
+        torch.testing.assert_close(logits(model), stock, rtol=0, atol=1e-5)
+        assert patched.num_layers == 4
+    assert [type(module) for module in model.modules()] == types
+    assert torch.equal(logits(model), stock)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_it_is_steered_as_plain_hooks_do(model, site: str) -> None:
+    vector = random_vector("v", range(4), site=site)
+    with hooked(model.model, [(vector, 1.5, range(4))]):
+        expected = logits(model)
+    stock = logits(model)
+    with faststeer.patch(model) as patched:
+        patched.steer(vector, 1.5)
+        steered = logits(model)
+    assert float((expected - stock).abs().max()) > 0.1
+    torch.testing.assert_close(steered, expected, rtol=0, atol=1e-5)
+
+
+def test_each_sequence_has_its_own_steering_while_it_generates(model) -> None:
+    vector = random_vector("v", [1, 2])
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    alone = []
+    for row, dose in enumerate((3.0, -3.0)):
+        with hooked(model.model, [(vector, dose, [1, 2])]):
+            alone.append(model.generate(IDS[row : row + 1], **options))
+    with faststeer.patch(model) as patched:
+        patched.steer(vector, 0.0)
+        with patched.rows([{"v": 3.0}, {"v": -3.0}]):
+            together = model.generate(IDS, **options)
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_gradients_are_those_of_the_stock_model(model) -> None:
+    stock = copy.deepcopy(model)
+    stock(IDS, labels=IDS, use_cache=False).loss.backward()
+    with faststeer.patch(model):
+        model(IDS, labels=IDS, use_cache=False).loss.backward()
+    for (name, own), theirs in zip(model.named_parameters(), stock.parameters(), strict=True):
+        assert theirs.grad is not None, name
+        largest = float(theirs.grad.abs().max())
+        assert float((own.grad - theirs.grad).abs().max()) <= 1e-4 * largest + 1e-9, name
