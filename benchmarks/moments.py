@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import expressions
 import torch
-from cases import Case, Moments
+from cases import Case, Moments, copied
 from compiling import Compiler
 from variants import COMPILED, FRESH, STOCK, Call, Result, Variant, calls
 
-from faststeer import ops
+from faststeer import ops, reference
 
 TOLERANCE = 1e-5  # of sums of many float32
 
@@ -47,15 +47,6 @@ def _expected_of_peers(inputs: Moments) -> Result:
 
 
 def _expected(inputs: Moments) -> Result:
-    """Of a first call: the state before it is empty."""
-    x = inputs.x.double()
-    groups = len(inputs.count)
-    group = torch.zeros_like(x[:, 0]) if inputs.group is None else inputs.group
-    of_group = [x[group == g] for g in range(groups)]
-    count = torch.tensor([len(rows) for rows in of_group], device=x.device)
-    mean, m2 = torch.zeros_like(inputs.mean), torch.zeros_like(inputs.m2)
-    for g, rows in enumerate(of_group):
-        if len(rows):  # at one row, the other group is empty
-            variance, mean[g] = torch.var_mean(rows, 0, correction=0)
-            m2[g] = variance * len(rows)
-    return count, mean, m2
+    own = copied(inputs)
+    reference.accumulate_moments(*own)
+    return own.count, own.mean, own.m2

@@ -87,7 +87,7 @@ def _lines(axes: Any, records: list[Record], quantity: str) -> None:
 def panels(records: list[Record]) -> dict[str, list[Record]]:
     """What is drawn, by title: of each op its first dtype, and four vectors or what is nearest.
 
-    At most three: those of the first op come first.
+    The first op may have two, of entries that rows share and that they do not, the others one.
     """
     shown = [
         record for record in records if record["cache"] == _cache(records) and record["groups"] == 1
@@ -99,10 +99,12 @@ def panels(records: list[Record]) -> dict[str, list[Record]]:
     for kind in dtype_of.items():
         of_kind = [record for record in shown if (record["op"], record["dtype"]) == kind]
         vectors = min((record["vectors"] for record in of_kind), key=lambda n: abs(n - 4))
+        of_op: dict[str, list[Record]] = {}
         for record in sorted(of_kind, key=lambda record: record["rows"]):
             if record["vectors"] == vectors:
-                made.setdefault(_title(record), []).append(record)
-    return dict(list(made.items())[:3])
+                of_op.setdefault(_title(record), []).append(record)
+        made |= dict(list(of_op.items())[: 1 if made else 2])
+    return made
 
 
 def _cache(records: list[Record]) -> str:

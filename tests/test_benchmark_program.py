@@ -160,9 +160,8 @@ def as_on_a_gpu() -> list[dict[str, Any]]:
     """Records of all ops as a GPU's clock makes them, cold and warm, from the host's clock."""
     clock = DeviceClock(10**6, lambda: None, lambda run: run, HostEvent, lambda: None)
     compiler = Compiler(lambda name, case: False)
-    ops = (Op.steer_add_rms_norm, Op.steer_add)
     dtypes = (Dtype.bfloat16, Dtype.float32)
-    grid = Grid(ops, dtypes, (16, 4), (0, 1, 4), tuple(Entries), hidden=64)
+    grid = Grid(tuple(Op), dtypes, (16, 4), (0, 1, 4), tuple(Entries), hidden=64)
     with torch.inference_mode():
         return [
             record
@@ -183,18 +182,18 @@ def test_the_picture_of_a_gpu_is_of_cold_caches_one_dtype_and_four_vectors(as_on
         for records in panels.values()
         for record in records
     }
-    assert kinds == {("cold", "bfloat16", 4)}
-    assert [[record["rows"] for record in records] for records in panels.values()] == [[4, 16]] * 3
+    assert kinds == {("cold", "bfloat16", 4), ("cold", "bfloat16", 0)}
+    assert [[record["rows"] for record in records] for records in panels.values()] == [[4, 16]] * 4
     ops = [title.split(",")[0] for title in panels]
-    assert ops == ["steer_add_rms_norm"] * 2 + ["steer_add"]
+    assert ops == ["steer_add_rms_norm"] * 2 + ["steer_add", "accumulate_moments"]
 
 
 def test_tables_of_a_gpu_hold_every_record(as_on_a_gpu) -> None:
     tables = list(report.tables(as_on_a_gpu))
     assert sum(table.row_count for table in tables) == 2 * len(as_on_a_gpu)
     titles = [str(table.title) for table in tables]
-    assert titles[0] == "steer_add, bfloat16, cold cache"
-    assert len(set(titles)) == len(titles) == 2 * 2 * 2 * 2
+    assert titles[0] == "accumulate_moments, bfloat16, cold cache"
+    assert len(set(titles)) == len(titles) == 3 * 2 * 2 * 2  # ops, dtypes, caches; and medians
     rows = [int(cell) for cell in tables[0].columns[0].cells]
     assert rows == [4, 16] * (len(rows) // 2)
 

@@ -43,6 +43,8 @@ def every_compiler() -> Compiler:
             replace(NORM, vectors=1, entries=Entries.per_sequence, vector_dtype=Dtype.float32),
             replace(STEERED, op=Op.steer_add),
             replace(NORM, op=Op.steer_add),
+            replace(NORM, op=Op.accumulate_moments),
+            replace(NORM, op=Op.accumulate_moments, groups=2),
         )
         for dtype in Dtype
     ],
@@ -55,7 +57,7 @@ def test_every_variant_computes_what_the_reference_does(case: Case) -> None:
     assert compiler.left_out == []
     assert names[0] == STOCK
     assert FRESH in names
-    assert (COMPILED in names) == (case.vectors > 0)
+    assert (COMPILED in names) == (case.vectors > 0 or case.op is Op.accumulate_moments)
 
 
 def wrong(expected: torch.Tensor, row: int, by: float) -> torch.Tensor:
