@@ -14,21 +14,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from faststeer.baselines import add_with_hooks, layers_of, random_vector, summed, twin
 from faststeer.batches import device_of, random_ids
 from faststeer.captured import StaticDecode
 from faststeer.loading import Loaded
-from faststeer.patching import find_decoder, patch
+from faststeer.patching import find_decoder
 from faststeer.progress import Advance, progress_bar
 from faststeer.timing import Bystanders, Samples, machine_facts
-from faststeer.vectors import SteeringVector
+from faststeer.variants import COUNTS, IDLE, ROWS, STOCK, Variants, rows_for, variants_of
 
-STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
-COUNTS = (1, 4, 16)
 PREFILL, DECODE, CAPTURED = "prefill", "decode", "decode, captured"
-_NORM = 1e-3  # of what is added: cost does not depend on it, and nothing can overflow
-
-Variants = Mapping[str, nn.Module]
 Variant = TypeVar("Variant")
 
 
@@ -52,41 +46,6 @@ class Row:
     milliseconds: float
     against_stock: float
     against_idle: float
-
-
-def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
-    """`count` small random vectors, each with a direction for every layer."""
-    norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
-    config: Any = model.config
-    hidden_size: int = config.hidden_size
-    return [random_vector(f"random {i}", norms, hidden_size, seed=i) for i in range(count)]
-
-
-def steered_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
-    """`model` patched and steered, but for its weights a model apart."""
-    other = twin(model)
-    patched = patch(other)
-    for vector in vectors:
-        patched.steer(vector)
-    return other
-
-
-def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
-    """`model` steered by hooks as fast as hooks can be, with its vectors summed beforehand."""
-    other = twin(model)
-    weights = next(model.parameters())
-    add_with_hooks(other, {layer: row.to(weights) for layer, row in summed(vectors).items()})
-    return other
-
-
-def variants_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Everything that `bench` compares, by name. Raises ValueError for a model it cannot patch."""
-    variants = {STOCK: model, HOOKS: hooked_twin(model, vectors_on_all_layers(model, 1))}
-    variants[IDLE] = steered_twin(model, [])
-    for count in COUNTS:
-        name = f"faststeer, {count} vector{'s' if count > 1 else ''}"
-        variants[name] = steered_twin(model, vectors_on_all_layers(model, count))
-    return variants
 
 
 def prefill(variants: Variants, ids: Tensor, rounds: int, advance: Advance) -> Samples:
@@ -151,13 +110,14 @@ def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]
     rows = []
     for batch_size in settings.batch_sizes:
         ids = random_ids(model, batch_size, settings.prompt_tokens)
-        for phase in phases_on(ids.device):
-            if phase == PREFILL:
-                samples = prefill(variants, ids, rounds, advance)
-            else:
-                steps = decode if phase == DECODE else decode_captured
-                samples = steps(variants, ids, new_tokens, rounds, advance)
-            rows += [_row(phase, batch_size, name, samples) for name in variants]
+        with rows_for(variants[ROWS], batch_size):
+            for phase in phases_on(ids.device):
+                if phase == PREFILL:
+                    samples = prefill(variants, ids, rounds, advance)
+                else:
+                    steps = decode if phase == DECODE else decode_captured
+                    samples = steps(variants, ids, new_tokens, rounds, advance)
+                rows += [_row(phase, batch_size, name, samples) for name in variants]
     return rows
 
 
@@ -175,7 +135,7 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
         "settings": asdict(settings),
     }
     phases = len(phases_on(device_of(loaded.model)))
-    turns = (settings.rounds + 1) * (3 + len(COUNTS)) * phases * len(settings.batch_sizes)
+    turns = (settings.rounds + 1) * (4 + len(COUNTS)) * phases * len(settings.batch_sizes)
     bystanders = Bystanders()
     with progress_bar("measuring", turns, console.is_terminal) as advance:
         rows = measure(loaded.model, settings, advance)

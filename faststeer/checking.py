@@ -24,6 +24,7 @@ from faststeer.batches import Batch, device_of, greedy_tokens, left_padded, logi
 from faststeer.handle import Handle
 from faststeer.loading import Loaded
 from faststeer.patching import Patched, find_decoder, patch
+from faststeer.variants import steered_twin, vectors_on_all_layers
 from faststeer.vectors import SITES
 from faststeer.yardstick import Yardstick, rms
 
@@ -213,7 +214,7 @@ def _same_tokens(ours: Tensor, theirs: Tensor, half: bool) -> Finding:
 
 def _costs(model: Any) -> Iterator[Finding]:
     variants = {"stock": model}
-    variants["steered"] = bench.steered_twin(model, bench.vectors_on_all_layers(model, 4))
+    variants["steered"] = steered_twin(model, vectors_on_all_layers(model, 4))
     ids = random_ids(model, 1, 128)
     for name, samples in (
         ("prefill of 128 tokens", bench.prefill(variants, ids, 5, lambda _: None)),

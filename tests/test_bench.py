@@ -13,7 +13,7 @@ from rich.console import Console
 from test_checking import exit_code, run_cli, tiny
 from transformers import LlamaForCausalLM
 
-from faststeer import bench, yardstick
+from faststeer import bench, variants, yardstick
 from faststeer.baselines import Steering, random_vector, steer_with_hooks, twin
 from faststeer.batches import left_padded, logits, random_ids
 from faststeer.captured import StaticDecode
@@ -26,6 +26,7 @@ VARIANTS = [
     "faststeer, 1 vector",
     "faststeer, 4 vectors",
     "faststeer, 16 vectors",
+    "faststeer, 4 vectors a row",
 ]
 
 
@@ -87,13 +88,13 @@ def test_a_model_in_a_folder_is_named_without_its_path(
 def test_hooks_and_faststeer_steer_alike_in_a_benchmark() -> None:
     model = tiny().model
     batch = left_padded([[1, 2, 3, 4], [5, 6]], 0, torch.device("cpu"))
-    vectors = [vector * 100.0 for vector in bench.vectors_on_all_layers(model, 4)]
+    vectors = [vector * 100.0 for vector in variants.vectors_on_all_layers(model, 4)]
     stock, hooked, steered = (
         logits(variant, batch)
         for variant in (
             model,
-            bench.hooked_twin(model, vectors),
-            bench.steered_twin(model, vectors),
+            variants.hooked_twin(model, vectors),
+            variants.steered_twin(model, vectors),
         )
     )
     effect = yardstick.rms(hooked - stock)
@@ -105,7 +106,7 @@ def test_a_twin_takes_no_memory_for_weights_and_leaves_the_model_stock() -> None
     model = tiny().model
     batch = left_padded([[1, 2, 3]], 0, torch.device("cpu"))
     before = logits(model, batch)
-    other = bench.steered_twin(model, bench.vectors_on_all_layers(model, 1))
+    other = variants.steered_twin(model, variants.vectors_on_all_layers(model, 1))
     assert [p.data_ptr() for p in other.parameters()] == [p.data_ptr() for p in model.parameters()]
     assert not torch.equal(logits(other, batch), before)
     assert torch.equal(logits(model, batch), before)
@@ -180,7 +181,7 @@ def needs_a_cache_that_counts_on_the_device() -> pytest.MarkDecorator:
 @needs_a_cache_that_counts_on_the_device()
 def test_steps_over_a_static_cache_give_the_logits_of_one_long_forward() -> None:
     model: Any = tiny().model
-    patched_twin = bench.steered_twin(model, bench.vectors_on_all_layers(model, 4))
+    patched_twin = variants.steered_twin(model, variants.vectors_on_all_layers(model, 4))
     ids = random_ids(model, 2, 6)
     static = StaticDecode(model, ids, 3)
     for variant in (model, patched_twin, model):  # rewinding gives the same steps again
@@ -199,7 +200,7 @@ def test_a_step_that_is_captured_asks_nothing_of_the_device() -> None:
     config = tiny().model.config
     with torch.device("meta"):
         model = LlamaForCausalLM(config).eval()
-    for variant in bench.variants_of(model).values():
+    for variant in variants.variants_of(model).values():
         static = StaticDecode(model, torch.zeros(2, 6, dtype=torch.long, device="meta"), 3)
         static.rewind()
         with torch.inference_mode():
@@ -225,3 +226,20 @@ def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.Monke
     warm_up_and_rounds = 3
     assert begun == [8, 9, 10] * len(variants) * warm_up_and_rounds
     assert {name: len(own) for name, own in samples.seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_rows_in_a_benchmark_give_every_sequence_another_dose() -> None:
+    model = tiny().model
+    vectors = [vector * 100.0 for vector in variants.vectors_on_all_layers(model, variants.A_ROW)]
+    other = variants.steered_twin(model, vectors)
+    batch = left_padded([[1, 2, 3]] * 3, 0, torch.device("cpu"))
+    with variants.rows_for(other, 3):
+        rows = logits(other, batch)
+        doses = list(variants.rows_for(other, 3))
+    assert len(doses) == 3
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert doses[a].keys() == doses[b].keys()
+        assert doses[a] != doses[b]
+    last = rows.view(3, -1, rows.shape[-1])[:, -1]
+    assert float((last[0] - last[1]).abs().max()) > 1e-3
+    assert float((last[1] - last[2]).abs().max()) > 1e-3

@@ -12,7 +12,7 @@ from torch import Tensor
 from ulps import ulps
 
 from faststeer import cuda_library, ops, patch, reference
-from faststeer.bench import vectors_on_all_layers
+from faststeer.variants import vectors_on_all_layers
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

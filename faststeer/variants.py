@@ -1,0 +1,66 @@
+"""What `faststeer bench` compares: a model stock, hooked, and patched in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from faststeer.baselines import add_with_hooks, layers_of, random_vector, summed, twin
+from faststeer.patching import patch
+from faststeer.rows import Rows
+from faststeer.vectors import SteeringVector
+
+STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
+COUNTS = (1, 4, 16)
+ROWS = "faststeer, 4 vectors a row"  # every sequence its own coefficients
+A_ROW = 4
+_NORM = 1e-3  # of what is added: cost does not depend on it, and nothing can overflow
+
+Variants = Mapping[str, nn.Module]
+
+
+def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
+    """`count` small random vectors, each with a direction for every layer."""
+    norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
+    config: Any = model.config
+    hidden_size: int = config.hidden_size
+    return [random_vector(f"random {i}", norms, hidden_size, seed=i) for i in range(count)]
+
+
+def steered_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
+    """`model` patched and steered, but for its weights a model apart."""
+    other = twin(model)
+    patched = patch(other)
+    for vector in vectors:
+        patched.steer(vector)
+    return other
+
+
+def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
+    """`model` steered by hooks as fast as hooks can be, with its vectors summed beforehand."""
+    other = twin(model)
+    weights = next(model.parameters())
+    add_with_hooks(other, {layer: row.to(weights) for layer, row in summed(vectors).items()})
+    return other
+
+
+def variants_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Everything that `bench` compares, by name. Raises ValueError for a model it cannot patch."""
+    variants = {STOCK: model, HOOKS: hooked_twin(model, vectors_on_all_layers(model, 1))}
+    variants[IDLE] = steered_twin(model, [])
+    for count in COUNTS:
+        name = f"faststeer, {count} vector{'s' if count > 1 else ''}"
+        variants[name] = steered_twin(model, vectors_on_all_layers(model, count))
+    variants[ROWS] = steered_twin(model, vectors_on_all_layers(model, A_ROW))
+    return variants
+
+
+def rows_for(model: nn.Module, sequences: int) -> Rows:
+    """Rows for a patched model whose every sequence gets its vectors with other coefficients."""
+    patched = patch(model)
+    names = [handle.name for handle in patched.handles]
+    return patched.rows(
+        [{name: 1.0 + row + i / 8 for i, name in enumerate(names)} for row in range(sequences)]
+    )
