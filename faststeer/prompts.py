@@ -53,6 +53,8 @@ class Prompts:
 
     def spread(self, sequences: int) -> Prompts:
         """For a batch in which each prompt has several sequences, one after the other."""
+        if sequences == self.lengths.shape[0]:
+            return self
         return Prompts(
             _spread(self.lengths, sequences),
             _spread(self.padding, sequences),
@@ -98,7 +100,7 @@ def tokens_of(plan: Plan, given: Tensor, kwargs: Mapping[str, Any]) -> Tokens:
     if prompts is None:
         prompts = _from_forward(plan, given, past, kwargs.get("attention_mask"))
     prompts = prompts.spread(batch)
-    return Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts.ids)
+    return Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
 
 
 def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from faststeer.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,14 @@ class Tokens:
     """The tokens of one forward, on the device.
 
     `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
-    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included; `prompts`
-    ``[B, P]``, the prompts' ids with -1 for padding, where they are known.
+    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included. `prompts` is
+    there for the ids: a graph that does not read them does not depend on how many there are.
     """
 
     positions: Tensor
     lengths: Tensor
     columns: Tensor
-    prompts: Tensor | None
+    prompts: Prompts
 
 
 Positions: TypeAlias = "str | range | slice | Tensor | After | Callable[[Tensor, Tensor], Tensor]"
@@ -78,16 +81,17 @@ class After(Scope):
 
     def mask(self, tokens: Tokens) -> Tensor:
         """As the class says."""
-        if tokens.prompts is None:
+        ids = tokens.prompts.ids
+        if ids is None:
             raise ValueError(
                 "positions=after(...) has to see the prompt's ids: call generate with input_ids, "
                 "or the model with the whole prompt at once"
             )
         length = len(self.ids)
-        wanted = torch.tensor(self.ids, device=tokens.prompts.device)
-        if tokens.prompts.shape[1] < length:
+        wanted = torch.tensor(self.ids, device=ids.device)
+        if ids.shape[1] < length:
             return torch.zeros_like(tokens.positions, dtype=torch.bool)
-        here = (tokens.prompts.unfold(1, length, 1) == wanted).all(2)  # [B, P - length + 1]
+        here = (ids.unfold(1, length, 1) == wanted).all(2)  # [B, P - length + 1]
         columns = torch.arange(here.shape[1], device=here.device) + length
         begin = torch.where(here, columns, -1).amax(1, keepdim=True)
         return (begin >= 0) & (tokens.columns >= begin) & (tokens.positions >= 0)
