@@ -106,6 +106,16 @@ def test_long_splits_cost_no_digits_and_count_every_row(
         check(accumulate(emulator, batch)[0], exact(*batch))
 
 
+def test_short_runs_around_a_median_keep_a_digit_more(emulator: Emulator) -> None:
+    """One long run would have the first column 2e-7 off, a base at a spike the second."""
+    n = torch.arange(32 * 1024)
+    x = torch.stack([torch.exp(-n / 100), torch.where(n % 256 == 0, 1e8, 1.0)], dim=1)
+    batch = Batch(x, None, 1)
+    found, expected = accumulate(emulator, batch)[0], exact(*batch)
+    assert ((found.mean - expected.mean).abs() <= 5e-8 * expected.mean).all()
+    assert ((found.m2 - expected.m2).abs() <= 5e-8 * expected.m2).all()
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_nan_and_infinity_stay_in_their_column_and_group(emulator: Emulator, value: float) -> None:
     x, group = random_rows(300, 9, torch.float32), random_groups(300, 3)
