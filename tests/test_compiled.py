@@ -1,0 +1,247 @@
+"""Rows and vectors are written into tables that stay: graphs read what is new there, and stay."""
+
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from by_token import greedy, padded
+from hooked import random_vector
+from torch.profiler import ProfilerActivity, profile
+from transformers import CompileConfig, LogitsProcessor
+
+import faststeer
+
+# float32 logits of about 4, from other kernels than the eager ones where there are any.
+CLOSE = {"rtol": 0, "atol": 1e-5}
+IDS, MASK = padded((3, 7, 5, 7))
+V, W = random_vector("v", [0, 1]), random_vector("w", [0, 1], seed=1, site="resid_mid")
+E = random_vector("e", [0, 1], seed=2, site="resid_pre")
+ROWS = [{"v": 1.5, "w": -1.0}, {}, {"w": {0: 2.0, 1: 0.5}}, {"v": {0: -2.0}}]
+
+
+@pytest.fixture
+def model(make_tiny):
+    model = make_tiny(layers=2)  # compiles in half the time of four
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.fixture
+def patched(model):
+    torch._dynamo.reset()
+    with faststeer.patch(model) as handle, torch.inference_mode():
+        yield handle
+    torch._dynamo.reset()
+
+
+def addresses(patched) -> list[int]:
+    return [
+        tensor.data_ptr() for bank in patched.plan._banks for tensor in (bank.vectors, bank.ids)
+    ]
+
+
+def test_rows_that_share_a_setting_share_one_sum(model, patched) -> None:
+    patched.steer(V)
+    patched.steer(W)
+    [bank] = patched.plan._banks
+    with patched.rows([{"v": 1.0, "w": 2.0}, {}, {"w": 2.0, "v": 1.0}, {"v": 1.0}] * 8):
+        assert bank.slots == 2
+        assert bank.ids[:4].tolist() == [[0], [-1], [0], [1]]
+        at = bank.position[patched.plan.steered["v"].site(1)]
+        assert torch.equal(bank.vectors[at, 1], V.directions[1])
+    patched.steer(E, positions="last")
+    with patched.rows([{"v": 1.0, "e": c} for c in (1.0, 1.0, 2.0)]):
+        assert bank.slots == 3  # one of v, two of e
+        assert bank.ids[:3].tolist() == [[0, 1], [0, 1], [0, 2]]
+
+
+def test_tables_stay_where_they_are_and_grow_twofold(model, patched) -> None:
+    patched.steer(V)
+    before = addresses(patched)
+    [bank] = patched.plan._banks
+    slots, lines = bank.vectors.shape[1], bank.ids.shape[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no graph has read them
+        with patched.rows([{"v": float(i)} for i in range(slots)]) as rows:
+            for _ in range(lines - slots):
+                rows.append({"v": 1.0})
+            rows[3] = {}
+            patched.steer(W, 2.0)
+            with patched.off():
+                pass
+            assert addresses(patched) == before
+            rows.append({})
+            assert bank.ids.shape[0] == 2 * lines
+            rows[0] = {"w": 1.0}
+            rows[3] = {"w": 2.0}
+            assert bank.vectors.shape[1] == slots
+            rows[-1] = {"w": 3.0}
+            assert bank.vectors.shape[1] == 2 * slots
+            grown = addresses(patched)
+        patched.clear()
+        assert addresses(patched) == grown
+
+
+def agree(compiled, model, ids=IDS) -> None:
+    torch.testing.assert_close(compiled(ids).logits, model(ids).logits, **CLOSE)
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_whatever_changes_reaches_a_compiled_model_without_recompiling(
+    backend, model, patched
+) -> None:
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    idle = compiled(IDS).logits
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        agree(compiled, model)
+        handle = patched.steer(V)
+        agree(compiled, model)
+        handle.coefficient = -2.0
+        patched.steer(W, 3.0)
+        agree(compiled, model)
+        with patched.rows(ROWS) as rows:
+            agree(compiled, model)
+            rows[1] = {"w": 5.0}
+            agree(compiled, model)
+            del rows[1]
+            del rows[2]
+            agree(compiled, model)
+            with patched.off():
+                assert torch.equal(compiled(IDS).logits, idle)
+            rows.append({})
+            with pytest.raises(RuntimeError, match="rows of steering do not divide the batch"):
+                compiled(IDS)
+        agree(compiled, model)
+        patched.steer(E, 1.0, name="v")
+        agree(compiled, model)
+        patched["w"].remove()
+        agree(compiled, model)
+        patched.clear()
+        assert torch.equal(compiled(IDS).logits, idle)
+
+
+def test_growth_under_a_graph_is_announced_and_reserve_forestalls_it(model, patched) -> None:
+    patched.steer(V)
+    patched.steer(E, positions="prompt")
+    counted = torch._dynamo.testing.CompileCounter()
+    ids = torch.cat([IDS] * 5)
+    many = [{"v": float(i), "e": -float(i)} for i in range(20)]
+    patched.reserve(rows=80, settings=20)
+    compiled = torch.compile(model, fullgraph=True, backend=counted)
+    agree(compiled, model, ids)
+    before = addresses(patched)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with patched.rows(many) as rows:
+            agree(compiled, model, ids)
+            for _ in range(60):
+                rows.append({"v": 1.0})
+        assert addresses(patched) == before
+        assert counted.frame_count == 1
+        # A change for which there is no room, and which is not to be had, does not take place.
+        shared = model(ids).logits
+        with pytest.raises(faststeer.FaststeerWarning), patched.rows([{}] * 200):
+            pass
+        with patched.rows([{"v": 2.0}]) as rows:
+            with pytest.raises(faststeer.FaststeerWarning):
+                patched.steer(W, positions="generated")
+            assert [handle.name for handle in patched.handles] == ["v", "e"]
+            assert list(rows) == [{"v": 2.0}]
+        assert torch.equal(model(ids).logits, shared)
+        agree(compiled, model, ids)
+    with pytest.warns(faststeer.FaststeerWarning, match="200 rows with 1 different sums in 2 col"):
+        patched.rows([{"v": 1.0}] * 200).__enter__()
+    with patched.rows([{"v": 2.0}, {"v": 3.0}]):
+        agree(compiled, model, ids)
+    assert counted.frame_count == 2
+
+
+class At(LogitsProcessor):
+    """Does something when so many tokens are there."""
+
+    def __init__(self, **actions) -> None:
+        self.actions = {int(key[1:]): action for key, action in actions.items()}
+
+    def __call__(self, input_ids, scores):
+        self.actions.get(input_ids.shape[1], lambda: None)()
+        return scores
+
+
+COMPILED = {
+    "cache_implementation": "static",
+    "compile_config": CompileConfig(fullgraph=True, backend="eager", mode=None, dynamic=False),
+}
+COMPILED["compile_config"]._compile_all_devices = True
+
+
+POSITIONS = {
+    "all": "all",
+    "generated": "generated",
+    "range": range(2, 9),
+    "function": lambda positions, lengths: positions % 2 == 0,
+    "marks": MASK.bool(),
+    "after": faststeer.after([int(IDS[1, 4])]),
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_generate_with_a_static_cache_compiles_once_and_sees_changes_at_the_next_step(
+    name, model, patched
+) -> None:
+    patched.steer(V, 2.0, positions=POSITIONS[name])
+    patched.steer(W)
+
+    def both(ids, mask):
+        for how in ({}, COMPILED):
+            with patched.rows(ROWS) as rows:
+
+                def late(rows=rows) -> None:
+                    patched.steer(E, name="late")
+                    rows[0] = {"late": 3.0}
+
+                steps = At(
+                    t9=lambda rows=rows: rows.__setitem__(1, {"v": 4.0}),
+                    t10=lambda rows=rows: rows.__setitem__(3, {}),
+                    t11=late,
+                )
+                new = {"max_new_tokens": 14 - ids.shape[1]}
+                yield greedy(model, ids, mask, logits_processor=[steps], **new, **how)
+            patched["late"].remove()
+
+    def compare(ids, mask):
+        eager, compiled = both(ids, mask)
+        assert torch.equal(compiled[0], eager[0])
+        torch.testing.assert_close(compiled[1], eager[1], **CLOSE)
+
+    torch._dynamo.utils.counters.clear()
+    compare(IDS, MASK)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compare(IDS, MASK)
+        if name != "after":  # that reads the prompts' ids
+            compare(IDS[:, 2:], MASK[:, 2:])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def ops_of_a_step(model) -> list[str]:
+    """Every op of one decode step, in order."""
+    cache = model(IDS).past_key_values
+    model(IDS[:, :1], past_key_values=cache)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        model(IDS[:, :1], past_key_values=cache)
+    return [event.name for event in profiled.events()]
+
+
+def test_a_step_with_rows_calls_the_ops_of_an_idle_step_and_no_other(model, patched) -> None:
+    """In the same order: no copy, no allocation, no look-up beside what the fused ops do."""
+    ops_of_a_step(model)
+    idle = ops_of_a_step(model)
+    patched.steer(V)
+    patched.steer(random_vector("w", [0, 1], seed=1, site="resid_mid"))
+    with patched.rows(ROWS[:2]):
+        assert ops_of_a_step(model) == idle
+    assert ops_of_a_step(model) == idle
+    assert Counter(idle)["faststeer::steer_add_rms_norm"] == 4
+    patched.steer(V, positions="generated")
+    with patched.rows([{"w": 1.0}]):  # nobody is steered by position
+        assert ops_of_a_step(model) == idle
