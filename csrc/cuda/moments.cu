@@ -4,7 +4,7 @@
 
 namespace faststeer {
 
-void launch_moments(const MomentsArgs& args, double* scratch, int, void* stream) {
+void launch_moments(const MomentsArgs& args, double* scratch, void* stream) {
   if (args.tokens == 0) return;
   constexpr int64_t kMostBlocks = 65535;  // along y and z
   const MomentsLaunch launch = plan_moments(args);

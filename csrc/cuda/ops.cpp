@@ -71,7 +71,7 @@ void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor&
   const int64_t doubles = plan_moments(args).scratch_doubles;
   const Tensor scratch = empty_dense(x, &doubles, 1, aoti_torch_dtype_float64());
   const Queue queue(x);
-  launch_moments(args, static_cast<double*>(scratch.data_ptr()), queue.device, queue.stream);
+  launch_moments(args, static_cast<double*>(scratch.data_ptr()), queue.stream);
 }
 
 }  // namespace

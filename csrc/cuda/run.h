@@ -10,6 +10,6 @@ namespace faststeer {
 // makes its rows NaN, a group that is none is skipped.
 void launch_steer_norm(const SteerNormArgs& args, int device, void* stream);
 // `scratch` holds plan_moments(args).scratch_doubles.
-void launch_moments(const MomentsArgs& args, double* scratch, int device, void* stream);
+void launch_moments(const MomentsArgs& args, double* scratch, void* stream);
 
 }  // namespace faststeer

@@ -161,7 +161,7 @@ void answer_moments() {
     const auto doubles = static_cast<size_t>(plan_moments(args).scratch_doubles);
     const std::unique_ptr<double[]> scratch(new double[doubles]);
     std::fill_n(scratch.get(), doubles, std::numeric_limits<double>::quiet_NaN());
-    launch_moments(args, scratch.get(), 0, nullptr);
+    launch_moments(args, scratch.get(), nullptr);
   });
   buffers.answer();
 }

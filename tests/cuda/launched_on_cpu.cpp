@@ -45,7 +45,7 @@ void launch_steer_norm(const SteerNormArgs& args, int, void* stream) {
 }
 
 // Sums in place of moments: enough to see whether every argument came to where it belongs.
-void launch_moments(const MomentsArgs& args, double* scratch, int, void* stream) {
+void launch_moments(const MomentsArgs& args, double* scratch, void* stream) {
   require_device_and_stream(stream);
   std::fill_n(scratch, plan_moments(args).scratch_doubles, 0.0);
   for (int64_t n = 0; n < args.tokens; ++n) {

@@ -116,10 +116,6 @@ assert torch.equal(both[0], both[1])
     libraries.python(program, on_cpu)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.ops.faststeer, "accumulate_moments"),
-    reason="csrc/ops.cpp has no schema of it",
-)
 def test_moments_hand_their_arguments_on(libraries: Libraries, on_cpu: Path) -> None:
     program = """
 import sys, torch
