@@ -220,5 +220,6 @@ class _Memory:
         """Place, stride in elements and dtype."""
         if tensor is None:
             return [-1, 0, 0, 0]
-        stride = tensor.stride(0) if tensor.dim() == 2 else 0
+        several = tensor.dim() == 2 and len(tensor) > 1
+        stride = tensor.stride(0) if several else tensor.shape[-1]  # as csrc/view.cpp has it
         return [*self.place(tensor), stride, DTYPES.index(tensor.dtype)]
