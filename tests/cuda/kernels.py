@@ -6,9 +6,12 @@ import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
+from compiling_kernels import NoToolkitError, build
 from layouts import storage_of
 from torch import Tensor
 
@@ -54,8 +57,9 @@ class MomentsPlan:
 class Emulator:
     """Runs kernels on tensors as they lie in memory, and writes into those that they write."""
 
-    def __init__(self, program: Path) -> None:
-        self.program = program
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.program = build(Path(self._folder.name))
         self._process: subprocess.Popen[bytes] | None = None
 
     def steer_norm(
@@ -138,11 +142,6 @@ class Emulator:
             "\n"
         )
 
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.communicate()
-            self._process = None
-
     def _plan(self, request: str, words: tuple[int, ...]) -> list[int]:
         self._send(_line(request, words))
         return [int(word) for word in self._receive_line().split()]
@@ -193,6 +192,17 @@ class Emulator:
         self._process = None
         self._stderr.seek(0)
         raise Fault(self._stderr.read().decode())
+
+
+@cache
+def shared_emulator() -> Emulator:
+    """Built once a session. Without a toolkit the tests are skipped; where CI is set they fail."""
+    try:
+        return Emulator()
+    except NoToolkitError as error:
+        if "CI" in os.environ:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def _line(request: str, words: tuple) -> bytes:

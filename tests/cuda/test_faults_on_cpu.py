@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from kernels import Emulator, Fault
+from kernels import Emulator, Fault, shared_emulator
 
 from faststeer import reference
 
@@ -26,6 +26,11 @@ FAULTS = {
     "beyond_the_buffer": "AddressSanitizer: heap-buffer-overflow",
     "unaligned_access": "runtime error: .* misaligned address",
 }
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    return shared_emulator()
 
 
 def test_a_kernel_without_a_mistake_passes(emulator: Emulator) -> None:

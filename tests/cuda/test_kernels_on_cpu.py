@@ -9,10 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import DTYPES, Emulator
+from kernels import DTYPES, Emulator, shared_emulator
 from steer_norm_calls import EPS, Call, Draw, calls
 
 MULTIPROCESSORS = st.sampled_from((1, 2, 132))
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    return shared_emulator()
 
 
 @settings(max_examples=400, deadline=None)

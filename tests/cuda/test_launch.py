@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import DTYPES, H100, Emulator
+from kernels import DTYPES, H100, Emulator, shared_emulator
 
 NONE, SINGLE, DIRECT, KEPT = range(4)
 PROBLEMS = st.fixed_dictionaries(
@@ -20,6 +21,11 @@ PROBLEMS = st.fixed_dictionaries(
         "multiprocessors": st.integers(1, 200),
     }
 )
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    return shared_emulator()
 
 
 @settings(max_examples=1000, deadline=None)

@@ -6,12 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import DTYPES, Emulator, Started
+from kernels import DTYPES, Emulator, Started, shared_emulator
 from layouts import ALIGNED, LAYOUTS, laid_out, storage_of
 from states import Batch, State, check, empty, exact, random_groups, random_rows
 from torch import Tensor
 
 NAMES = {torch.float32: "float", torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    return shared_emulator()
 
 
 def accumulate(
