@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from libraries import ROOT, Libraries, run_setup
+from libraries import ROOT, Libraries, run_setup, shared_libraries
 
 import faststeer.ops  # noqa: F401  registers the ops
 
@@ -18,6 +18,11 @@ def said(*command: object) -> str:
     return subprocess.run(
         tuple(map(str, command)), capture_output=True, text=True, check=True
     ).stdout
+
+
+@pytest.fixture(scope="module")
+def libraries() -> Libraries:
+    return shared_libraries()
 
 
 def test_it_needs_no_cuda_library_but_a_symbol_of_torch(libraries: Libraries) -> None:

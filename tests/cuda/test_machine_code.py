@@ -3,13 +3,18 @@
 from collections.abc import Callable
 
 import pytest
-from libraries import Libraries, cuobjdump
+from libraries import Libraries, cuobjdump, shared_libraries
 from machine_code import Instruction, Key, arguments, instructions, needs, readable
 
 from cuda_toolkit import ARCHITECTURES
 
 Code = dict[Key, list[Instruction]]
 MACHINES = {f"sm_{number}" for number in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def libraries() -> Libraries:
+    return shared_libraries()
 
 
 @pytest.fixture(scope="module")
