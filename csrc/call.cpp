@@ -84,8 +84,8 @@ void require_one_device(const SteerNormCall& call) {
 }
 
 void require_dense(const View& view, Element element, const char* name) {
-  require(view.element == element && view.is_contiguous(), view.name, " must be a contiguous ",
-          name, " tensor");
+  require(view.element == element && view.dim > 0 && view.is_contiguous(), view.name,
+          " must be a contiguous ", name, " tensor");
 }
 
 }  // namespace

@@ -65,29 +65,10 @@ Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor
   return residual_out;
 }
 
-// A tensor that is written in place: no copy of it would do.
-View state(const Tensor& tensor, const char* name) {
-  View view = view_of(tensor, name);
-  require(view.dim > 0 && view.row_stride() >= 0, name, " must be a contiguous tensor");
-  return view;
-}
-
 void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor& count,
                         const Tensor& mean, const Tensor& m2) {
-  const Input rows(x, "x");
-  MomentsCall call{rows.view, state(count, "count"), state(mean, "mean"), state(m2, "m2"), {}};
-  Tensor groups;
-  int64_t entries;
-  constexpr int64_t kDense = 1;
-  if (group.has_value()) {
-    groups = torch::stable::contiguous(*group);
-    entries = groups.numel();
-    call.group = view_of(groups, "group");  // of any shape: read as [N]
-    call.group->sizes = &entries;
-    call.group->strides = &kDense;
-    call.group->dim = 1;
-  }
-  run_moments(checked(call));
+  const MomentsInputs inputs(x, group);
+  run_moments(inputs.into(count, mean, m2));
 }
 
 }  // namespace

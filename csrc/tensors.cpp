@@ -100,4 +100,22 @@ SteerNormArgs SteerNormInputs::into(double eps, const Tensor* out,
   return checked(call);
 }
 
+MomentsInputs::MomentsInputs(const Tensor& x, const MaybeTensor& group) : x_(x, "x") {
+  if (group.has_value()) group_ = torch::stable::contiguous(*group);
+}
+
+MomentsArgs MomentsInputs::into(const Tensor& count, const Tensor& mean, const Tensor& m2) const {
+  MomentsCall call{x_.view, view_of(count, "count"), view_of(mean, "mean"), view_of(m2, "m2"), {}};
+  int64_t entries;
+  constexpr int64_t kDense = 1;
+  if (group_.has_value()) {
+    call.group = view_of(*group_, "group");  // of any shape: read as [N]
+    entries = group_->numel();
+    call.group->sizes = &entries;
+    call.group->strides = &kDense;
+    call.group->dim = 1;
+  }
+  return checked(call);
+}
+
 }  // namespace faststeer

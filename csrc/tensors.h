@@ -42,4 +42,15 @@ class SteerNormInputs {
   std::optional<Input> x_, weight_, vectors_, index_, coefficient_;
 };
 
+class MomentsInputs {
+ public:
+  MomentsInputs(const Tensor& x, const MaybeTensor& group);
+
+  MomentsArgs into(const Tensor& count, const Tensor& mean, const Tensor& m2) const;
+
+ private:
+  Input x_;
+  MaybeTensor group_;
+};
+
 }  // namespace faststeer

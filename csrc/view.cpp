@@ -47,9 +47,7 @@ bool View::same_shape(const View& other) const {
   return same;
 }
 
-bool View::is_contiguous() const {
-  return row_stride() == last() || numel() <= 1 || (dim == 2 && sizes[0] == 1);
-}
+bool View::is_contiguous() const { return numel() <= 1 || row_stride() == last(); }
 
 int64_t View::row_stride() const {
   if (numel() == 0) return last();  // nothing is read, however it is laid out

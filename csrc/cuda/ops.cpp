@@ -60,11 +60,8 @@ Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor
 
 void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor& count,
                         const Tensor& mean, const Tensor& m2) {
-  const Input rows(x, "x");
-  MomentsCall call{rows.view, view_of(count, "count"), view_of(mean, "mean"), view_of(m2, "m2"),
-                   std::nullopt};
-  if (group.has_value()) call.group = view_of(*group, "group");
-  const MomentsArgs args = checked(call);
+  const MomentsInputs inputs(x, group);
+  const MomentsArgs args = inputs.into(count, mean, m2);
   if (args.tokens == 0) return;
   // Freed when this returns, while the kernels may still wait: torch's allocator gives it only to
   // later work of the same stream.
