@@ -7,6 +7,7 @@ import pytest
 import torch
 from by_token import greedy, padded
 from hooked import random_vector
+from torch._dynamo.testing import CompileCounter
 from torch.profiler import ProfilerActivity, profile
 from transformers import CompileConfig, LogitsProcessor
 
@@ -124,10 +125,12 @@ def test_whatever_changes_reaches_a_compiled_model_without_recompiling(
 def test_growth_under_a_graph_is_announced_and_reserve_forestalls_it(model, patched) -> None:
     patched.steer(V)
     patched.steer(E, positions="prompt")
-    counted = torch._dynamo.testing.CompileCounter()
+    counted = CompileCounter()
     ids = torch.cat([IDS] * 5)
     many = [{"v": float(i), "e": -float(i)} for i in range(20)]
+    steered = model(ids).logits
     patched.reserve(rows=80, settings=20)
+    assert torch.equal(model(ids).logits, steered)
     compiled = torch.compile(model, fullgraph=True, backend=counted)
     agree(compiled, model, ids)
     before = addresses(patched)

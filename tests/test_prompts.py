@@ -113,6 +113,7 @@ def test_a_cached_forward_that_tells_nothing_is_refused(model, patched) -> None:
     idle = model(IDS).logits
     cache = model(IDS[:, :4]).past_key_values
     patched.steer(VECTOR, 2.0, positions="last")
+    model.generate(IDS, max_new_tokens=2)  # what it told is forgotten after it
     with pytest.raises(ValueError, match="set patched\\.prompt_lengths to a"):
         model(IDS[:, 4:], past_key_values=cache)
     with pytest.raises(ValueError, match="an attention mask of two dimensions"):
@@ -190,8 +191,11 @@ def test_a_marker_has_to_be_tokens_and_the_prompt_seen(model, patched, byte_toke
         faststeer.after("", byte_tokenizer)
     patched.steer(VECTOR, positions=faststeer.after([1] * 9))
     model(IDS)  # longer than the prompt: nowhere in it
+    embeds = model.model.embed_tokens(IDS)
     with pytest.raises(ValueError, match="has to see the prompt's ids"):
-        model(inputs_embeds=model.model.embed_tokens(IDS))
+        model(inputs_embeds=embeds)
+    with pytest.raises(ValueError, match="has to see the prompt's ids"):
+        model.generate(inputs_embeds=embeds, input_ids=IDS, max_new_tokens=2)
 
 
 def test_a_mask_for_other_sequences_and_a_function_without_one_are_refused(model, patched) -> None:

