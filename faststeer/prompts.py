@@ -106,7 +106,7 @@ def tokens_of(plan: Plan, given: Tensor, kwargs: Mapping[str, Any]) -> Tokens:
 def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:
     """For a model that is called outside of `generate`."""
     batch, count = given.shape[:2]
-    if mask is not None and mask.dim() != 2:
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
         raise ValueError(
             "positions= other than 'all' needs an attention mask of two dimensions, or generate"
         )

@@ -116,8 +116,10 @@ def test_a_cached_forward_that_tells_nothing_is_refused(model, patched) -> None:
     model.generate(IDS, max_new_tokens=2)  # what it told is forgotten after it
     with pytest.raises(ValueError, match="set patched\\.prompt_lengths to a"):
         model(IDS[:, 4:], past_key_values=cache)
-    with pytest.raises(ValueError, match="an attention mask of two dimensions"):
-        model(IDS, attention_mask=torch.ones(3, 1, 7, 7, dtype=torch.bool).tril())
+    made = torch.ones(3, 1, 7, 7, dtype=torch.bool).tril()
+    for mask in (made, {"full_attention": made}):
+        with pytest.raises(ValueError, match="an attention mask of two dimensions"):
+            model(IDS, attention_mask=mask)
     with patched.off():
         rest = model(IDS[:, 4:], past_key_values=cache).logits
     torch.testing.assert_close(rest, idle[:, 4:], **CLOSE)
