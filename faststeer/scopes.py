@@ -6,6 +6,7 @@ never counts from the beginning of a call: with a cache a call may hold any part
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -35,12 +36,12 @@ class Tokens:
 Positions: TypeAlias = "str | range | slice | Tensor | After | Callable[[Tensor, Tensor], Tensor]"
 
 
-class Scope:
+class Scope(ABC):
     """A set of positions."""
 
+    @abstractmethod
     def mask(self, tokens: Tokens) -> Tensor:
         """``[B, T]`` bool: the tokens that are in it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

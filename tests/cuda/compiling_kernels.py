@@ -6,14 +6,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cuda_toolkit import NoToolkitError, find_nvcc
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.append(str(ROOT))
-from cuda_toolkit import NoToolkitError, find_nvcc  # noqa: E402
 
 __all__ = ["NoToolkitError", "build"]
 

@@ -161,7 +161,7 @@ class Emulator:
 
     def _send(self, request: bytes) -> None:
         if self._process is None:
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process does
             self._process = subprocess.Popen(
                 [self.program],
                 stdin=subprocess.PIPE,

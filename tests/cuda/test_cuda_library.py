@@ -9,7 +9,7 @@ import pytest
 import torch
 from libraries import ROOT, Libraries, run_setup, shared_libraries
 
-import faststeer.ops  # noqa: F401  registers the ops
+import faststeer.ops  # noqa: F401 - importing it registers the ops
 
 WITHOUT_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
 
