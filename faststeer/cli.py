@@ -19,6 +19,7 @@ from faststeer.commands.generate import generate
 from faststeer.commands.highlight import highlight
 from faststeer.commands.info import info
 from faststeer.commands.inspect import inspect
+from faststeer.commands.report import report
 from faststeer.commands.sweep import sweep
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 MAKING = (info, demo, extract, inspect, highlight, calibrate)
-USING = (generate, sweep, bake, convert, check, bench)
+USING = (generate, sweep, report, bake, convert, check, bench)
 for command in (*MAKING, *USING):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -1,0 +1,136 @@
+"""What an experiment found: sentences, tables and pictures, kept in a folder.
+
+``outcome.json`` has all of it, ``figures/`` the pictures with their data beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import table as terminal
+from rich.console import Console
+from rich.text import Text
+
+from faststeer.experiments.charts import draw
+from faststeer.files import write_whole
+
+Cell = str | int | float | None
+FILE, FIGURES, RECORDS = "outcome.json", "figures", "records"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns; floats are shown with `digits` behind the point."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    digits: int = 3
+
+    def shown(self, cell: Cell) -> str:
+        """A cell as text; nothing is a dash."""
+        if cell is None:
+            return "–"
+        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: its file's name, its kind (`charts.KINDS`), what it shows in words, its data."""
+
+    name: str
+    kind: str
+    caption: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One matter: paragraphs, with an empty line between them, then tables, then pictures."""
+
+    heading: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """Of the text."""
+        return [part.strip() for part in self.text.split("\n\n") if part.strip()]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one experiment found, and what it was made with."""
+
+    experiment: str
+    title: str
+    facts: Mapping[str, Any]
+    sections: Sequence[Section]
+
+    def write(self, folder: Path) -> None:
+        """Write ``outcome.json`` and, for each picture, a PNG and the JSON of its data.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ValueError: a picture's data are not of its kind, or a number is not finite.
+        """
+        pictures = folder / FIGURES
+        pictures.mkdir(parents=True, exist_ok=True)
+        for section in self.sections:
+            for figure in section.figures:
+                write_whole(pictures / f"{figure.name}.png", draw(figure.kind, figure.data))
+                write_whole(pictures / f"{figure.name}.json", _json(asdict(figure)))
+        write_whole(folder / FILE, _json(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome:
+        """What `write` wrote.
+
+        Raises:
+            FileNotFoundError: there is no outcome in the folder.
+            ValueError: the file is not one.
+        """
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_bytes())
+            sections = [
+                Section(
+                    own["heading"],
+                    own["text"],
+                    [Table(**table) for table in own["tables"]],
+                    [Figure(**figure) for figure in own["figures"]],
+                )
+                for own in content["sections"]
+            ]
+            return cls(content["experiment"], content["title"], content["facts"], sections)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{path}: not the outcome of an experiment ({error!r})") from error
+
+    def show(self, console: Console) -> None:
+        """Sentences and tables on a terminal."""
+        for section in self.sections:
+            console.print(Text(f"\n{section.heading}", style="bold"))
+            for paragraph in section.paragraphs:
+                console.print(Text(paragraph))
+            for table in section.tables:
+                console.print(_on_terminal(table))
+
+
+def _on_terminal(table: Table) -> terminal.Table:
+    shown = terminal.Table(title=Text(table.title), title_justify="left")
+    for number, column in enumerate(table.columns):
+        words = any(isinstance(row[number], str) for row in table.rows)
+        shown.add_column(Text(column), justify="left" if words else "right")
+    for row in table.rows:
+        shown.add_row(*(Text(table.shown(cell)) for cell in row))
+    return shown
+
+
+def _json(content: Any) -> bytes:
+    told = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return told.encode() + b"\n"
