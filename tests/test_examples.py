@@ -23,3 +23,17 @@ def test_a_learned_vector_beats_the_difference_of_means_on_completions_it_never_
     scores = [float(line.split()[-1]) for line in run("learn_a_vector.py").splitlines()[-3:]]
     unsteered, mean, learned = scores
     assert learned > mean > unsteered
+
+
+def test_requests_in_one_batch_get_the_answers_they_get_alone() -> None:
+    lines = [line for line in run("per_request_batch.py").splitlines() if line.startswith("user ")]
+    assert len(lines) == 8
+    assert all(line.endswith("[same alone]") for line in lines)
+    changed = [before != after for before, after in zip(lines[:4], lines[4:], strict=True)]
+    assert changed == [True, True, False, False]
+
+
+def test_the_usual_harness_scores_a_steered_model_and_sees_the_vector_at_work() -> None:
+    scores = [float(line.split()[1]) for line in run("harness.py").splitlines() if "±" in line]
+    unsteered, more, less = scores
+    assert less < unsteered < more
