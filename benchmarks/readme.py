@@ -1,4 +1,4 @@
-"""Puts the committed results into the README's tables, between their marks.
+"""Puts the committed results into the tables of the README and of docs, between their marks.
 
 python benchmarks/readme.py
 """
@@ -100,29 +100,28 @@ def parity_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {
-    "ops-cpu": ops_table,
-    "smollm2-cpu": model_table,
-    "llama-2-7b-2-layers-cpu": model_table,
-    "parity": parity_table,
+PAGES = {
+    "README.md": {"ops-cpu": ops_table, "smollm2-cpu": model_table},
+    "docs/benchmarks.md": {"llama-2-7b-2-layers-cpu": model_table, "parity": parity_table},
 }
 
 
-def filled(readme: str) -> str:
-    """The README with its tables made anew from the committed results.
+def filled(page: str) -> str:
+    """A page's text with its tables made anew from the committed results.
 
     What has not been measured yet has marks with nothing between them.
     """
-    for mark, make in TABLES.items():
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for mark, make in PAGES[page].items():
         path = RESULTS / f"{mark}.json"
         table = make(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ""
         begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-        before, _, rest = readme.partition(begin)
+        before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
-            raise ValueError(f"README.md has no marks {begin} and {end}")
-        readme = f"{before}{begin}\n{table}\n{end}{after}"
-    return readme
+            raise ValueError(f"{page} has no marks {begin} and {end}")
+        text = f"{before}{begin}\n{table}\n{end}{after}"
+    return text
 
 
 def _hardware(machine: dict[str, Any]) -> str:
@@ -131,5 +130,5 @@ def _hardware(machine: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        (ROOT / page).write_text(filled(page), encoding="utf-8")
