@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,19 +21,15 @@ from faststeer.batches import Batch, device_of, left_padded
 from faststeer.finding import find_blocks, find_known
 from faststeer.models import Family
 from faststeer.ops import FaststeerWarning
+from faststeer.partial_forward import Take, ending_at, reading, run
 from faststeer.patching import Patched, patch
+from faststeer.products import fastest_products
 from faststeer.progress import Advance
 from faststeer.read_tokens import ReadToken, evenly
 from faststeer.scopes import Positions
 from faststeer.swapping import MARK
 from faststeer.texts import Encoder, Unit, batched
 from faststeer.vectors import SITES
-
-Take = Callable[[Tensor], Tensor]
-
-
-class _Stop(Exception):
-    """Ends a forward after the last layer that is read."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ class Reader:
     def every_token(self, ids: list[list[int]], take: Take = Tensor.clone) -> dict[int, Tensor]:
         """By layer what `take` makes of ``[B, T, H]``, of ids of one length: without padding."""
         padded = self._padded(ids)
-        with self._ready() as patched, self._reading(patched, take) as found:
+        with self._ready() as patched, reading(patched, self.sites, take) as found:
             self._run(patched, padded.ids, padded.mask, padded.positions, None)
         return found
 
@@ -158,7 +154,7 @@ class Reader:
     def _whole(self, patched: Patched, batch: list[Unit]) -> dict[int, Tensor]:
         padded = self._padded([ids for unit in batch for ids in unit.ids])
         weights = self.token.weights(padded, batch)
-        with self._reading(patched, self._taking(weights)) as found:
+        with reading(patched, self.sites, self._taking(weights)) as found:
             self._run(patched, padded.ids, padded.mask, padded.positions, None)
         return found
 
@@ -173,17 +169,13 @@ class Reader:
         cache: Any = DynamicCache()
         last = max(self.sites, key=lambda site: site.layer)
         # Of the last layer only keys and values are needed.
-        table = patched.plan.tables[Site(last.layer, "resid_mid")]
-        table.readers.append(_stop)
-        try:
+        with ending_at(patched, Site(last.layer, "resid_mid")):
             self._run(patched, begun.ids, begun.mask, begun.positions, cache)
-        finally:
-            table.readers.remove(_stop)
         cache.batch_repeat_interleave(2)
         mask = torch.cat([begun.mask.repeat_interleave(2, 0), rest.mask], 1)
         positions = rest.positions + begun.mask.sum(1).repeat_interleave(2)[:, None]
         weights = None if self.token.index is not None else evenly(rest.real)
-        with self._reading(patched, self._taking(weights)) as found:
+        with reading(patched, self.sites, self._taking(weights)) as found:
             self._run(patched, rest.ids, mask, positions, cache)
         return found
 
@@ -194,11 +186,8 @@ class Reader:
         given |= {"past_key_values": cache, "use_cache": cache is not None}
         if self.takes_positions:
             given["position_ids"] = positions
-        try:
-            self.decoder(**given)
-        except _Stop:  # what is told to the plan at the end of a forward
-            patched.plan.turns.end()
-            patched.plan.tables.end()
+        with fastest_products(self.device):
+            run(self.decoder, patched, **given)
 
     def _padded(self, rows: list[list[int]]) -> Batch:
         return left_padded(rows, self.pad, self.device)
@@ -210,29 +199,6 @@ class Reader:
             index = self.token.index
             return lambda hidden: hidden[:, index].clone()
         return lambda hidden: torch.bmm(weights.to(hidden.device)[:, None], hidden.float())[:, 0]
-
-    @contextmanager
-    def _reading(self, patched: Patched, take: Take) -> Iterator[dict[int, Tensor]]:
-        """Readers at the sites keep what they take; after the last of them the forward ends."""
-        found: dict[int, Tensor] = {}
-        tables = {layer: patched.plan.tables[site] for site, layer in self.sites.items()}
-
-        def reader(layer: int) -> Any:
-            def read(hidden: Tensor) -> None:
-                found[layer] = take(hidden)
-                if len(found) == len(tables):
-                    raise _Stop
-
-            return read
-
-        readers = [(table, reader(layer)) for layer, table in tables.items()]
-        for table, read in readers:
-            table.readers.append(read)
-        try:
-            yield found
-        finally:
-            for table, read in readers:
-                table.readers.remove(read)
 
     def _warn_of_hooks(self, blocks: list[nn.Module]) -> None:
         if self.site == "resid_mid":
@@ -254,10 +220,6 @@ class Reader:
                 FaststeerWarning,
                 stacklevel=4,
             )
-
-
-def _stop(hidden: Tensor) -> None:
-    raise _Stop
 
 
 def chosen_layers(layers: str | int | Sequence[int], count: int) -> list[int]:

@@ -157,7 +157,8 @@ def copy_bandwidth(size: int = 2**28, rounds: int = 15) -> float:
     return 2 * size / samples.median("copy")
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """As the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -169,7 +170,7 @@ def _cpu_model() -> str:
 def machine_facts() -> dict[str, str | int | None]:
     """What a timing means nothing without, and nothing that tells whose machine it is."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -33,7 +33,7 @@ def extract(
     ] = "mean_difference",
     site: Annotated[str, typer.Option(help="resid_pre, resid_mid or resid_post.")] = "resid_post",
     read_token: Annotated[int, typer.Option(help="-1: the last token of each text.")] = -1,
-    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
     max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
 ) -> None:
     """Make a vector from contrast pairs, or from two sets of documents.

@@ -34,7 +34,7 @@ def inspect(
         int | None, typer.Option(help="Of pairs; default: as the vector was made.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="Of the logit lens, of each kind.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
     max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
     plots: Annotated[
         Path | None, typer.Option(help="A folder for pictures, with their data as CSV and JSON.")

@@ -90,7 +90,7 @@ def inspect(
     coefficient: float = 1.0,
     read_token: int | Positions | None = None,
     lens_tokens: int = 5,
-    batch_size: int = 8,
+    batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
     progress: bool = True,

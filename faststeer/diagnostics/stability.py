@@ -71,7 +71,7 @@ def halves(
     method: str = "mean_difference",
     site: str = "resid_post",
     read_token: int | Positions = -1,
-    batch_size: int = 8,
+    batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
     progress: bool = True,
