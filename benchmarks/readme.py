@@ -100,9 +100,36 @@ def parity_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def extraction_text(results: dict[str, Any]) -> str:
+    """A long extraction, others' beside ours, and memory at two numbers of pairs."""
+    once, memory = results["once"], results["memory"]
+    title, compared = next(item for item in results.items() if item[0].startswith("extraction"))
+    others = [name for name in compared if name in ("output_hidden_states", "steering-vectors")]
+    few, many = memory
+    peaks = [f"{memory[count]['faststeer']:.0f}" for count in (few, many)]
+    kept = [f"{memory[count]['output_hidden_states']:.0f}" for count in (few, many)]
+    beside = " and ".join(
+        f"{compared[name]['times']:.1f}× the time with {name} (at most "
+        f"{compared[name]['peak_mib']:.0f} MiB, faststeer {compared['faststeer']['peak_mib']:.0f})"
+        for name in others
+    )
+    return (
+        f"Vectors of all layers of SmolLM2-135M in bfloat16 from {once['pairs']} pairs: "
+        f"{once['seconds']:.1f} s, {once['processor_seconds'] / 2:.1f} s of both cores, "
+        f"{once['share_of_forwards']:.1%} of it inside the model's own forwards, with "
+        f"{once['cores_elsewhere']:.1f} cores busy elsewhere. An {title} takes {beside}. At most "
+        f"{peaks[0]} MiB for {few} short pairs and {peaks[1]} for {many}; with every state kept "
+        f"{kept[0]} and {kept[1]} ({_hardware(results['machine'])})."
+    )
+
+
 PAGES = {
     "README.md": {"ops-cpu": ops_table, "smollm2-cpu": model_table},
-    "docs/benchmarks.md": {"llama-2-7b-2-layers-cpu": model_table, "parity": parity_table},
+    "docs/benchmarks.md": {
+        "llama-2-7b-2-layers-cpu": model_table,
+        "parity": parity_table,
+        "extraction-cpu": extraction_text,
+    },
 }
 
 

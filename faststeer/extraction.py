@@ -19,6 +19,7 @@ from faststeer.finding import model_name
 from faststeer.methods import METHODS, Statistic
 from faststeer.ops import FaststeerWarning
 from faststeer.progress import progress_bar
+from faststeer.read_tokens import told
 from faststeer.reading import Reader, Rows
 from faststeer.scopes import Positions
 from faststeer.texts import NEGATIVE, POSITIVE, Unit, pair_units, set_units
@@ -124,7 +125,7 @@ def extract(
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
         "method": method,
-        "read_token": read_token if isinstance(read_token, (int, str)) else repr(read_token),
+        "read_token": told(read_token),
         "positives": counts[POSITIVE],
         "negatives": counts[NEGATIVE],
         "faststeer": VERSION,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -79,6 +81,38 @@ class ReadToken:
         if min(cuts) < 1 or max(cuts) + 2 * rest > _WORTH_SHARING * 2 * longest:
             return None
         return cuts
+
+
+def read_token_of(text: str) -> int | Positions:
+    """What a text such as "-2", "last", "all", "answer" or the range "-4:" means.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text in ("all", "answer"):
+        return text
+    if text == "last":
+        return -1
+    if re.fullmatch(r"-?[0-9]{1,9}", text):
+        return int(text)
+    if ends := re.fullmatch(r"(-?[0-9]{1,9})?:(-?[0-9]{1,9})?", text):
+        return slice(*(None if end is None else int(end) for end in ends.groups()))
+    raise ValueError(
+        f"read token {text!r} is unknown; expected -1 or 'last', -2, ..., 'all', 'answer' (what "
+        "follows a pair's common beginning) or a range such as -4: or -3:-1"
+    )
+
+
+def told(read_token: int | Positions) -> int | str:
+    """For metadata: as `read_token_of` understands it, where there is such a text."""
+    if isinstance(read_token, (int, str)):
+        return read_token
+    if isinstance(read_token, (range, slice)):
+        start, stop = read_token.start, read_token.stop
+        if isinstance(read_token, range) and start < 0 and stop == 0:
+            stop = None  # range(-4, 0) is up to the end
+        return ":".join("" if end is None else str(end) for end in (start, stop))
+    return repr(read_token)
 
 
 def evenly(chosen: Tensor) -> Tensor:

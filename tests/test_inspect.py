@@ -156,6 +156,25 @@ def test_a_model_and_pairs_tell_what_the_functions_alone_do(
     assert found.missing == []
 
 
+def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer
+) -> None:
+    def made(read_token: object) -> SteeringVector:
+        return faststeer.extract(
+            tiny_model, tiny_tokenizer, PAIRS, read_token=read_token, progress=False
+        )
+
+    def aucs(vector: SteeringVector, **options: object) -> list[float | None]:
+        options |= {"texts": TEXTS, "pairs": PAIRS, "progress": False}
+        found = diagnostics.inspect(vector, tiny_model, tiny_tokenizer, **options)
+        return [own.auc for own in found.layers.values()]
+
+    vector = made(range(-2, 0))
+    assert aucs(vector) == aucs(vector, read_token=slice(-2, None))
+    with pytest.raises(ValueError, match="which its file cannot tell; give read_token"):
+        aucs(made(lambda positions, lengths: positions == lengths - 1))
+
+
 def test_a_vector_of_unknown_making_is_halved_by_means_and_that_is_said(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:

@@ -16,6 +16,7 @@ from test_data import QUESTIONS, TEMPLATE, write_lines
 import faststeer
 from faststeer import SteeringVector, cli
 from faststeer.loading import load
+from faststeer.read_tokens import read_token_of
 
 Extracted = Callable[[str], SteeringVector]
 
@@ -132,3 +133,17 @@ def test_a_source_that_is_missing_or_one_too_many_is_told_before_the_model_is_lo
         cli.main()
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("last", -1), ("-2", -2), ("-4:", range(-4, 0)), ("2:-1", slice(2, -1)), ("answer", "answer")],
+)
+def test_the_read_token_of_the_command_line_is_the_library_s(
+    folder: Path, extracted: Extracted, said: str, meant: Any
+) -> None:
+    vector = extracted(f"--behaviour myopic --data sets --read-token {said}")
+    pairs = [(row["question"] + "B", row["question"] + "A") for row in QUESTIONS]
+    again = read_token_of(str(vector.metadata["read_token"]))
+    for read_token in (meant, again):
+        assert equal(vector, folder, pairs=pairs, read_token=read_token)

@@ -32,7 +32,7 @@ def extract(
         str, typer.Option(help="Such as mean_difference, pca_center or logistic_probe.")
     ] = "mean_difference",
     site: Annotated[str, typer.Option(help="resid_pre, resid_mid or resid_post.")] = "resid_post",
-    read_token: Annotated[int, typer.Option(help="-1: the last token of each text.")] = -1,
+    read_token: Annotated[str, typer.Option(help=options.READ_TOKEN_HELP)] = "-1",
     batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
     max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
 ) -> None:
@@ -45,7 +45,7 @@ def extract(
     options.require_folder(output)
     if output.suffix != ".safetensors":  # what others cannot hold would only be told at the end
         raise ValueError(f"{output}: extract writes .safetensors; `faststeer convert` the rest")
-    chosen = options.layer_numbers(layers)
+    chosen, token = options.layer_numbers(layers), options.read_token(read_token)
     source = sources.Source.of(pairs, behaviour, data, positive, negative, dataset, columns, chat)
     loaded = options.load(model, own_device(device), dtype, num_layers)
     options.require_tokenizer(loaded)
@@ -58,7 +58,7 @@ def extract(
             layers=chosen,
             method=method,
             site=site,
-            read_token=read_token,
+            read_token=token,
             batch_size=batch_size,
             max_length=max_length,
             process_group=processes,

@@ -31,7 +31,7 @@ def inspect(
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
     coefficient: Annotated[float, typer.Option(help="Of the relative dose.")] = 1.0,
     read_token: Annotated[
-        int | None, typer.Option(help="Of pairs; default: as the vector was made.")
+        str | None, typer.Option(help="As for extract; default: as the vector was made.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="Of the logit lens, of each kind.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
@@ -51,6 +51,7 @@ def inspect(
     if plots is not None:
         require_plots(plots)
     chosen = options.layer_numbers(layers)
+    token = None if read_token is None else options.read_token(read_token)
     loaded_vectors = [SteeringVector.load(path) for path in (vector, *(beside or []))]
     if not isinstance(chosen, str):
         loaded_vectors = [one.select(chosen) for one in loaded_vectors]
@@ -76,7 +77,7 @@ def inspect(
         texts=neutral,
         others=loaded_vectors[1:],
         coefficient=coefficient,
-        read_token=read_token,
+        read_token=token,
         lens_tokens=tokens,
         batch_size=batch_size,
         max_length=max_length,

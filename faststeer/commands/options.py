@@ -22,6 +22,7 @@ DtypeOption = Annotated[
 LayersOption = Annotated[
     int | None, typer.Option("--num-layers", help="For random weights: fewer layers.")
 ]
+READ_TOKEN_HELP = "-1 or last, -2, ...; or the mean over all, answer, or a range such as -4:."
 
 
 def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> Any:
@@ -52,6 +53,16 @@ def layer_numbers(text: str) -> str | list[int]:
             raise ValueError(f"--layers {text!r}: expected 'all', or numbers such as 10,12 or 8-15")
         layers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return layers
+
+
+def read_token(text: str) -> Any:
+    """What `--read-token` means. Raises ValueError for what means nothing."""
+    from faststeer.read_tokens import read_token_of
+
+    try:
+        return read_token_of(text)
+    except ValueError as error:
+        raise ValueError(f"--read-token: {error}") from error
 
 
 def require_tokenizer(loaded: Any) -> None:

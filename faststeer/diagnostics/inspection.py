@@ -18,6 +18,7 @@ from faststeer.diagnostics.stability import halves
 from faststeer.finding import find_blocks, find_known
 from faststeer.fitting import require_fitting
 from faststeer.methods import METHODS
+from faststeer.read_tokens import read_token_of
 from faststeer.scopes import Positions
 from faststeer.vectors import SteeringVector
 
@@ -144,7 +145,7 @@ def inspect(
         inspection.missing.append("separability and stability: they take pairs")
         return inspection
     wanted: dict[str, Any] = {
-        "read_token": vector.metadata.get("read_token", -1) if read_token is None else read_token,
+        "read_token": _read_token_of(vector) if read_token is None else read_token,
         "batch_size": batch_size,
         "max_length": max_length,
         "add_special_tokens": add_special_tokens,
@@ -172,6 +173,19 @@ def inspect(
             stability=stability[layer],
         )
     return inspection
+
+
+def _read_token_of(vector: SteeringVector) -> int | Positions:
+    """As the metadata say; the last where they say nothing."""
+    said = vector.metadata.get("read_token", -1)
+    if isinstance(said, int):
+        return said
+    try:
+        return read_token_of(str(said))
+    except ValueError:
+        raise ValueError(
+            f"{vector.name!r} was read at {said}, which its file cannot tell; give read_token"
+        ) from None
 
 
 def _with_model(
