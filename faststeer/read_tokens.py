@@ -11,6 +11,7 @@ from faststeer.batches import Batch
 from faststeer.prompts import Prompts
 from faststeer.scopes import Positions, Tokens, scope_of
 from faststeer.texts import Unit
+from faststeer.vectors import SteeringVector
 
 # A second forward and the copy of a cache cost something: measured on two cores, sharing wins
 # wherever it saves a fifth of the tokens.
@@ -101,6 +102,19 @@ def read_token_of(text: str) -> int | Positions:
         f"read token {text!r} is unknown; expected -1 or 'last', -2, ..., 'all', 'answer' (what "
         "follows a pair's common beginning) or a range such as -4: or -3:-1"
     )
+
+
+def read_token_of_vector(vector: SteeringVector) -> int | Positions:
+    """As the metadata say; the last token where they say nothing. Raises ValueError as told."""
+    said = vector.metadata.get("read_token", -1)
+    if isinstance(said, int):
+        return said
+    try:
+        return read_token_of(str(said))
+    except ValueError:
+        raise ValueError(
+            f"{vector.name!r} was read at {said}, which its file cannot tell; give read_token"
+        ) from None
 
 
 def told(read_token: int | Positions) -> int | str:

@@ -175,6 +175,35 @@ def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
         aucs(made(lambda positions, lengths: positions == lengths - 1))
 
 
+def test_of_many_pairs_the_first_are_read_and_what_is_left_out_is_told(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer
+) -> None:
+    class Streamed:
+        def __iter__(self):
+            return iter(PAIRS)
+
+    def told(pairs: object, **options: int) -> tuple[list[float | None], list[str]]:
+        found = diagnostics.inspect(
+            vector, tiny_model, tiny_tokenizer, texts=TEXTS, pairs=pairs, progress=False, **options
+        )
+        return [own.auc for own in found.layers.values()], found.missing
+
+    vector = faststeer.extract(tiny_model, tiny_tokenizer, PAIRS, progress=False)
+    expected, said = told(PAIRS[:5])
+    assert said == []
+    assert told(PAIRS, most_pairs=5) == (
+        expected,
+        ["separability and stability of 3 pairs beyond the first 5: most_pairs reads more"],
+    )
+    assert told(Streamed(), most_pairs=5) == (
+        expected,
+        ["separability and stability of all pairs beyond the first 5: most_pairs reads more"],
+    )
+    assert told(Streamed(), most_pairs=8)[1] == []
+    with pytest.raises(ValueError, match="most_pairs is 0; expected at least 1"):
+        told(PAIRS, most_pairs=0)
+
+
 def test_a_vector_of_unknown_making_is_halved_by_means_and_that_is_said(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:

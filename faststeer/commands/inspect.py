@@ -36,6 +36,9 @@ def inspect(
     tokens: Annotated[int, typer.Option(help="Of the logit lens, of each kind.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
     max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
+    most_pairs: Annotated[
+        int, typer.Option(min=1, help="Of more pairs the first are read, and that is said.")
+    ] = 200,
     plots: Annotated[
         Path | None, typer.Option(help="A folder for pictures, with their data as CSV and JSON.")
     ] = None,
@@ -81,6 +84,7 @@ def inspect(
         lens_tokens=tokens,
         batch_size=batch_size,
         max_length=max_length,
+        most_pairs=most_pairs,
         progress=console.is_terminal,
         **(source.arguments(loaded.tokenizer) if source and loaded else {}),
     )

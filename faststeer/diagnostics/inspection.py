@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faststeer.diagnostics.dose import relative_dose, residual_norms
+from faststeer.diagnostics.first_pairs import FirstPairs
 from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import auc, pair_projections
 from faststeer.diagnostics.similarity import cosines, cosines_between
@@ -18,7 +19,7 @@ from faststeer.diagnostics.stability import halves
 from faststeer.finding import find_blocks, find_known
 from faststeer.fitting import require_fitting
 from faststeer.methods import METHODS
-from faststeer.read_tokens import read_token_of
+from faststeer.read_tokens import read_token_of_vector
 from faststeer.scopes import Positions
 from faststeer.vectors import SteeringVector
 
@@ -94,6 +95,7 @@ def inspect(
     batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
+    most_pairs: int = 200,
     progress: bool = True,
 ) -> Inspection:
     """Norms and cosines of a vector; with a model its dose and logit lens; with pairs how well it
@@ -113,6 +115,7 @@ def inspect(
         batch_size: texts of pairs a forward.
         max_length: texts are cut after so many tokens.
         add_special_tokens: passed to the tokenizer, for pairs.
+        most_pairs: of more pairs the first are read; what was left out is said in `missing`.
         progress: show progress bars.
 
     Raises:
@@ -145,7 +148,7 @@ def inspect(
         inspection.missing.append("separability and stability: they take pairs")
         return inspection
     wanted: dict[str, Any] = {
-        "read_token": _read_token_of(vector) if read_token is None else read_token,
+        "read_token": read_token_of_vector(vector) if read_token is None else read_token,
         "batch_size": batch_size,
         "max_length": max_length,
         "add_special_tokens": add_special_tokens,
@@ -158,6 +161,9 @@ def inspect(
             "those shown are by mean_difference"
         )
         method = "mean_difference"
+    pairs = FirstPairs(pairs, most_pairs)
+    if told := pairs.left_out():
+        inspection.missing.append(f"separability and stability of {told}")
     made = halves(
         model, tokenizer, pairs, layers=vector.layers, method=method, site=vector.site, **wanted
     )
@@ -173,19 +179,6 @@ def inspect(
             stability=stability[layer],
         )
     return inspection
-
-
-def _read_token_of(vector: SteeringVector) -> int | Positions:
-    """As the metadata say; the last where they say nothing."""
-    said = vector.metadata.get("read_token", -1)
-    if isinstance(said, int):
-        return said
-    try:
-        return read_token_of(str(said))
-    except ValueError:
-        raise ValueError(
-            f"{vector.name!r} was read at {said}, which its file cannot tell; give read_token"
-        ) from None
 
 
 def _with_model(
