@@ -91,7 +91,7 @@ def extract(
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
     made_by = METHODS[method]
-    units, expected = _labelled_units(pairs, positive, negative)
+    units, expected = labelled_units(pairs, positive, negative)
     if pairs is None and not made_by.takes_sets:
         raise ValueError(f"method {method!r} compares the texts of each pair; give pairs")
     if pairs is not None and not made_by.takes_pairs:
@@ -100,7 +100,7 @@ def extract(
             "and negative="
         )
     if pairs is None:
-        _refuse_answer(read_token)
+        refuse_answer(read_token)
     reader = Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
     statistics: dict[int, Statistic] = {}
     counts = [0, 0]
@@ -155,7 +155,7 @@ def activations(
     `extract`.
     """
     _refuse_a_single_text(texts, "texts")
-    _refuse_answer(read_token)
+    refuse_answer(read_token)
     reader = Reader(model, tokenizer, layers, site, read_token, max_length, add_special_tokens)
     expected = len(texts) if isinstance(texts, Sized) else None
     found: dict[int, Tensor] = {}
@@ -205,7 +205,7 @@ def _require_enough(counts: list[int], made_by: type[Statistic], method: str, pa
         )
 
 
-def _labelled_units(
+def labelled_units(
     pairs: Iterable[tuple[str, str]] | None,
     positive: Iterable[str] | None,
     negative: Iterable[str] | None,
@@ -231,6 +231,7 @@ def _refuse_a_single_text(texts: Iterable[str], what: str) -> None:
         raise ValueError(f"{what} is a single text, {texts!r}; expected several, such as a list")
 
 
-def _refuse_answer(read_token: int | Positions) -> None:
+def refuse_answer(read_token: int | Positions) -> None:
+    """Raise ValueError for what has a meaning in pairs only."""
     if isinstance(read_token, str) and read_token == "answer":
         raise ValueError("read_token 'answer' is where the two texts of a pair differ; give pairs")

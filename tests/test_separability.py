@@ -88,6 +88,33 @@ def test_separability_is_the_auc_of_positive_against_negative_texts(
     assert turned == pytest.approx({layer: 1 - own for layer, own in found.items()})
 
 
+def test_two_sets_of_texts_are_told_apart_as_pairs_of_them_are(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    positive, negative = zip(*PAIRS, strict=True)
+    paired = diagnostics.separability(tiny_model, byte_tokenizer, steering(), PAIRS, progress=False)
+    of_sets = diagnostics.separability(
+        tiny_model,
+        byte_tokenizer,
+        steering(),
+        positive=iter(positive[::-1]),
+        negative=[*negative, *negative],  # every text twice: the same shares
+        progress=False,
+    )
+    assert of_sets == pytest.approx(paired)
+    with pytest.raises(ValueError, match="positive and negative texts go together"):
+        diagnostics.separability(tiny_model, byte_tokenizer, steering(), positive=["a"])
+    with pytest.raises(ValueError, match="read_token 'answer' is where the two texts of a pair"):
+        diagnostics.separability(
+            tiny_model,
+            byte_tokenizer,
+            steering(),
+            positive=["a"],
+            negative=["b"],
+            read_token="answer",
+        )
+
+
 def test_halves_are_vectors_of_every_pair_once(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
@@ -136,7 +163,7 @@ def test_what_cannot_be_projected_is_refused_in_words(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     project = diagnostics.pair_projections
-    with pytest.raises(ValueError, match="got no pairs; at least one is needed"):
+    with pytest.raises(ValueError, match="got 0 positive and 0 negative texts"):
         project(tiny_model, byte_tokenizer, [steering()], [], progress=False)
     with pytest.raises(ValueError, match="got no vectors; at least one is needed"):
         project(tiny_model, byte_tokenizer, [], PAIRS, progress=False)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from faststeer.extraction import labelled_units, refuse_answer
 from faststeer.finding import model_name
 from faststeer.fitting import require_fitting, warn_of_other_model
 from faststeer.progress import progress_bar
 from faststeer.reading import Reader
 from faststeer.scopes import Positions
-from faststeer.texts import pair_units
+from faststeer.texts import Unit
 from faststeer.vectors import SteeringVector
 
 
@@ -62,8 +63,30 @@ def pair_projections(
     the order of the pairs. Zero where a direction is. Arguments and errors are those of
     `faststeer.extract`; the vectors have the same site and layers.
     """
+    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, vectors, labelled_units(pairs, None, None), *wanted)
+    ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
+    return [
+        {layer: projected[..., number] for layer, projected in ordered.items()}
+        for number in range(len(vectors))
+    ]
+
+
+def _projections(
+    model: nn.Module,
+    tokenizer: Any,
+    vectors: Sequence[SteeringVector],
+    labelled: tuple[Iterator[Unit], int | None],
+    read_token: int | Positions,
+    batch_size: int,
+    max_length: int | None,
+    add_special_tokens: bool,
+    progress: bool,
+) -> dict[int, list[Tensor]]:
+    """Layer -> projections ``[N, vectors]`` of the positive texts, and of the negative ones."""
     if not vectors:
         raise ValueError("got no vectors; at least one is needed")
+    units, expected = labelled
     first = vectors[0]
     if any(other.site != first.site or other.layers != first.layers for other in vectors):
         raise ValueError("vectors that are read together need the same site and layers")
@@ -74,33 +97,37 @@ def pair_projections(
         require_fitting(vector, reader.hidden_size, "pair_projections")
         warn_of_other_model(vector, model_name(reader.decoder))
     unit = {layer: _unit_columns(vectors, layer) for layer in reader.layers}
-    found: dict[int, dict[int, Tensor]] = {layer: {} for layer in reader.layers}
-    expected = 2 * len(pairs) if isinstance(pairs, Sized) else None
+    found: dict[int, list[dict[int, Tensor]]] = {layer: [{}, {}] for layer in reader.layers}
     with progress_bar("projecting", expected, progress) as advance, reader.opened():
-        for rows in reader.read(pair_units(pairs), batch_size, advance):
+        for rows in reader.read(units, batch_size, advance):
+            each = len(rows.sides) // len(rows.numbers)
+            numbers = [number for number in rows.numbers for _ in range(each)]
             for layer, own in rows.by_layer.items():
                 columns = unit[layer].to(own.device)
-                projected = (own.float() @ columns).double().cpu().view(-1, 2, len(vectors))
-                found[layer].update(zip(rows.numbers, projected, strict=True))
-    if not reader.encoder.units:
-        raise ValueError("got no pairs; at least one is needed")
+                projected = (own.float() @ columns).double().cpu()
+                for side, number, row in zip(rows.sides, numbers, projected, strict=True):
+                    found[layer][side][number] = row
+    counts = [len(side) for side in found[reader.layers[0]]]
+    if not all(counts):
+        raise ValueError(
+            f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
+            "needed"
+        )
     reader.encoder.warn()
-    ordered = {
-        layer: torch.stack([own[number] for number in range(len(own))])  # [N, 2, vectors]
-        for layer, own in found.items()
+    return {
+        layer: [torch.stack([side[number] for number in range(len(side))]) for side in sides]
+        for layer, sides in found.items()
     }
-    return [
-        {layer: projected[..., number] for layer, projected in ordered.items()}
-        for number in range(len(vectors))
-    ]
 
 
 def separability(
     model: nn.Module,
     tokenizer: Any,
     vector: SteeringVector,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[tuple[str, str]] | None = None,
     *,
+    positive: Iterable[str] | None = None,
+    negative: Iterable[str] | None = None,
     read_token: int | Positions = -1,
     batch_size: int = 16,
     max_length: int | None = None,
@@ -109,21 +136,16 @@ def separability(
 ) -> dict[int, float]:
     """The `auc` of the projection on the vector, of positive against negative texts, a layer.
 
-    Give pairs that the vector was not made from: with as many dimensions as pairs, directions can
-    be found that tell any pairs apart. Arguments and errors are those of `faststeer.extract`.
+    Give pairs, or positive and negative texts, that the vector was not made from: with as many
+    dimensions as texts, directions can be found that tell any apart. Arguments and errors are
+    those of `faststeer.extract`.
     """
-    (projected,) = pair_projections(
-        model,
-        tokenizer,
-        [vector],
-        pairs,
-        read_token=read_token,
-        batch_size=batch_size,
-        max_length=max_length,
-        add_special_tokens=add_special_tokens,
-        progress=progress,
-    )
-    return {layer: auc(own[:, 0], own[:, 1]) for layer, own in projected.items()}
+    if pairs is None:
+        refuse_answer(read_token)
+    labelled = labelled_units(pairs, positive, negative)
+    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, [vector], labelled, *wanted)
+    return {layer: auc(above[:, 0], below[:, 0]) for layer, (above, below) in found.items()}
 
 
 def _unit_columns(vectors: Sequence[SteeringVector], layer: int) -> Tensor:
