@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import ByteTokenizer
 from rich.console import Console
@@ -82,3 +83,18 @@ def test_the_share_of_the_forwards_is_within_the_whole(
     assert record["pairs"] == 9
     assert 0 < record["share_of_forwards"] < 1
     assert extraction.Reader._run is before
+
+
+def test_the_long_run_is_judged_by_the_seconds_of_the_wall() -> None:
+    runs = [{"pairs": 500, "seconds": seconds} for seconds in (60.0, 60.1)]
+    assert [extraction.verdict_on(run)["met"] for run in runs] == [True, False]
+
+
+def test_memory_is_told_for_few_and_many_pairs_streamed(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "FEW", 2)
+    monkeypatch.setattr(extraction, "MANY", 24)
+    record = extraction.memory(tiny_model, byte_tokenizer, Console(quiet=True))
+    assert list(record) == ["2", "24"]
+    assert all(0 <= mib < 64 for own in record.values() for mib in own.values())
