@@ -14,6 +14,7 @@ from faststeer.commands.check import check
 from faststeer.commands.convert import convert
 from faststeer.commands.data import data
 from faststeer.commands.demo import demo
+from faststeer.commands.experiment import experiment
 from faststeer.commands.extract import extract
 from faststeer.commands.generate import generate
 from faststeer.commands.highlight import highlight
@@ -33,6 +34,7 @@ USING = (generate, sweep, report, bake, convert, check, bench)
 for command in (*MAKING, *USING):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(experiment, name="experiment")
 
 
 def main() -> None:

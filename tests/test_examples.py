@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str) -> str:
-    command = [sys.executable, str(EXAMPLES / name)]
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
@@ -37,3 +39,12 @@ def test_the_usual_harness_scores_a_steered_model_and_sees_the_vector_at_work() 
     scores = [float(line.split()[1]) for line in run("harness.py").splitlines() if "±" in line]
     unsteered, more, less = scores
     assert less < unsteered < more
+
+
+def test_two_behaviours_are_steered_alone_and_together_and_the_findings_told() -> None:
+    data = Path(__file__).parents[2] / "shared" / "data" / "behaviours"
+    if not data.is_dir():
+        pytest.skip(f"the behaviours are not there: no {data}")
+    said = run("behaviours.py", str(data))
+    for finding in ("Unsteered, ", "At layer 10 ", "At layer 15 ", "Steering with all vectors"):
+        assert finding in said

@@ -58,6 +58,15 @@ def test_a_saved_vector_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert same(SteeringVector.load(tmp_path / "v.safetensors"), original)
 
 
+def test_equal_vectors_make_equal_files(tmp_path: Path) -> None:
+    facts = {letter: n for n, letter in enumerate("schönes wetter")}
+    for number in range(8):  # safetensors orders its metadata anew each time
+        vector = SteeringVector("v", {1: torch.ones(3)}, metadata=facts)
+        vector.save(tmp_path / f"{number}.safetensors")
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert same(SteeringVector.load(tmp_path / "0.safetensors"), vector)
+
+
 def test_names_and_metadata_come_back_whatever_their_language(tmp_path: Path) -> None:
     metadata = {
         "Modell": "größtes Modell",

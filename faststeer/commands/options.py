@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,17 @@ def read_token(text: str) -> Any:
         return read_token_of(text)
     except ValueError as error:
         raise ValueError(f"--read-token: {error}") from error
+
+
+def coefficients_in(text: str) -> list[float]:
+    """What `--coefficients` means. Raises ValueError for anything but finite numbers."""
+    try:
+        found = [float(number) for number in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"--coefficients {text!r}: expected numbers such as -2,-1,1,2")
+    return found
 
 
 def require_tokenizer(loaded: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +45,7 @@ def sweep(
     from faststeer.evaluate.sweeping import sweep as measured
     from faststeer.vectors import SteeringVector
 
-    chosen, amounts = options.layer_numbers(layers), _numbers(coefficients)
+    chosen, amounts = options.layer_numbers(layers), options.coefficients_in(coefficients)
     if (behaviour is None) == (documents is None):
         raise ValueError("give either --behaviour or --documents")
     task: Any
@@ -74,16 +73,6 @@ def sweep(
     )
     console.print(_table(records))
     console.print(f"wrote {output / SUMMARY}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        found = [float(number) for number in text.split(",")]
-    except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
-        raise ValueError(f"--coefficients {text!r}: expected numbers such as -2,-1,1,2")
-    return found
 
 
 def _choices(name: str, data: Path | None, part: str, seed: int, items: int | None) -> Any:

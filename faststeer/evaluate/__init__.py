@@ -5,7 +5,7 @@ Answers to questions with options (`matching_scores`) and next tokens of documen
 `interval` says how sure they are, `sweep` measures a task over vectors, layers and coefficients.
 """
 
-from faststeer.evaluate.bootstrap import interval
+from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.choices import part_of, read_choices
 from faststeer.evaluate.likelihood import continuation_logprobs, perplexity
 from faststeer.evaluate.matching import (
@@ -32,6 +32,7 @@ __all__ = [
     "interval",
     "matching_scores",
     "matching_scores_by_setting",
+    "mean_interval",
     "measure_lines",
     "part_of",
     "perplexity",

@@ -37,6 +37,31 @@ def interval(
         [statistic(torch.randint(items, (items,), generator=draw)) for _ in range(draws)],
         dtype=torch.float64,
     )
+    return _middle(found, share)
+
+
+def mean_interval(
+    *groups: Tensor, share: float = 0.95, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The same of a mean of items ``[N]``, or of the mean of several groups' means.
+
+    Each group is drawn from by itself. All draws are taken at once, which for hundreds of scores is
+    a hundred times as fast as `interval`.
+
+    Raises:
+        ValueError: no groups, or one without items.
+    """
+    if not groups or not all(map(len, groups)):
+        raise ValueError("there are no items to draw from")
+    draw = torch.Generator().manual_seed(seed)
+    means = [
+        values.double()[torch.randint(len(values), (draws, len(values)), generator=draw)].mean(1)
+        for values in groups
+    ]
+    return _middle(torch.stack(means).mean(0), share)
+
+
+def _middle(found: Tensor, share: float) -> tuple[float, float]:
     outside = (1 - share) / 2
     lower, upper = found.quantile(torch.tensor([outside, 1 - outside], dtype=torch.float64))
     return float(lower), float(upper)

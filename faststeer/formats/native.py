@@ -35,7 +35,7 @@ def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
         "metadata": json.dumps(dict(vector.metadata)),
     }
     tensors = {f"direction.{layer}": d for layer, d in vector.directions.items()}
-    write_whole(path, to_bytes(tensors, header))
+    write_whole(path, _in_order(to_bytes(tensors, header)))
 
 
 def load(path: str | PathLike[str]) -> SteeringVector:
@@ -58,6 +58,16 @@ def load(path: str | PathLike[str]) -> SteeringVector:
             f"{file}: not a readable safetensors file ({error}); it may be truncated"
         ) from error
     return _vector(file, header, tensors)
+
+
+def _in_order(content: bytes) -> bytes:
+    """With the header's metadata in order: safetensors puts them down anew each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    told = json.dumps({"__metadata__": metadata, **header}, ensure_ascii=False).encode()
+    told += b" " * (-len(told) % 8)  # tensors are aligned
+    return len(told).to_bytes(8, "little") + told + content[start:]
 
 
 def _vector(file: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> SteeringVector:

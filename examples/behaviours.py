@@ -1,0 +1,42 @@
+"""Two behaviours steered alone, by one combined vector, and at two layers at once.
+
+    python examples/behaviours.py DATA [MODEL]
+
+DATA is a folder with agreeableness.json and anti_immigration.json, such as `faststeer data fetch
+behaviours` prints. So few questions say little: `faststeer experiment behaviours` asks more.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from faststeer.behaviours import neutral_texts
+from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
+from faststeer.loading import load
+
+
+def main(data: str, name: str) -> None:
+    loaded = load(name)
+    protocol = replace(Protocol.quick(), train=32)
+    asked = read_behaviours(["agreeableness", "anti_immigration"], data, protocol, seed=13)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = several_behaviours(
+            loaded.model,
+            loaded.tokenizer,
+            asked,
+            neutral_texts()[: protocol.texts],
+            Path(folder),
+            protocol=protocol,
+            text_source="neutral prose",
+            progress=False,
+        )
+    findings, *_ = outcome.sections
+    for sentence in findings.paragraphs:
+        print(sentence)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "demo")
