@@ -154,3 +154,63 @@ def test_smollm2_answers_as_if_asked_alone(demo) -> None:
         assert found.answers[n] == demo.tokenizer.decode([int(logprobs.argmax())]).strip()
         [token] = demo.tokenizer(choice.matching)["input_ids"]
         assert float(found.log_matching[n]) == pytest.approx(float(logprobs[token]), abs=1e-3)
+
+
+def test_options_whose_tokens_begin_with_a_space_match_answers_without(
+    answering, byte_tokenizer
+) -> None:
+    expected = matching_scores(answering, byte_tokenizer, CHOICES)
+
+    class Spaced(type(byte_tokenizer)):
+        """One token for a letter and the space before it."""
+
+        def __call__(self, text: str, **how) -> dict[str, list[int]]:
+            return super().__call__(text.replace(" A", "A").replace(" B", "B"), **how)
+
+        def decode(self, ids: list[int]) -> str:
+            return f" {super().decode(ids)}"
+
+    spaced = [Choice(question, f" {own}", f" {other}") for question, own, other in CHOICES]
+    assert matching_scores(answering, Spaced(), spaced).items() == expected.items()
+    with pytest.raises(ValueError, match="choice 0: both options are 'A' to this model"):
+        matching_scores(answering, Spaced(), [Choice("Is it (", " A", "A")])
+
+
+def test_a_model_that_says_nothing_finite_gives_answers_that_count_as_misses(
+    make_tiny, byte_tokenizer
+) -> None:
+    broken = make_tiny(dtype=torch.float16)
+    with faststeer.patch(broken) as patched:
+        patched.steer(random_vector("v", range(4)), 1e7)
+        assert broken(torch.tensor([[1, 2]])).logits.isnan().all()
+        found = matching_scores(broken, byte_tokenizer, CHOICES)
+    assert (found.score, found.preferred, found.collapsed) == (0.0, 0.0, True)
+    assert set(found.items()["log_matching"]) == {None}
+    assert math.isnan(found.probability)
+
+
+def test_what_can_be_read_once_is_measured_as_lists_are(answering, byte_tokenizer) -> None:
+    expected = matching_scores(answering, byte_tokenizer, CHOICES)
+    assert matching_scores(answering, byte_tokenizer, iter(CHOICES)).items() == expected.items()
+    with faststeer.patch(answering) as patched:
+        patched.steer(random_vector("v", range(4)))
+        settings = [{"v": 1.0}, {"v": -2.0}]
+        how = (patched, answering, byte_tokenizer)
+        _, listed = matching_scores_by_setting(*how, CHOICES, settings)
+        _, streamed = matching_scores_by_setting(*how, CHOICES, iter(settings))
+    assert [own.items() for own in streamed] == [own.items() for own in listed]
+
+
+def test_settings_are_not_measured_where_the_model_cannot_be_unsteered(
+    answering, byte_tokenizer
+) -> None:
+    with faststeer.patch(answering) as patched:
+        patched.steer(random_vector("v", range(4)))
+        measured = (patched, answering, byte_tokenizer, CHOICES, [{"v": 1.0}])
+        with patched.off(), pytest.raises(ValueError, match="steer nothing within patched"):
+            matching_scores_by_setting(*measured)
+        learned = patched.learn(random_vector("own", [1]))
+        with pytest.raises(ValueError, match=r"\['own'\] of patched.learn\(\) steer under every"):
+            matching_scores_by_setting(*measured)
+        learned.remove()
+        assert len(matching_scores_by_setting(*measured)[1]) == 1

@@ -207,13 +207,27 @@ def test_a_file_of_another_sweep_is_refused_before_anything_is_measured(
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"[1]\n", b"nothing\n", b'{"steering": {"v": 1}}\n'])
-def test_a_file_of_something_else_is_refused(tmp_path, line) -> None:
-    file = tmp_path / "results.jsonl"
-    file.write_bytes(b'{"sweep": 1}\n' + line)
-    with pytest.raises(ValueError, match=r"results.jsonl, line 2: not a record of a sweep"):
-        Records(file, {"sweep": 1})
-    assert file.read_bytes() == b'{"sweep": 1}\n' + line
+def test_steering_that_leaves_nothing_finite_ends_a_line_and_not_the_sweep(
+    make_tiny, byte_tokenizer, tmp_path
+) -> None:
+    model = make_tiny(dtype=torch.float16)
+    far = random_vector("far", range(4)) * 1e7  # no number of float16 even at coefficient 1
+    found = run(model, byte_tokenizer, LETTERS, [far], tmp_path, coefficients=[1e-9, 1.0])
+    scores = {key_of(own["steering"]): own["scores"]["letters"] for own in found}
+    assert scores[key_of({"far": {1: 1e-9}})]["perplexity"] > 0
+    broken = scores[key_of({"far": {1: 1.0}})]
+    assert (broken["accuracy"], broken["perplexity"], broken["kl"]) == (0.0, None, None)
+    for line in (tmp_path / "results.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # no NaN, which is not JSON
+
+
+def test_a_target_that_is_no_set_is_told_before_anything_is_measured(
+    answering, byte_tokenizer, vectors, tmp_path
+) -> None:
+    task = DocumentsTask(LETTERS.sets, target="lettres")
+    with pytest.raises(ValueError, match="target 'lettres' is no set; there are letters, prose"):
+        run(answering, byte_tokenizer, task, vectors, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_summary_says_what_it_was_made_with(
@@ -250,6 +264,7 @@ def test_the_model_is_as_it_was_afterwards_also_where_it_was_steered_before(
     ("how", "message"),
     [
         ({"coefficients": [0.0, 1.0]}, "coefficients [0.0, 1.0]: expected at least one"),
+        ({"coefficients": [1.0, float("nan")]}, "a coefficient is nan; expected a finite number"),
         ({"coefficients": []}, "coefficients []: expected at least one, each once, and not 0"),
         ({"layers": [4]}, "layer 4 is out of range: the model has 0 to 3"),
         ({"layers": [3]}, "'short' has no direction for layer 3; it has [0, 1]"),

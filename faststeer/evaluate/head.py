@@ -59,4 +59,6 @@ class Head:
             hook.remove()
         with torch.inference_mode():
             found = self.logits(seen[0]).float().to(expected.device)
-        return found.shape == expected.shape and torch.allclose(found, expected, rtol=2e-2)
+        # Steering may be so strong that nothing finite is left on either side.
+        alike = found.shape == expected.shape
+        return alike and torch.allclose(found, expected, rtol=2e-2, equal_nan=True)

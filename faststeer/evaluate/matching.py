@@ -26,7 +26,10 @@ COLLAPSED = 0.95  # one answer in more than this share of all
 
 
 class Choice(NamedTuple):
-    """A question whose answer is one token: one that matches the behaviour, and another."""
+    """A question whose answer is one token: one that matches the behaviour, and another.
+
+    Spaces around an option are of its token, and not of what an answer is compared with.
+    """
 
     question: str
     matching: str
@@ -153,13 +156,13 @@ class Questions:
 
     def __init__(self, model: nn.Module, tokenizer: Any, choices: Sequence[Choice]) -> None:
         """Arguments and errors as for `matching_scores`."""
-        if not choices:
+        self.choices = list(choices)
+        if not self.choices:
             raise ValueError("got no choices; at least one is needed")
         config: Any = model.config
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
-        self.choices = choices
-        self.rows = encode(tokenizer, [choice.question for choice in choices], None, context)
-        both = zip(choices, self.rows, strict=True)
+        self.rows = encode(tokenizer, [choice.question for choice in self.choices], None, context)
+        both = zip(self.choices, self.rows, strict=True)
         options = [_options(tokenizer, n, choice, row) for n, (choice, row) in enumerate(both)]
         self.options = torch.tensor(options)
         self.tokenizer = tokenizer
@@ -186,8 +189,8 @@ class Questions:
         known = {token: self.tokenizer.decode([token]).strip() for token in set(greedy.tolist())}
         answers = [known[token] for token in greedy.tolist()]
         both = list(zip(answers, self.choices, strict=True))
-        matched = torch.tensor([answer == choice.matching for answer, choice in both])
-        other = torch.tensor([answer == choice.other for answer, choice in both])
+        matched = torch.tensor([answer == choice.matching.strip() for answer, choice in both])
+        other = torch.tensor([answer == choice.other.strip() for answer, choice in both])
         return Matching(answers, matched, matched | other, log_matching, log_other)
 
 
@@ -206,7 +209,7 @@ def _options(tokenizer: Any, number: int, choice: Choice, question: list[int]) -
                 "one token of this model's, and its answer is one token"
             )
         found.append(whole[-1])
-    if found[0] == found[1]:
+    if found[0] == found[1] or choice.matching.strip() == choice.other.strip():
         raise ValueError(f"choice {number}: both options are {choice.other!r} to this model")
     return found
 

@@ -34,24 +34,27 @@ class Records:
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: it is of something else than `header`, or not such a file.
+            ValueError: it is of something else than `header`, or not such a file; it stays as it is
+                then.
         """
         self.path = Path(path)
         self.by_key: dict[str, Record] = {}
+        first = _line(header)
         with self.path.open("a+b") as file:
             file.seek(0)
             lines = file.read().splitlines(keepends=True)
-            if lines and not lines[-1].endswith(b"\n"):
-                file.truncate(sum(map(len, lines[:-1])))
-                lines.pop()
+            cut = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+            for number, line in enumerate(lines, 1):
+                content = self._parsed(number, line)
+                if number == 1:
+                    self._require_same(content, json.loads(first))
+                else:
+                    self.by_key[key_of(content["steering"])] = content
+            if not lines and not first.startswith(cut):  # a whole file of somebody's, maybe
+                self._require_same(self._parsed(1, cut), json.loads(first))
+            file.truncate(sum(map(len, lines)))
             if not lines:
-                file.write(_line(header))
-        for number, line in enumerate(lines, 1):
-            content = self._parsed(number, line)
-            if number == 1:
-                self._require_same(content, json.loads(_line(header)))
-            else:
-                self.by_key[key_of(content["steering"])] = content
+                file.write(first)
 
     def add(self, records: Iterable[tuple[Setting, Mapping[str, Any]]]) -> None:
         """Append those whose setting is not there yet, all in one write."""
@@ -70,6 +73,7 @@ class Records:
             content = json.loads(line)
             if number > 1:
                 key_of(content["steering"])
+                dict(content["scores"])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path}, line {number}: not a record of a sweep") from error
         if not isinstance(content, dict):

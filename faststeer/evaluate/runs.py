@@ -56,14 +56,26 @@ class UnderSettings:
     beside_unsteered = True
 
     def __init__(self, patched: Patched, settings: Sequence[Row], at_once: int = 8) -> None:
-        """`at_once`: settings of a forward, each with a batch of its own. Raises as `rows` does."""
+        """`at_once`: settings of a forward, each with a batch of its own.
+
+        Raises:
+            TypeError, ValueError: as `rows` does, and where the model cannot be unsteered: within
+                `off`, which settings are too, and with a vector that `learn` has put to work.
+        """
         if at_once < 1:
             raise ValueError(f"at_once is {at_once}; expected at least 1")
-        if settings:
-            patched.rows(list(settings))
+        self.settings = list(settings)
+        if self.settings:
+            patched.rows(self.settings)
+        if patched.plan.times_off:
+            raise ValueError("settings steer nothing within patched.off(); measure outside of it")
+        if patched.plan.tables.learned:
+            raise ValueError(
+                f"{list(patched.plan.tables.learned)} of patched.learn() steer under every "
+                "setting; remove() them first, and steer with their `vector` to measure it"
+            )
         self.patched = patched
         self.decoder = patched.decoder
-        self.settings = list(settings)
         self.lines = len(self.settings) + 1
         self.resuming = Resuming(self.decoder)
         first = [_first_site(patched.plan.steered, row) for row in self.settings]

@@ -23,6 +23,7 @@ from faststeer.files import write_whole
 from faststeer.patching import Patched, patch
 from faststeer.progress import Advance, progress_bar
 from faststeer.reading import chosen_layers
+from faststeer.steered import finite
 from faststeer.swapping import MARK
 from faststeer.vectors import SteeringVector
 
@@ -38,9 +39,12 @@ def grid(
     """A line for each vector, layer and sign, the coefficient nearest to zero first.
 
     Raises:
+        TypeError: a coefficient that is no number.
         ValueError: a coefficient of 0, which is the unsteered model, measured in any case; one that
-            is there twice; none at all; a layer that a vector lacks.
+            is there twice, or not finite; none at all; a layer that a vector lacks.
     """
+    for coefficient in coefficients:
+        finite(coefficient, "a coefficient")
     if not coefficients or len(set(coefficients)) < len(coefficients) or 0 in coefficients:
         raise ValueError(
             f"coefficients {list(coefficients)}: expected at least one, each once, and not 0, "
@@ -184,7 +188,7 @@ def sweep(
         handles = []
         try:
             for vector in vectors:
-                handles.append(patched.steer(vector, layers=numbers))
+                handles.append(patched.steer(vector, 0.0, layers=numbers))  # rows say how much
             folder.mkdir(parents=True, exist_ok=True)
             records = Records(folder / RESULTS, header)
             with progress_bar("sweeping", total, progress) as advance:

@@ -143,7 +143,9 @@ class DocumentsTask:
         return sum(map(len, self.sets.values()))
 
     def check(self, subject: Subject) -> None:
-        """As `Task` says: a text may be too long."""
+        """As `Task` says: a text may be too long, and the target one of no set."""
+        if self.target not in self.sets:
+            raise ValueError(f"target {self.target!r} is no set; there are {', '.join(self.sets)}")
         self._encoded(subject)
 
     def measure(

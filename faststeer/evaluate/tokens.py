@@ -147,6 +147,7 @@ class Texts:
         max_length: int | None,
     ) -> None:
         """Arguments and errors as for `token_scores`."""
+        texts = texts if isinstance(texts, str) else list(texts)
         if isinstance(texts, str) or not texts:
             raise ValueError(f"texts is {texts!r}; expected several")
         config: Any = model.config
