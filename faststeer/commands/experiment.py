@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from faststeer.commands.broad_skills import broad_skills
 from faststeer.commands.several_behaviours import behaviours
 
 experiment = typer.Typer(
@@ -18,4 +19,5 @@ def commands() -> None:
     """With a callback typer keeps each experiment a command of its own."""
 
 
+experiment.command("broad-skills")(broad_skills)
 experiment.command()(behaviours)

@@ -170,7 +170,7 @@ def sweep(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"vectors are named {names}; expected at least one, of different names")
     folder = Path(output)
-    with _patched(model) as patched:
+    with patched_meanwhile(model) as patched:
         if taken := set(names) & patched.plan.steered.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         numbers = chosen_layers(layers, patched.num_layers)
@@ -209,7 +209,7 @@ def sweep(
 
 
 @contextmanager
-def _patched(model: nn.Module) -> Iterator[Patched]:
+def patched_meanwhile(model: nn.Module) -> Iterator[Patched]:
     """The model patched, and afterwards as it was."""
     before = next((m.__dict__[MARK] for m in model.modules() if MARK in m.__dict__), None)
     patched = patch(model)

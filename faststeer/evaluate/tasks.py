@@ -157,7 +157,7 @@ class DocumentsTask:
         for name, texts in self._encoded(subject).items():
             found = texts.scores(runs, subject.batch_size, advance)
             for record, own in zip(records, found, strict=True):
-                record["scores"][name] = _of_tokens(own, found[-1])
+                record["scores"][name] = of_tokens(own, found[-1])
                 record["items"][name] = own.items()
         return records[-1], records[:-1]
 
@@ -187,7 +187,8 @@ def _of_matching(found: Matching) -> Record:
     return {"scores": scores, "items": found.items()}
 
 
-def _of_tokens(own: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
+def of_tokens(own: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
+    """What a record tells of the scores on a set of documents."""
     return {
         "accuracy": own.accuracy,
         "accuracy10": own.accuracy10,

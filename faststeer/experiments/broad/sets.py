@@ -1,0 +1,153 @@
+"""The sets of documents: to make vectors from, and others, held out, to measure on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from faststeer.evaluate.provenance import data_hash
+from faststeer.experiments.broad.sources import FEWEST_LANGUAGES, Source
+
+CODE, PYTHON_ONLY, OTHERS, TEXT = "general code", "Python", "other languages", "text"
+_OPENING = 200  # characters; of documents that begin alike one is taken
+_LETTERS = 8  # a token, more than any tokenizer's mean: what is cut off before it is encoded
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Documents of one source, none of them in both parts; `too_short`: left out on the way."""
+
+    source: str
+    train: list[str]
+    held_out: list[str]
+    too_short: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Counts, and hashes of the texts."""
+        return {
+            "train": len(self.train),
+            "held out": len(self.held_out),
+            "too short": self.too_short,
+            "sha256": {"train": data_hash(self.train), "held out": data_hash(self.held_out)},
+        }
+
+
+@dataclass(frozen=True)
+class Sets:
+    """As many documents of text, of Python and of general code, drawn from several sources.
+
+    `drawn`: Python first, then the other languages, then the text. General code has as many
+    documents of each language, its Python being the first `shared` of the Python set's.
+    """
+
+    drawn: list[Drawn]
+    languages: int
+    shared: int
+
+    @property
+    def skills(self) -> dict[str, dict[str, int]]:
+        """Skill -> {source: so many of its first documents}, of either part."""
+        python, *others = self.drawn[: self.languages]
+        other = {own.source: len(own.train) for own in others}
+        return {
+            CODE: {python.source: self.shared, **other},
+            PYTHON_ONLY: {python.source: len(python.train)},
+            OTHERS: other,
+            TEXT: {own.source: len(own.train) for own in self.drawn[self.languages :]},
+        }
+
+    @property
+    def held_out(self) -> dict[str, list[str]]:
+        """The documents to measure on, by source."""
+        return {own.source: own.held_out for own in self.drawn}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was drawn, by source."""
+        return {own.source: own.facts for own in self.drawn}
+
+
+def draw_sets(
+    code: Sequence[Source],
+    text: Sequence[Source],
+    tokenizer: Any,
+    *,
+    documents: int,
+    max_length: int,
+    seed: int,
+) -> Sets:
+    """Draw `documents` of each set to make vectors from, and as many others to measure on.
+
+    Sources have equal shares. A document counts with its first `max_length` tokens, and is left out
+    with less than half as many. A language with too few documents is left out.
+
+    Raises:
+        ValueError: a source of text, or Python, has too few documents; too few languages do.
+    """
+
+    def drawn(source: Source, share: int) -> Drawn:
+        return _drawn(source, tokenizer, share, max_length, seed)
+
+    if documents < max(FEWEST_LANGUAGES, len(text)):
+        raise ValueError(
+            f"--documents {documents}: expected at least {FEWEST_LANGUAGES}, a language each, and "
+            f"one of each source of text, of which there are {len(text)}"
+        )
+    python, *others = code[:documents]
+    narrow = drawn(python, documents)
+    if len(narrow.train) < documents:
+        raise ValueError(_too_few(narrow, documents, max_length, "--code"))
+    while True:
+        shared, *shares = _shares(documents, 1 + len(others))
+        mixed = [drawn(*both) for both in zip(others, shares, strict=True)]
+        short = [own for own, share in zip(mixed, shares, strict=True) if len(own.train) < share]
+        if not short:
+            break
+        others = [source for source in others if source.name not in {own.source for own in short}]
+        if 1 + len(others) < FEWEST_LANGUAGES:
+            raise ValueError(_too_few(short[0], shares[0], max_length, "--code"))
+    prose = []
+    for source, share in zip(text, _shares(documents, len(text)), strict=True):
+        own = drawn(source, share)
+        if len(own.train) < share:
+            raise ValueError(_too_few(own, share, max_length, "--text"))
+        prose.append(own)
+    return Sets([narrow, *mixed, *prose], 1 + len(mixed), shared)
+
+
+def _shares(documents: int, sources: int) -> list[int]:
+    """As equal as can be, the larger ones first."""
+    return [documents // sources + (at < documents % sources) for at in range(sources)]
+
+
+def _drawn(source: Source, tokenizer: Any, share: int, max_length: int, seed: int) -> Drawn:
+    """`share` documents of each part, or fewer; those to measure on are drawn first."""
+    taken: list[str] = []
+    openings: set[str] = set()
+    too_short = 0
+    for document in source.shuffled(random.Random(f"{seed} {source.name}")):
+        text = document.strip()[: _LETTERS * max_length]
+        opening = " ".join(text.split())[:_OPENING]
+        if opening in openings:
+            continue
+        openings.add(opening)
+        if 2 * len(tokenizer(text)["input_ids"]) < max_length:
+            too_short += 1
+            continue
+        taken.append(text)
+        if len(taken) == 2 * share:
+            break
+    there = len(taken) // 2
+    return Drawn(source.name, taken[there : 2 * there], taken[:there], too_short)
+
+
+def _too_few(own: Drawn, share: int, max_length: int, option: str) -> str:
+    there = len(own.train) + len(own.held_out)
+    return (
+        f"{own.source} has {there} documents of at least {max_length // 2} tokens, "
+        f"and {own.too_short} shorter ones; {2 * share} are needed; give {option} with more, "
+        "or take fewer --documents"
+    )

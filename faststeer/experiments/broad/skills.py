@@ -1,0 +1,65 @@
+"""How a setting does on each skill: documents of several sources, of which skills are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from faststeer.evaluate.records import Record, Setting
+from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, of_tokens
+from faststeer.evaluate.tokens import TokenScores
+from faststeer.progress import Advance
+
+
+@dataclass(frozen=True)
+class SkillsTask:
+    """Next-token accuracy on skills; the rules of `DocumentsTask` end a line.
+
+    `documents`: by source, its target a skill. `skills`: {skill: {source: so many of its first
+    documents}}; a document that several skills share is measured once.
+    """
+
+    documents: DocumentsTask
+    skills: Mapping[str, Mapping[str, int]]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As `Task` says."""
+        return {**self.documents.facts, "kind": "skills", "skills": self.skills}
+
+    @property
+    def items(self) -> int:
+        """As `Task` says."""
+        return self.documents.items
+
+    def check(self, subject: Subject) -> None:
+        """As `Task` says."""
+        self.documents.check(subject)
+
+    def measure(
+        self, subject: Subject, settings: Sequence[Setting], advance: Advance
+    ) -> tuple[Record, list[Record]]:
+        """As `Task` says: scores by skill, items by source."""
+        unsteered, records = self.documents.measure(subject, settings, advance)
+        return self._told(unsteered, unsteered), [self._told(own, unsteered) for own in records]
+
+    def verdict(self, record: Record, unsteered: Record) -> Verdict:
+        """As `Task` says."""
+        return self.documents.verdict(record, unsteered)
+
+    def _told(self, record: Record, unsteered: Record) -> Record:
+        scores = {
+            skill: of_tokens(scores_of(record, sources), scores_of(unsteered, sources))
+            for skill, sources in self.skills.items()
+        }
+        return {"scores": scores, "items": record["items"]}
+
+
+def scores_of(record: Record, sources: Mapping[str, int]) -> TokenScores:
+    """A record's scores of so many of the first documents of each source, one after the other."""
+    items: dict[str, list[Any]] = {}
+    for source, count in sources.items():
+        for name, values in record["items"][source].items():
+            items.setdefault(name, []).extend(values[:count])
+    return TokenScores.from_items(items)
