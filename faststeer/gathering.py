@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.bank import Site
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.moments import Moments
 from faststeer.ops import FaststeerWarning
-from faststeer.patching import Patched, patch
+from faststeer.patching import Patched
 from faststeer.plan import Plan
 from faststeer.prompts import tokens_of
 from faststeer.reading import chosen_layers
 from faststeer.scopes import Positions, scope_of
-from faststeer.swapping import MARK
 from faststeer.vectors import SITES
 
 
@@ -50,16 +50,11 @@ def capture(
     Raises:
         ValueError: a layer out of range, or a site that is unknown or cannot be read.
     """
-    before = _patched(model)
-    patched = patch(model) if before is None else before
-    try:
+    with patched_meanwhile(model) as patched:
         feed = Feed(patched, chosen_layers(layers, patched.num_layers), site, positions)
         with feed.at_work():
             yield feed.moments
         feed.warn()
-    finally:
-        if before is None:
-            patched.unpatch()
 
 
 class Feed:
@@ -127,11 +122,3 @@ class Feed:
     def _read(self, layer: int, hidden: Tensor) -> None:
         own = self.moments[layer]
         own.update(hidden.to(own.device), self.group.to(own.device))
-
-
-def _patched(model: nn.Module) -> Patched | None:
-    for module in model.modules():
-        found: Patched | None = module.__dict__.get(MARK)
-        if isinstance(found, Patched):
-            return found
-    return None

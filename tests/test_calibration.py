@@ -105,6 +105,24 @@ def test_what_cannot_be_calibrated_is_refused_in_words(
         diagnostics.calibrate(tiny_model, byte_tokenizer, random_vector("v", [1]), **given)
 
 
+def test_texts_that_can_be_read_once_calibrate_as_a_list_does(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    vector = random_vector("v", [1])
+    listed = diagnostics.calibrate(tiny_model, byte_tokenizer, vector, 0.1, texts=TEXTS)
+    streamed = diagnostics.calibrate(tiny_model, byte_tokenizer, vector, 0.1, texts=iter(TEXTS))
+    assert streamed == listed
+
+
+def test_a_model_that_is_broken_without_steering_is_told_at_once(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    with torch.no_grad():
+        tiny_model.model.norm.weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="the unsteered model's logits are not finite"):
+        diagnostics.calibrate(tiny_model, byte_tokenizer, random_vector("v", [1]), 0.1, texts=TEXTS)
+
+
 class Counted:
     """A function of a coefficient, and how often it was asked."""
 
@@ -160,9 +178,10 @@ def test_a_divergence_that_falls_is_told_in_a_warning(
 ) -> None:
     from faststeer.diagnostics import calibration
 
-    def falling(patched, model, tokenizer, texts, settings, max_length) -> tuple[None, list[Any]]:
+    def falling(patched, model, tokenizer, texts, settings, max_length) -> tuple[Any, list[Any]]:
         coefficients = [next(iter(setting.values())) for setting in settings]
-        return None, [SimpleNamespace(kl=c if c < 0.9 else 0.3) for c in coefficients]
+        unsteered = SimpleNamespace(surprise=torch.zeros(1))
+        return unsteered, [SimpleNamespace(kl=c if c < 0.9 else 0.3) for c in coefficients]
 
     monkeypatch.setattr(calibration, "token_scores_by_setting", falling)
     with pytest.warns(FaststeerWarning, match="it falls from 0.5 at 0.5 to 0.3 at 1; 0.4"):

@@ -38,3 +38,27 @@ def test_perplexity_weighs_tokens_not_texts(tiny_model, byte_tokenizer) -> None:
         count += ids.shape[1] - 1
     found = perplexity(tiny_model, byte_tokenizer, texts)
     assert found == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+def test_what_nothing_predicts_is_refused_in_words(tiny_model, byte_tokenizer) -> None:
+    def plain(text: str, **how) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())}  # no token in front
+
+    plain.pad_token_id = None
+    for item, what in ((("", "ab"), "prompt"), (("a", ""), "continuation")):
+        with pytest.raises(ValueError, match=rf"item 1, .*: its {what} has no tokens"):
+            continuation_logprobs(tiny_model, plain, [("much longer", "abc"), item])
+    with pytest.raises(ValueError, match="got no items"):
+        continuation_logprobs(tiny_model, plain, [])
+    with pytest.raises(ValueError, match="text 1 has 1 tokens, of which none is predicted"):
+        perplexity(tiny_model, byte_tokenizer, ["well", ""])
+    for texts in ([], "one text"):
+        with pytest.raises(ValueError, match="expected several"):
+            perplexity(tiny_model, byte_tokenizer, texts)
+
+
+def test_a_perplexity_that_no_float_can_hold_is_infinite(make_tiny, byte_tokenizer) -> None:
+    model = make_tiny()
+    with torch.no_grad():
+        model.lm_head.weight *= 1e5
+    assert perplexity(model, byte_tokenizer, ["some text"]) == math.inf

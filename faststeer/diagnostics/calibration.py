@@ -12,9 +12,8 @@ from torch import nn
 from faststeer.diagnostics.crossing import falls, first_crossing, nearest
 from faststeer.evaluate.tokens import token_scores_by_setting
 from faststeer.fitting import Layers
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.ops import FaststeerWarning
-from faststeer.patching import patch
-from faststeer.swapping import MARK
 from faststeer.vectors import SteeringVector
 
 _NAME = "faststeer.calibrate"
@@ -73,8 +72,8 @@ def calibrate(
     Raises:
         TypeError: as `Patched.steer`.
         ValueError: a target or tolerance that is not above 0, no texts, such as have fewer than two
-            tokens or more than the model's context, a vector that does not fit the model, or a
-            target that no coefficient reaches.
+            tokens or more than the model's context, a vector that does not fit the model, logits
+            that are not finite before any steering, or a target that no coefficient reaches.
     """
     for name, value in (("target", target), ("tolerance", tolerance)):
         if not 0 < value < float("inf"):
@@ -83,26 +82,24 @@ def calibrate(
         from faststeer.behaviours import neutral_texts
 
         texts = neutral_texts()
+    texts = texts if isinstance(texts, str) else list(texts)  # they are read several times
     sign = -1.0 if opposite else 1.0
 
     def divergences(coefficients: list[float]) -> list[float]:
         settings = [{_NAME: sign * coefficient} for coefficient in coefficients]
-        _, scores = token_scores_by_setting(
+        unsteered, scores = token_scores_by_setting(
             patched, model, tokenizer, texts, settings, max_length=max_length
         )
+        if not unsteered.surprise.isfinite().all():
+            raise ValueError("the unsteered model's logits are not finite, and nothing diverges")
         return [one.kl for one in scores]
 
-    patched_before = any(MARK in module.__dict__ for module in model.modules())
-    patched = patch(model)
-    try:
+    with patched_meanwhile(model) as patched:
         handle = patched.steer(vector, 0.0, layers=layers, name=_NAME)
         try:
             known = first_crossing(divergences, target, tolerance)
         finally:
             handle.remove()
-    finally:
-        if not patched_before:
-            patched.unpatch()
     found = nearest(known, target)
     calibration = Calibration(
         sign * found,

@@ -8,8 +8,7 @@ results are those of one setting after the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from faststeer.evaluate.provenance import model_facts, vector_hash, versions
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.tasks import Subject, Task, Verdict
 from faststeer.files import write_whole
-from faststeer.patching import Patched, patch
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.progress import Advance, progress_bar
 from faststeer.reading import chosen_layers
 from faststeer.steered import finite
-from faststeer.swapping import MARK
 from faststeer.vectors import SteeringVector
 
 WAVE = 16  # settings; where lines stop early, some of them are measured in vain
@@ -206,15 +204,3 @@ def sweep(
     content = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder / SUMMARY, content.encode())
     return found
-
-
-@contextmanager
-def patched_meanwhile(model: nn.Module) -> Iterator[Patched]:
-    """The model patched, and afterwards as it was."""
-    before = next((m.__dict__[MARK] for m in model.modules() if MARK in m.__dict__), None)
-    patched = patch(model)
-    try:
-        yield patched
-    finally:
-        if before is None:
-            patched.unpatch()

@@ -11,13 +11,13 @@ from torch import nn
 
 from faststeer.evaluate import Subject
 from faststeer.evaluate.provenance import model_facts, versions
-from faststeer.evaluate.sweeping import patched_meanwhile
 from faststeer.experiments.broad.directions import LastTokens
 from faststeer.experiments.broad.measuring import VECTORS, Measuring, Plan, best_of
 from faststeer.experiments.broad.sets import CODE, draw_sets
 from faststeer.experiments.broad.sources import Source
 from faststeer.experiments.broad.telling import Found, sections
 from faststeer.experiments.outcome import RECORDS, Outcome
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.progress import progress_bar
 
 EXPERIMENT = "broad-skills"
