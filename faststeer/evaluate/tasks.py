@@ -163,10 +163,7 @@ class DocumentsTask:
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
         """As `Task` says."""
-        relative = record["scores"][self.target]["relative"]
-        if relative is None or relative >= SKIPS:
-            return Verdict.GO_ON
-        return Verdict.STOP if relative < STOPS else Verdict.SKIP_ONE
+        return verdict_of(record["scores"][self.target]["relative"])
 
     def _encoded(self, subject: Subject) -> dict[str, Texts]:
         return {
@@ -185,6 +182,13 @@ def _of_matching(found: Matching) -> Record:
         "mass": _finite(found.mass),
     }
     return {"scores": scores, "items": found.items()}
+
+
+def verdict_of(relative: float | None) -> Verdict:
+    """What follows from the relative accuracy on the target."""
+    if relative is None or relative >= SKIPS:
+        return Verdict.GO_ON
+    return Verdict.STOP if relative < STOPS else Verdict.SKIP_ONE
 
 
 def of_tokens(own: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:

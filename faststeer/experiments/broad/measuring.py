@@ -112,7 +112,8 @@ class Measuring:
         lines: Lines,
     ) -> list[Line]:
         sets = self.plan.sets
-        task = SkillsTask(DocumentsTask(sets.held_out, skill, self.plan.max_length), sets.skills)
+        documents = DocumentsTask(sets.held_out, sets.drawn[0].source, self.plan.max_length)
+        task = SkillsTask(documents, sets.skills, skill)
         task.check(self.subject)
         hashes = {vector.name: vector_hash(vector) for vector in vectors}
         header = {**self.plan.header, "task": task.facts, "vectors": hashes}

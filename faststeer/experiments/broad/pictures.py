@@ -23,13 +23,20 @@ def against_text(name: str, lines: Sequence[Line]) -> Figure:
     series = []
     for line in lines:
         style = "solid" if line.kind == VECTOR else "dashed" if line.kind in BASELINES else "dotted"
+        points = [
+            (100 * own, 100 * text, f"{coefficient:g}" if coefficient else "")
+            for own, text, coefficient in zip(
+                line.relative(skill), line.relative(TEXT), line.coefficients, strict=True
+            )
+            if math.isfinite(own) and math.isfinite(text)
+        ]
         series.append(
             {
                 "name": line.name,
-                "x": _percents(line.relative(skill)),
-                "y": _percents(line.relative(TEXT)),
+                "x": [point[0] for point in points],
+                "y": [point[1] for point in points],
                 "style": style,
-                "notes": ["", *(f"{c:g}" for c in line.coefficients[1:])],
+                "notes": [point[2] for point in points],
             }
         )
     return Figure(
@@ -113,10 +120,6 @@ def _counts(values: Tensor, edges: Tensor) -> list[int]:
     low, high = float(edges[0]), float(edges[-1])
     inside = values.float().clamp(low, high)
     return [int(count) for count in torch.histc(inside, _BINS, low, high).tolist()]
-
-
-def _percents(shares: Sequence[float]) -> list[float]:
-    return [100 * share for share in shares]
 
 
 def _known(share: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,15 @@ class Sets:
             OTHERS: other,
             TEXT: {own.source: len(own.train) for own in self.drawn[self.languages :]},
         }
+
+    def train_of(self, skill: str) -> list[str]:
+        """The documents of a skill to make vectors from."""
+        by_source = {own.source: own.train for own in self.drawn}
+        return _first(by_source, self.skills[skill])
+
+    def held_out_of(self, skill: str) -> list[str]:
+        """The documents of a skill to measure on."""
+        return _first(self.held_out, self.skills[skill])
 
     @property
     def held_out(self) -> dict[str, list[str]]:
@@ -116,6 +125,10 @@ def draw_sets(
             raise ValueError(_too_few(own, share, max_length, "--text"))
         prose.append(own)
     return Sets([narrow, *mixed, *prose], 1 + len(mixed), shared)
+
+
+def _first(by_source: Mapping[str, list[str]], counts: Mapping[str, int]) -> list[str]:
+    return [text for source, count in counts.items() for text in by_source[source][:count]]
 
 
 def _shares(documents: int, sources: int) -> list[int]:

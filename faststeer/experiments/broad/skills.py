@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faststeer.evaluate.records import Record, Setting
-from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, of_tokens
+from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, of_tokens, verdict_of
 from faststeer.evaluate.tokens import TokenScores
 from faststeer.progress import Advance
 
@@ -16,17 +16,23 @@ from faststeer.progress import Advance
 class SkillsTask:
     """Next-token accuracy on skills; the rules of `DocumentsTask` end a line.
 
-    `documents`: by source, its target a skill. `skills`: {skill: {source: so many of its first
-    documents}}; a document that several skills share is measured once.
+    `documents`: by source. `skills`: {skill: {source: so many of its first documents}}; a document
+    that several skills share is measured once. `target`: the skill whose loss ends a line.
     """
 
     documents: DocumentsTask
     skills: Mapping[str, Mapping[str, int]]
+    target: str
 
     @property
     def facts(self) -> dict[str, Any]:
         """As `Task` says."""
-        return {**self.documents.facts, "kind": "skills", "skills": self.skills}
+        return {
+            **self.documents.facts,
+            "kind": "skills",
+            "skills": self.skills,
+            "target": self.target,
+        }
 
     @property
     def items(self) -> int:
@@ -46,7 +52,7 @@ class SkillsTask:
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
         """As `Task` says."""
-        return self.documents.verdict(record, unsteered)
+        return verdict_of(record["scores"][self.target]["relative"])
 
     def _told(self, record: Record, unsteered: Record) -> Record:
         scores = {
