@@ -48,3 +48,11 @@ def test_two_behaviours_are_steered_alone_and_together_and_the_findings_told() -
     said = run("behaviours.py", str(data))
     for finding in ("Unsteered, ", "At layer 10 ", "At layer 15 ", "Steering with all vectors"):
         assert finding in said
+
+
+def test_away_from_python_text_keeps_more_than_python_does() -> None:
+    lines = [line for line in run("broad_skills.py").splitlines() if "coefficient" in line]
+    kept = [int(line.split()[-1].rstrip("%")) for line in lines]
+    python, text = kept[:3], kept[3:]
+    assert python[0] < 90
+    assert all(one < other for one, other in zip(python, text, strict=True))

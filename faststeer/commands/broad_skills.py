@@ -14,8 +14,8 @@ from faststeer.commands import options
 
 
 def broad_skills(
-    output: Annotated[Path, typer.Option(help="A folder for what is found and measured.")],
-    model: options.ModelOption,
+    output: Annotated[Path, typer.Option(help="A folder; an interrupted run goes on there.")],
+    model: options.ModelOption = "demo",
     text: Annotated[
         list[Path] | None,
         typer.Option(

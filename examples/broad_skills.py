@@ -1,0 +1,51 @@
+"""Steer a model away from Python and see what its English pays: one layer, in half a minute.
+
+    python examples/broad_skills.py [MODEL]
+
+MODEL is a hub name or a folder; by default the small model of `faststeer demo`. Code lies in
+Python's library, prose in the documentation of what is installed. All layers, baselines and
+intervals are in `faststeer experiment broad-skills`, which also takes code and texts of yours.
+"""
+
+import sys
+
+import faststeer
+from faststeer.evaluate import token_scores_by_setting
+from faststeer.experiments.broad import PYTHON_ONLY, TEXT, code_sources, draw_sets, text_sources
+from faststeer.loading import load
+
+LENGTH = 64
+
+
+def main(name: str) -> None:
+    loaded = load(name)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    sets = draw_sets(
+        code_sources([]), text_sources([]), tokenizer, documents=12, max_length=LENGTH, seed=0
+    )
+    layer = model.config.num_hidden_layers // 2
+    vector = faststeer.extract(
+        model,
+        tokenizer,
+        positive=sets.train_of(TEXT),
+        negative=sets.train_of(PYTHON_ONLY),
+        name="prose",
+        layers=layer,
+        max_length=LENGTH,
+    )
+    coefficients = (1.0, 1.5, 2.0)
+    settings = [{"prose": c} for c in coefficients]
+    with faststeer.patch(model) as patched:
+        patched.steer(vector)
+        for skill in (PYTHON_ONLY, TEXT):
+            unsteered, steered = token_scores_by_setting(
+                patched, model, tokenizer, sets.held_out_of(skill), settings, max_length=LENGTH
+            )
+            kept = [f"{own.accuracy / unsteered.accuracy:.0%}" for own in steered]
+            print(f"{skill}: accuracy {unsteered.accuracy:.1%}; of it kept at layer {layer}:")
+            for coefficient, share in zip(coefficients, kept, strict=True):
+                print(f"  coefficient {coefficient:g}: {share}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "demo")
