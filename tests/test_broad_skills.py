@@ -277,9 +277,19 @@ def test_a_mistake_is_told_and_nothing_written(tiny_folder, tmp_path, options, m
 def test_the_command_writes_what_report_shows(tiny_folder, tmp_path) -> None:
     output = tmp_path / "output"
     command = ["experiment", "broad-skills", "--model", str(tiny_folder), "--output", str(output)]
-    size = ["--layers", "1,2", "--coefficients", "2", "--documents", "4", "--max-length", "16"]
+    size = ["--layers", "1", "--coefficients", "2", "--documents", "4", "--max-length", "16"]
     result = CliRunner().invoke(app, [*command, *size])
     assert result.exit_code == 0, result.output
-    assert "documentation" in Outcome.read(output).facts["sources"]
+    outcome = Outcome.read(output)
+    assert "documentation" in outcome.facts["sources"]
+    names = [row[0] for table in outcome.sections[0].tables for row in table.rows]
+    assert not any("two at once" in name for name in names)  # of one layer
     assert CliRunner().invoke(app, ["report", str(output)]).exit_code == 0
     assert "general code" in (output / "report.html").read_text()
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["experiment", "broad-skills", "--model", str(tmp_path / "no model"), "--output"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "file" / "output")])
+    assert isinstance(result.exception, NotADirectoryError)

@@ -92,8 +92,8 @@ class Measuring:
             for kind, vector in vectors.items()
         }
         pair = paired(self.plan.layers, self.subject.patched.num_layers)
-        # Twice the dose at equal coefficients.
-        lines[TWO, tuple(pair)] = self._settings({own.name: pair}, 1 / len(pair))
+        if len(pair) > 1:  # half of the coefficient each, or the dose would be twice as large
+            lines[TWO, tuple(pair)] = self._settings({own.name: pair}, 1 / len(pair))
         every = [own.select(pair), *vectors.values()]
         wanted = {place: own for place, own in lines.items() if place[0] in VARIANTS[skill]}
         return self._measured(skill, f"{name}-variants", every, wanted)
