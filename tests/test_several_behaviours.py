@@ -237,7 +237,7 @@ def test_parts_do_not_overlap_and_are_as_large_as_the_protocol_says(questions: P
     assert len({choice.question for part in parts for choice in part}) == 560
     [balanced, _] = read_behaviours(NAMES, questions, Protocol.quick(), 13)
     answers = [choice.matching for choice in balanced.train]
-    assert answers.count("A") == answers.count("B") == 12
+    assert answers.count("A") == answers.count("B") == 10
     [papers, _] = read_behaviours(NAMES, questions, Protocol.paper(), 13)
     assert len(papers.validation) == 200
 

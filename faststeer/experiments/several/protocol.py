@@ -43,13 +43,13 @@ class Protocol:
     train: int = 500
     balanced: bool = False
     items: int | None = 50
-    items_at_once: int = 25
+    items_at_once: int = 20
     rounds: int = 2
     layers: tuple[int, ...] = (5, 10, 15, 20)
     coefficients: tuple[float, ...] = (-10.0, -5.0, -2.0, 2.0, 5.0, 10.0)
     at_once: tuple[float, ...] = (*(round(-2 + 0.4 * step, 10) for step in range(11)), 4.0, 8.0)
     texts: int = 24
-    text_tokens: int = 192
+    text_tokens: int = 160
     prompts: int = 20
     new_tokens: int = 32
 
@@ -57,7 +57,7 @@ class Protocol:
     def quick(cls) -> Protocol:
         """A look at everything, in about a minute; its numbers say little."""
         return cls(
-            train=24,
+            train=20,
             balanced=True,
             items=3,
             items_at_once=2,

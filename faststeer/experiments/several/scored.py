@@ -49,7 +49,8 @@ def by_item(record: Record, measure: str) -> Tensor:
     answers = Matching.from_items(record["items"])
     if measure == SCORE:
         return answers.matched.double()
-    return (answers.log_matching - answers.log_other).sigmoid()
+    # In float16 strong steering can overflow: what has no probability counts as a miss.
+    return (answers.log_matching - answers.log_other).sigmoid().nan_to_num(0.0)
 
 
 def estimate(records: Sequence[Record], measure: str) -> Estimate:

@@ -21,6 +21,7 @@ from faststeer.experiments.several.words import AXES, counted, listed, on_two_li
 
 DEFAULT = "default"
 _ORDER = (DEFAULT, SUBTRACT, ADD)
+_FEW = 30  # questions; a bootstrap of fewer is too narrow
 
 
 def unsteered(results: Results) -> Section:
@@ -61,11 +62,17 @@ def answers_at_all(results: Results) -> str:
     both = zip(results.shown, records, strict=True)
     collapsed = [name for name, record in both if record["scores"]["collapsed"]]
     told = f"Unsteered, {faulty} of {total} answers are no option ({faulty / total:.1%})"
+    fewest = min(len(record["items"]["answers"]) for record in records)
+    warning = ""
+    if fewest < _FEW:
+        warning = (
+            f" With {fewest} questions a behaviour nothing below is certain, whatever its interval."
+        )
     if not collapsed:
-        return f"{told}, and the answers to no set collapse into one."
+        return f"{told}, and the answers to no set collapse into one.{warning}"
     return (
         f"{told}, but the answers to {listed(collapsed)} collapse into one: there the greedy score "
-        "tells which option is said always, and the probability is what to read."
+        f"tells which option is said always, and the probability is what to read.{warning}"
     )
 
 
@@ -94,7 +101,9 @@ def works_alone(results: Results) -> list[str]:
         wrong = [SHOWN[n] for n, sign in moved[PROBABILITY].items() if sign < 0]
         by_score = [SHOWN[n] for n, sign in moved[SCORE].items() if sign > 0]
         total = len(results.names)
-        verdict = "works" if 2 * len(as_meant) > total else "works for the fewer behaviours"
+        verdict = (
+            "works" if 2 * len(as_meant) > total else "works for at most half of the behaviours"
+        )
         if not as_meant:
             verdict = "does nothing certain"
         sentence = (

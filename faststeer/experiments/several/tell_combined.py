@@ -58,7 +58,9 @@ def combining_works(results: Results) -> list[str]:
             f"alone by {alone.signed}; {broken} of {answers} sets of answers under combined "
             "vectors collapse or turn faulty."
         )
-        if alone.sign <= 0:
+        if alone.sign < 0:
+            verdict = "The vectors alone already do the opposite of what is meant."
+        elif alone.sign == 0:
             verdict = "The vectors alone do nothing certain here that a combined one could keep."
         elif moved[best].value < _HALF * alone.value:
             verdict = "Combining fails: less than half of the effect is left."

@@ -83,7 +83,7 @@ def _picture(results: Results, matrix: Matrix, measure: str) -> Figure:
         "is down; off the diagonal are side effects."
     )
     data = {
-        "title": f"Change of the {AXES[measure]}",
+        "title": f"What adding a vector at layer {results.layers.all_at_one} does to each behaviour",
         "rows": results.shown,
         "columns": on_two_lines(results.shown),
         "values": values,
