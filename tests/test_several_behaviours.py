@@ -14,6 +14,7 @@ from hooked import hooked
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+import faststeer
 from faststeer import SteeringVector
 from faststeer.cli import app
 from faststeer.evaluate.bootstrap import interval, mean_interval
@@ -113,13 +114,27 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, done: Path, tmp_path:
     folder = tmp_path / "cut off"
     shutil.copytree(done, folder)
     shutil.rmtree(folder / "figures")
-    for name in ("outcome.json", "records/continuations.jsonl", "records/test-text.jsonl"):
+    for name in ("outcome.json", "records/test-text.jsonl"):
         (folder / name).unlink()
-    for name in ("test-agreeableness", "at-once-myopic", "validation-agreeableness"):
+    for name in ("test-agreeableness", "at-once-myopic", "continuations"):
         path = folder / "records" / f"{name}.jsonl"
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     run(folder)
     assert files_in(folder) == whole
+
+
+def test_a_model_that_is_steered_is_measured_as_if_it_were_not_and_left_as_it_was(
+    run, done: Path, tmp_path: Path, model
+) -> None:
+    with faststeer.patch(model) as patched:
+        mine = patched.steer(SteeringVector("mine", {2: torch.full((64,), 3.0)}))
+        run(tmp_path)
+        assert [handle.name for handle in patched.handles] == ["mine"]
+        assert files_in(tmp_path) == files_in(done)
+        mine.remove()
+        patched.steer(SteeringVector("myopic", {2: torch.ones(64)}))
+        with pytest.raises(ValueError, match=r"vectors named \['myopic'\] steer the model already"):
+            run(tmp_path)
 
 
 def test_vectors_of_other_pairs_are_made_anew(
@@ -295,7 +310,11 @@ def quick(built_once) -> Path:
         pytest.skip(f"the behaviours are not there: no {folder}")
 
     def build(place: Path) -> None:
-        said = command("experiment", "behaviours", "--quick", "--data", folder, "--output", place)
+        said = command(
+            *f"experiment behaviours --quick --model demo --data {folder}".split(),
+            "--output",
+            place,
+        )
         (place / "said.txt").write_text(said)
 
     return built_once("several-behaviours", build)
@@ -348,8 +367,9 @@ def test_its_texts_are_in_the_records_with_their_perplexity(quick: Path, demo) -
     _, *records = (quick / "records" / "continuations.jsonl").read_text().splitlines()
     plain, *steered = map(json.loads, records)
     assert plain["steering"] == {}
-    assert len(plain["texts"]) == 5
-    assert any(own["texts"] != plain["texts"] for own in steered)
-    text, surprise, tokens = (plain[name][0] for name in ("texts", "surprise", "tokens"))
+    own = plain["items"]
+    assert len(own["texts"]) == 5
+    assert any(other["items"]["texts"] != own["texts"] for other in steered)
+    text, surprise, tokens = (own[name][0] for name in ("texts", "surprise", "tokens"))
     assert tokens == len(demo.tokenizer(text)["input_ids"])
     assert 0 < surprise / tokens < math.log(50)  # greedy text is likely

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from faststeer.experiments.several.settings import (
 )
 from faststeer.experiments.several.telling import told
 from faststeer.experiments.several.tuning import measured_alone, tuned
-from faststeer.patching import patch
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.vectors import SteeringVector
 
 VECTORS = "vectors"
@@ -56,7 +57,7 @@ def several_behaviours(
     `Outcome` does. What was interrupted goes on where it was. Two runs are equal to the byte.
 
     Args:
-        model: a model that `patch` accepts, not patched; it is afterwards as it was.
+        model: a model that `patch` accepts; it is afterwards as it was.
         tokenizer: its tokenizer.
         asked: the behaviours' questions.
         texts: general text, at least two; every other one is kept for the test.
@@ -79,15 +80,21 @@ def several_behaviours(
     _require_both_signs(protocol.coefficients)
     names = [own.name for own in asked]
     facts = _model_facts(model)
-    with patch(model) as patched:
+    with ExitStack() as leaving:
+        patched = leaving.enter_context(patched_meanwhile(model))
+        if taken := set(names) & patched.plan.steered.keys():
+            raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         places = Layers.of(protocol, names, patched.num_layers, layers)
         subject = Subject(patched, model, tokenizer, batch_size)
         _require_askable(subject, asked, texts, protocol)
         (output / RECORDS).mkdir(parents=True, exist_ok=True)
         kept = output / VECTORS
-        vectors = made(model, tokenizer, asked, places.needed, kept, facts, batch_size, progress)
+        with patched.off():
+            vectors = made(
+                model, tokenizer, asked, places.needed, kept, facts, batch_size, progress
+            )
         for vector in vectors.values():
-            patched.steer(vector, 0.0)
+            leaving.callback(patched.steer(vector, 0.0).remove)
         hashes = {name: vector_hash(vector) for name, vector in vectors.items()}
         common = {"experiment": "behaviours", "model": facts, "vectors": hashes, "seed": seed}
         bench = Bench(subject, output / RECORDS, common, progress)

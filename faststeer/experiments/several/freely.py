@@ -34,8 +34,8 @@ def said_freely(
 ) -> Found:
     """What the model says, greedily, after each prompt under each setting.
 
-    The records have ``texts``; of each ``repetition``, ``surprise`` (nats of all its tokens under
-    the unsteered model, given the prompt) and ``tokens``.
+    The records' ``items`` are ``texts``; of each ``repetition``, ``surprise`` (nats of all its
+    tokens under the unsteered model, given the prompt) and ``tokens``.
     """
     subject = bench.subject
     facts = {"kind": "continuations", "tokens": new_tokens, "sha256": data_hash(list(asked))}
@@ -64,7 +64,7 @@ def repetition(text: str) -> float | None:
 
 def repeated(record: Record) -> Estimate | None:
     """The mean repetition of a setting's texts; None where all are too short."""
-    values = torch.tensor([own for own in record["repetition"] if own is not None])
+    values = torch.tensor([own for own in record["items"]["repetition"] if own is not None])
     if not len(values):
         return None
     low, high = interval(lambda at: float(values[at].mean()), len(values))
@@ -73,7 +73,11 @@ def repeated(record: Record) -> Estimate | None:
 
 def perplexity(record: Record) -> Estimate | None:
     """Of a setting's texts under the unsteered model; None where it said nothing."""
-    both = [(s, t) for s, t in zip(record["surprise"], record["tokens"], strict=True) if t]
+    both = [
+        (s, t)
+        for s, t in zip(record["items"]["surprise"], record["items"]["tokens"], strict=True)
+        if t
+    ]
     if not both:
         return None
     surprise, tokens = torch.tensor(both, dtype=torch.float64).unbind(1)
@@ -89,16 +93,20 @@ def _judged(bench: Bench, asked: Sequence[str], said: Sequence[str]) -> Mapping[
     subject = bench.subject
     encode = subject.tokenizer
     tokens = [len(encode(text, add_special_tokens=False)["input_ids"]) for text in said]
-    items = [(p, text) for p, text, count in zip(asked, said, tokens, strict=True) if count]
+    said_by = [(p, text) for p, text, count in zip(asked, said, tokens, strict=True) if count]
     surprise = [0.0] * len(said)
-    if items:
+    if said_by:
         with subject.patched.rows([{}]):
-            logs = continuation_logprobs(subject.model, encode, items, subject.batch_size)
+            logs = continuation_logprobs(subject.model, encode, said_by, subject.batch_size)
         for at, value in zip([n for n, count in enumerate(tokens) if count], logs, strict=True):
             surprise[at] = -float(value)
-    return {
+    items = {
         "texts": list(said),
         "repetition": [repetition(text) for text in said],
         "surprise": surprise,
         "tokens": tokens,
     }
+    found = {"items": items}
+    means = {"repetition": repeated(found), "perplexity": perplexity(found)}
+    scores = {name: None if own is None else own.value for name, own in means.items()}
+    return {"scores": scores, **found}

@@ -31,7 +31,7 @@ def freely(results: Results) -> Section:
                 estimate(records, PROBABILITY).shown,
             ]
         )
-        for prompt, text in list(zip(asked, record["texts"], strict=True))[:_SHOWN_TEXTS]:
+        for prompt, text in list(zip(asked, record["items"]["texts"], strict=True))[:_SHOWN_TEXTS]:
             question = prompt.removeprefix("Human:\n").partition("\n")[0]
             texts.append([shown, question, " ".join(text.split())])
     columns = ["steering", "repetition", "perplexity", "matching probability"]

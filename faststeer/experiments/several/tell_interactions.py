@@ -76,6 +76,7 @@ def _table(results: Results, matrix: Matrix, direction: str, measure: str) -> Ta
 
 
 def _picture(results: Results, matrix: Matrix, measure: str) -> Figure:
+    layer = results.layers.all_at_one
     values = [[moved.value for moved in row.values()] for row in matrix.values()]
     reach = max(abs(value) for row in values for value in row)
     caption = (
@@ -83,7 +84,7 @@ def _picture(results: Results, matrix: Matrix, measure: str) -> Figure:
         "is down; off the diagonal are side effects."
     )
     data = {
-        "title": f"What adding a vector at layer {results.layers.all_at_one} does to each behaviour",
+        "title": f"What adding a vector does to each behaviour, layer {layer}",
         "rows": results.shown,
         "columns": on_two_lines(results.shown),
         "values": values,
