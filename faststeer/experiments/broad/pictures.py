@@ -72,7 +72,8 @@ def other_skills(lines: Sequence[Line], skills: Sequence[str]) -> Figure:
         {
             "title": "When a vector's own skill is at 50 %, what is left of the others",
             "y": "accuracy, relative to unsteered (%)",
-            "groups": [skill.replace(" ", "\n") for skill in skills],
+            # Every second name a line lower, so that long ones have room.
+            "groups": ["\n" * (at % 2) + skill for at, skill in enumerate(skills)],
             "line": 100 * HALF,
             "series": [
                 {

@@ -10,7 +10,7 @@ from torch import Tensor
 from faststeer.experiments.broad import hypotheses, pictures, tables
 from faststeer.experiments.broad.lines import Line
 from faststeer.experiments.broad.measuring import best_of
-from faststeer.experiments.broad.sets import CODE, OTHERS, PYTHON_ONLY, TEXT, Sets
+from faststeer.experiments.broad.sets import CODE, PYTHON_ONLY, TEXT, Sets
 from faststeer.experiments.outcome import Section
 
 
@@ -80,7 +80,7 @@ def _crosswise(sets: Sets, found: Found) -> Section:
         "One skill's vector, the other skills",
         hypotheses.crosswise(*best),
         [tables.crosswise_table(every, sources)],
-        [pictures.other_skills(best, [CODE, OTHERS, *sources, TEXT])],
+        [pictures.other_skills(best, [CODE, *sources, TEXT])],
     )
 
 
