@@ -46,7 +46,7 @@ def broad_skills(
         bool, typer.Option("--quick", help="A small grid, few and short documents: a minute.")
     ] = False,
     paper: Annotated[
-        bool, typer.Option("--paper", help="The paper's layers and coefficients: many hours.")
+        bool, typer.Option("--paper", help="The paper's layers and coefficients: hours.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of draws of documents, and of intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents a forward.")] = 8,
