@@ -277,3 +277,14 @@ def test_a_grid_that_makes_no_sense_is_told_and_nothing_written(
     with pytest.raises(ValueError, match=re.escape(message)):
         run(answering, byte_tokenizer, LETTERS, [short], tmp_path / "a", **how)
     assert not (tmp_path / "a").exists()
+
+
+def test_texts_of_several_sets_may_be_checked_for_a_target_of_ones_own(
+    answering, byte_tokenizer
+) -> None:
+    own = DocumentsTask({"letters": ["aaa"], "prose": ["so", ""]}, target="both")
+    with faststeer.patch(answering) as patched:
+        subject = Subject(patched, answering, byte_tokenizer)
+        with pytest.raises(ValueError, match="text 1 has 1 tokens, of which none is predicted"):
+            own.check_texts(subject)
+        DocumentsTask(LETTERS.sets, target="both").check_texts(subject)

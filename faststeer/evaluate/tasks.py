@@ -146,6 +146,10 @@ class DocumentsTask:
         """As `Task` says: a text may be too long, and the target one of no set."""
         if self.target not in self.sets:
             raise ValueError(f"target {self.target!r} is no set; there are {', '.join(self.sets)}")
+        self.check_texts(subject)
+
+    def check_texts(self, subject: Subject) -> None:
+        """Raise ValueError for a text that is too long, or too short."""
         self._encoded(subject)
 
     def measure(

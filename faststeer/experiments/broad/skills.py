@@ -41,7 +41,7 @@ class SkillsTask:
 
     def check(self, subject: Subject) -> None:
         """As `Task` says."""
-        self.documents.check(subject)
+        self.documents.check_texts(subject)  # the target is a skill, and no set
 
     def measure(
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
