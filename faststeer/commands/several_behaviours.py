@@ -21,7 +21,7 @@ _NEUTRAL = "plain encyclopaedic prose that comes with faststeer"
 
 def behaviours(
     output: Annotated[Path, typer.Option(help="A folder; an interrupted run goes on there.")],
-    model: options.ModelOption,
+    model: options.ModelOption = "demo",
     data: Annotated[
         Path | None, typer.Option(help="Your own folder of the sets; default: what was fetched.")
     ] = None,
