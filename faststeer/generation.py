@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -10,16 +11,26 @@ from rich.table import Table
 from rich.text import Text
 
 from faststeer.batches import device_of, left_padded
+from faststeer.data.chat import chat_text
 from faststeer.loading import Loaded
 from faststeer.patching import patch
 from faststeer.steer_option import SteerOption
 
 
 def continuations(
-    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    add_special_tokens: bool = True,
 ) -> list[str]:
-    """What `model` says after each prompt, greedily; left-padded into one batch."""
-    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    """What `model` says after each prompt, greedily; left-padded into one batch.
+
+    `add_special_tokens`: passed to the tokenizer; prompts out of a chat template have them.
+    """
+    encoded = [
+        tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"] for prompt in prompts
+    ]
     if not all(encoded):
         raise ValueError("a prompt has no tokens; there is nothing to continue")
     batch = left_padded(encoded, tokenizer.pad_token_id, device_of(model))
@@ -35,13 +46,6 @@ def continuations(
     return texts
 
 
-def in_chat_template(tokenizer: Any, prompt: str) -> str:
-    """`prompt` as a user's message, up to where the assistant begins."""
-    message = [{"role": "user", "content": prompt}]
-    text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return text
-
-
 def show_side_by_side(
     loaded: Loaded,
     options: list[SteerOption],
@@ -52,12 +56,13 @@ def show_side_by_side(
 ) -> None:
     """Print a table of prompts with what the model says unsteered and steered."""
     tokenizer = loaded.tokenizer
-    whole = [in_chat_template(tokenizer, p) if chat else p for p in prompts]
+    whole = [chat_text(prompt, tokenizer) if chat else prompt for prompt in prompts]
+    said = partial(continuations, loaded.model, tokenizer, whole, max_new_tokens, not chat)
     with patch(loaded.model) as patched:
         handles = [option.apply(patched) for option in options]
-        steered = continuations(loaded.model, tokenizer, whole, max_new_tokens)
+        steered = said()
         with patched.off():
-            plain = continuations(loaded.model, tokenizer, whole, max_new_tokens)
+            plain = said()
         title = ", ".join(f"{h.name} {h.coefficient:+g} at {h.layers}" for h in handles)
     table = Table(title=Text(title), show_lines=True)
     for column in ("prompt", "unsteered", "steered"):

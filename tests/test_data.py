@@ -102,6 +102,7 @@ def test_a_file_is_one_document_a_folder_many_in_the_order_of_their_names(tmp_pa
     assert list(data.Documents(tmp_path / "c.txt")) == ["c.txt\n"]
     whole = data.Documents(tmp_path)
     assert list(whole) == ["a.py\n", "c.txt\n", "b/a.md\n", "one", "two", "b/z.py\n"] == list(whole)
+    (tmp_path / "__init__.py").touch()  # has nothing to be read
     assert list(data.Documents(tmp_path / "*.py")) == ["a.py\n", "b/z.py\n"]
     assert list(data.Documents(str(tmp_path / "b" / "rows.jsonl"))) == ["one", "two"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import MakeTiny
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import faststeer
 from faststeer import SteeringVector, diagnostics
@@ -112,3 +114,12 @@ def test_the_sentiment_vector_suppresses_blame_and_late_promotes_enjoyment(
     assert {" enjoyed", "Enjoy"} <= set(promoted[27])
     assert not {" enjoyed", "Enjoy"} & set(promoted[23] + promoted[1])
     assert not {" worse", " Worse"} & set(suppressed[1])
+
+
+def test_tokens_that_only_the_model_knows_are_told_by_their_numbers(
+    make_tiny: MakeTiny, tiny_folder: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)  # 256 tokens, the model has 512
+    told = diagnostics.logit_lens(make_tiny(), tokenizer, vector((1,)), 300)[1].promoted
+    unknown = {text for token, text, _ in told if token >= 256}
+    assert unknown == {f"<{token}>" for token, _, _ in told if token >= 256} != set()

@@ -18,6 +18,7 @@ class Documents:
         path: a ``.jsonl`` or ``.json`` file: the ``text`` of each row. Any other file: its whole
             text. A folder: all files in it and below, in the order of their names. A name with
             wildcards, such as ``src/*.py``: the files of such names in that folder and below.
+            Empty files, such as many an ``__init__.py``, are passed over there.
 
     Raises:
         FileNotFoundError: nothing is there, or no file has such a name.
@@ -49,7 +50,9 @@ class Documents:
             folders.sort()  # in place: what os.walk goes by
             for name in sorted(names):
                 file = Path(folder, name)
-                if fnmatch(name, self._pattern) and file.is_file():  # no pipe, no broken link
+                if not fnmatch(name, self._pattern) or not file.is_file():  # a pipe, a broken link
+                    continue
+                if file.stat().st_size:
                     yield file
 
 

@@ -28,11 +28,15 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """One token as it stands after others, with its space; its name where it is no whole text."""
+    """One token as it stands after others, with its space; its name where it is no whole text.
+
+    Models have room for more tokens than tokenizers know: such a one is told by its number.
+    """
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
     text = pieces(tokenizer, [anchor, token])[1]
     if not text or _BROKEN in text:
-        return str(tokenizer.convert_ids_to_tokens(token))
+        name = tokenizer.convert_ids_to_tokens(token)
+        return f"<{token}>" if name is None else str(name)
     return text
 
 
