@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ByteTokenizer
+from conftest import ByteTokenizer, MakeTiny
 from sklearn.metrics import roc_auc_score
 from streams import residual_streams
 from torch import Tensor
@@ -188,3 +189,22 @@ def test_halves_stream_from_a_file(
     )
     held = diagnostics.halves(tiny_model, byte_tokenizer, PAIRS, layers=1, progress=False)
     assert streamed.stability() == held.stability()
+
+
+def test_a_projection_takes_no_more_memory_than_its_number(
+    make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
+) -> None:
+    model = make_tiny(hidden=16)
+    own = SteeringVector("v", {n: torch.ones(16) for n in range(4)})
+
+    def peak(count: int) -> int:
+        pairs = [(f"g{n % 7}", f"b{n % 5}") for n in range(count)]
+        tracemalloc.start()  # of what Python holds: tensors' numbers are beside it
+        how = {"batch_size": 16, "progress": False}
+        diagnostics.pair_projections(model, byte_tokenizer, [own], pairs, **how)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    few = peak(256)
+    assert (peak(768) - few) / (4 * 2 * 512) < 60  # bytes; a tensor for each took 143

@@ -14,7 +14,7 @@ from faststeer.fitting import require_fitting, warn_of_other_model
 from faststeer.progress import progress_bar
 from faststeer.reading import Reader
 from faststeer.scopes import Positions
-from faststeer.texts import Unit
+from faststeer.texts import NEGATIVE, POSITIVE, Unit
 from faststeer.vectors import SteeringVector
 
 
@@ -97,27 +97,32 @@ def _projections(
         require_fitting(vector, reader.hidden_size, "pair_projections")
         warn_of_other_model(vector, model_name(reader.decoder))
     unit = {layer: _unit_columns(vectors, layer) for layer in reader.layers}
-    found: dict[int, list[dict[int, Tensor]]] = {layer: [{}, {}] for layer in reader.layers}
+    found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
+    sides: list[int] = []
+    numbers: list[int] = []
     with progress_bar("projecting", expected, progress) as advance, reader.opened():
         for rows in reader.read(units, batch_size, advance):
             each = len(rows.sides) // len(rows.numbers)
-            numbers = [number for number in rows.numbers for _ in range(each)]
+            numbers += [number for number in rows.numbers for _ in range(each)]
+            sides += rows.sides
             for layer, own in rows.by_layer.items():
                 columns = unit[layer].to(own.device)
-                projected = (own.float() @ columns).double().cpu()
-                for side, number, row in zip(rows.sides, numbers, projected, strict=True):
-                    found[layer][side][number] = row
-    counts = [len(side) for side in found[reader.layers[0]]]
+                found[layer].append((own.float() @ columns).double().cpu())
+    places = [_in_order(sides, numbers, side) for side in (POSITIVE, NEGATIVE)]
+    counts = list(map(len, places))
     if not all(counts):
         raise ValueError(
             f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
             "needed"
         )
     reader.encoder.warn()
-    return {
-        layer: [torch.stack([side[number] for number in range(len(side))]) for side in sides]
-        for layer, sides in found.items()
-    }
+    return {layer: [torch.cat(own)[at] for at in places] for layer, own in found.items()}
+
+
+def _in_order(sides: list[int], numbers: list[int], side: int) -> Tensor:
+    """Where the texts of a side were read, in the order of their numbers."""
+    own = (torch.tensor(sides) == side).nonzero()[:, 0]
+    return own[torch.tensor(numbers)[own].argsort()]
 
 
 def separability(
