@@ -52,6 +52,9 @@ def read_behaviours(
 ) -> list[Asked]:
     """The parts of the behaviours' questions, in the order of the names.
 
+    Where not all questions are asked, the two answers match in turn: of a few that come as they
+    may, one answer matches more often, and to say that more often would look like a behaviour.
+
     Raises:
         FileNotFoundError: a file is not there; the message says how to get it.
         ValueError: an unknown behaviour or one that is named twice, fewer than two, a broken file,
@@ -79,14 +82,15 @@ def _parted(name: str, folder: str | PathLike[str] | None, protocol: Protocol, s
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    items = protocol.items
     if protocol.balanced:
-        train = _balanced(train)
-    return Asked(name, train[: protocol.train], validation[:items], test[:items])
+        train = _in_turn(train)
+    if protocol.items is not None:
+        validation, test = (_in_turn(part)[: protocol.items] for part in (validation, test))
+    return Asked(name, train[: protocol.train], validation, test)
 
 
-def _balanced(choices: Sequence[Choice]) -> list[Choice]:
-    """As many of each matching answer, in turn, as there are of the rarest."""
+def _in_turn(choices: Sequence[Choice]) -> list[Choice]:
+    """As many of each matching answer, one after the other, as there are of the rarest."""
     by_answer: dict[str, list[Choice]] = {}
     for choice in choices:
         by_answer.setdefault(choice.matching, []).append(choice)

@@ -57,9 +57,9 @@ class Protocol:
     def quick(cls) -> Protocol:
         """A look at everything, in about a minute; its numbers say little."""
         return cls(
-            train=20,
+            train=16,
             balanced=True,
-            items=3,
+            items=4,
             items_at_once=2,
             rounds=1,
             layers=(10, 15),
