@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from faststeer.ops import FaststeerWarning
+from faststeer.vectors import SITES
 
 # vectors, index, coefficient and modes, as `faststeer.ops` takes them.
 Entries = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -44,6 +45,11 @@ class Site:
         if kind == "resid_pre" and layer > 0:
             return cls(layer - 1, "resid_post")
         return cls(layer, kind)
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """By which sites are sorted in the order in which a forward comes to them."""
+        return self.layer, SITES.index(self.kind)
 
 
 class Sums(NamedTuple):

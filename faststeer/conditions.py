@@ -37,8 +37,8 @@ class Condition:
 
     def require_before(self, sites: Iterable[Site]) -> None:
         """Raise ValueError where it is decided too late for some of `sites`."""
-        first = min(sites, key=_depth)
-        if _depth(self.site) >= _depth(first):
+        first = min(sites, key=lambda site: site.depth)
+        if self.site.depth >= first.depth:
             raise ValueError(
                 f"the condition is decided at {self.site.kind} of layer {self.site.layer}, too "
                 f"late for {first.kind} of layer {first.layer}: steer later layers, or read it at "
@@ -60,10 +60,6 @@ class Condition:
         mean = chosen.sum(1) / prompt.sum(1, keepdim=True).clamp(min=1)
         found = torch.cosine_similarity(mean, direction[None], dim=1)
         return found > self.threshold if self.above else found < self.threshold
-
-
-def _depth(site: Site) -> tuple[int, int]:
-    return site.layer, ("resid_pre", "resid_mid", "resid_post").index(site.kind)
 
 
 def when(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SITES = ("resid_pre", "resid_mid", "resid_post")
+SITES = ("resid_pre", "resid_mid", "resid_post")  # in the order in which a layer has them
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,3 +138,11 @@ def test_a_hookpoint_that_is_no_block_is_refused_by_name(tmp_path: Path) -> None
     torch.save({"layers.3.mlp": {}}, tmp_path / "v.pt")
     with pytest.raises(ValueError, match=r"hookpoint 'layers\.3\.mlp'; only layers\.<number>"):
         SteeringVector.load(tmp_path / "v.pt")
+
+
+def test_a_folder_comes_back_whatever_the_model_is_called(tmp_path: Path) -> None:
+    for number, name in enumerate(("", "/")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        SteeringVector("v", {2: torch.ones(4)}, metadata={"model": name}).save(folder)
+        assert SteeringVector.load(folder).layers == [2]

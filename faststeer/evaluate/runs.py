@@ -16,8 +16,6 @@ from faststeer.plan import Row
 from faststeer.resuming import Meeting, Resuming
 from faststeer.steered import Steered
 
-_KINDS = ("resid_pre", "resid_mid", "resid_post")  # in the order in which a layer has them
-
 
 class Run(NamedTuple):
     """`hidden` ``[S, P, H]`` of P tokens under the settings of these numbers.
@@ -81,7 +79,8 @@ class UnderSettings:
         first = [_first_site(patched.plan.steered, row) for row in self.settings]
         self.unsteered = [number for number, site in enumerate([*first, None]) if site is None]
         self.groups: list[tuple[Site, list[int]]] = []
-        for site in sorted({site for site in first if site is not None}, key=_place):
+        sites = {site for site in first if site is not None}
+        for site in sorted(sites, key=lambda site: site.depth):
             numbers = [number for number, other in enumerate(first) if other == site]
             chunks = range(0, len(numbers), at_once)
             self.groups += [(site, numbers[start : start + at_once]) for start in chunks]
@@ -138,8 +137,4 @@ def _first_site(steered: dict[str, Steered], row: Row) -> Site | None:
                 found += one.sites_of(layer)
         if one.when is not None:  # it is decided in a layer below, which has to run
             found.append(Site(0, "resid_pre"))
-    return min(found, key=_place, default=None)
-
-
-def _place(site: Site) -> tuple[int, int]:
-    return site.layer, _KINDS.index(site.kind)
+    return min(found, key=lambda site: site.depth, default=None)

@@ -37,7 +37,8 @@ def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
     target = Path(path)
     directions = block_outputs(vector, "CAA's format")
     if target.is_dir():
-        model = str(vector.metadata.get("model", "model")).rstrip("/").rpartition("/")[-1]
+        name = str(vector.metadata.get("model", "")).rstrip("/").rpartition("/")[-1]
+        model = name or "model"  # a name that ends in _.pt is none of CAA's
         for layer, direction in directions.items():
             write_whole(target / f"vec_layer_{layer}_{model}.pt", _bytes(direction))
         return
