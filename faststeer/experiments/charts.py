@@ -111,7 +111,9 @@ def _labelled(axes: Any, panel: Data) -> None:
 
 def _bars(figure: Any, data: Data) -> None:
     groups, series = data["groups"], data["series"]
-    figure.set_size_inches(max(7.0, 2.2 + 0.2 * len(groups) * (len(series) + 1)), 4.8)
+    longest = max(len(line) for name in groups for line in name.split("\n"))
+    across = max(0.2 * (len(series) + 1), 0.1 * longest)  # inches of a group
+    figure.set_size_inches(max(7.0, 2.2 + across * len(groups)), 4.8)
     axes = figure.subplots()
     axes.set_title(data["title"], fontsize=12)
     width = 0.84 / len(series)
