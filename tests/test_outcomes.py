@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from faststeer.cli import app
@@ -94,6 +95,16 @@ def test_the_page_holds_tables_and_pictures_and_loads_nothing(
     assert '<td>a &amp; b</td><td class="number">0.123</td><td class="number">3</td>' in page
     assert "Some &lt;experiment&gt;" in page
     assert not re.search(r"<script|https?://|<experiment>|src=\"(?!data:)", page)
+
+
+def test_a_long_table_is_one_line_on_the_terminal(outcome: Outcome, capsys) -> None:
+    short = Table("short", ["n"], [[n] for n in range(16)])
+    long = Table("long", ["n"], [[1000 + n] for n in range(17)])
+    Outcome("some", "t", {}, [Section("One", "", [short, long])]).show(Console())
+    told = capsys.readouterr().out
+    assert "│ 15 │" in told
+    assert "long: 17 rows in outcome.json" in told
+    assert "1000" not in told
 
 
 def test_a_folder_without_outcomes_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def broad_skills(
         seed=seed,
         progress=console.is_terminal,
     )
-    # The last section has every setting: a hundred lines.
-    replace(outcome, sections=outcome.sections[:-1]).show(console)
-    told = f"wrote {output} in {time.monotonic() - begun:.0f} s; faststeer report {output} shows it"
+    outcome.show(console)
+    told = (
+        f"wrote {output} in {time.monotonic() - begun:.0f} s; faststeer report {output} shows all"
+    )
     console.print(told, soft_wrap=True, markup=False, highlight=False)

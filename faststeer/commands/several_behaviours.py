@@ -92,13 +92,10 @@ def behaviours(
         progress=console.is_terminal,
     )
     outcome.show(console)
-    minutes = (time.monotonic() - begun) / 60
-    console.print(
-        f"\nwrote {output} in {minutes:.1f} minutes; `faststeer report` makes a page of it",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
+    told = (
+        f"wrote {output} in {time.monotonic() - begun:.0f} s; faststeer report {output} shows all"
     )
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
 def _protocol(

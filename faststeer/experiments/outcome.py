@@ -20,6 +20,7 @@ from faststeer.files import write_whole
 
 Cell = str | int | float | None
 FILE, FIGURES, RECORDS = "outcome.json", "figures", "records"
+_MOST_ROWS = 16  # of a table on a terminal
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,16 @@ class Outcome:
             raise ValueError(f"{path}: not the outcome of an experiment ({error!r})") from error
 
     def show(self, console: Console) -> None:
-        """Sentences and tables on a terminal."""
+        """Sentences and short tables on a terminal; of a long one how long it is."""
         for section in self.sections:
             console.print(Text(f"\n{section.heading}", style="bold"))
             for paragraph in section.paragraphs:
                 console.print(Text(paragraph))
             for table in section.tables:
-                console.print(_on_terminal(table))
+                if len(table.rows) <= _MOST_ROWS:
+                    console.print(_on_terminal(table))
+                else:
+                    console.print(Text(f"{table.title}: {len(table.rows)} rows in {FILE}"))
 
 
 def _on_terminal(table: Table) -> terminal.Table:

@@ -30,7 +30,8 @@ def told(results: Results, facts: Mapping[str, Any]) -> Outcome:
         tell_interactions.interactions(results),
         tell_freely.freely(results),
     ]
-    return Outcome("behaviours", "Several behaviours", facts, sections)
+    title = f"Several behaviours, alone and together ({facts['model']['name']})"
+    return Outcome("behaviours", title, facts, sections)
 
 
 def _findings(results: Results) -> Section:
