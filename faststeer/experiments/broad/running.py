@@ -33,7 +33,7 @@ class Size:
     """
 
     layers: str | Sequence[int] = (0, 5, 10, 15, 20, 25)
-    coefficients: Sequence[float] = (1.0, 1.25, 1.5, 2.0, 3.0)
+    coefficients: Sequence[float] = (0.75, 1.25, 1.75, 2.5)
     documents: int = 45
     max_length: int = 96
 
