@@ -9,8 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import outcome_blocks
+from outcome_blocks import Block
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+BROAD, SEVERAL = (
+    ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "behaviours")
+)
 MOST_CORES_ELSEWHERE = 0.2  # with more, two threads wait for each other and not for the work
 
 
@@ -123,12 +129,25 @@ def extraction_text(results: dict[str, Any]) -> str:
     )
 
 
-PAGES = {
-    "README.md": {"ops-cpu": ops_table, "smollm2-cpu": model_table},
+# By page and mark: which of the committed results, and what is made of it.
+PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
+    "README.md": {
+        "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
+        "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
+    },
     "docs/benchmarks.md": {
-        "llama-2-7b-2-layers-cpu": model_table,
-        "parity": parity_table,
-        "extraction-cpu": extraction_text,
+        "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),
+        "parity": (RESULTS / "parity.json", parity_table),
+        "extraction-cpu": (RESULTS / "extraction-cpu.json", extraction_text),
+    },
+    "docs/results.md": {
+        "broad-skills code": (BROAD, outcome_blocks.table("Text kept (%) when general code")),
+        "broad-skills Python": (BROAD, outcome_blocks.table("Text kept (%) when Python")),
+        "broad-skills questions": (
+            BROAD,
+            outcome_blocks.text("The paper's questions, and what the numbers say"),
+        ),
+        "broad-skills crosswise": (BROAD, outcome_blocks.table("What is left (%)")),
     },
 }
 
@@ -139,8 +158,7 @@ def filled(page: str) -> str:
     What has not been measured yet has marks with nothing between them.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
-    for mark, make in PAGES[page].items():
-        path = RESULTS / f"{mark}.json"
+    for mark, (path, make) in PAGES[page].items():
         table = make(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ""
         begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
         before, _, rest = text.partition(begin)

@@ -47,7 +47,7 @@ def against_text(name: str, lines: Sequence[Line]) -> Figure:
         "The higher a curve, the less text pays for what the skill loses; on the diagonal both "
         "lose alike. Solid: the vector at one layer; dashed: baselines; dotted: other places.",
         {
-            "title": f"Steering away from {skill}: what text keeps",
+            "title": f"Steering away from {skill}: what text keeps (small numbers: coefficients)",
             "x": f"accuracy on {skill}, relative to unsteered (%)",
             "x_range": [0, 104],
             "panels": [
