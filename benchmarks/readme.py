@@ -148,6 +148,23 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
             outcome_blocks.text("The paper's questions, and what the numbers say"),
         ),
         "broad-skills crosswise": (BROAD, outcome_blocks.table("What is left (%)")),
+        "behaviours findings": (SEVERAL, outcome_blocks.text("Findings")),
+        "behaviours unsteered": (SEVERAL, outcome_blocks.table("Unsteered")),
+        "behaviours layer 15": (
+            SEVERAL,
+            outcome_blocks.table(
+                "Matching score at layer 15; the paper's, of LLaMA-2-7B-chat at layer 15, beside"
+            ),
+        ),
+        "behaviours probability 15": (
+            SEVERAL,
+            outcome_blocks.table("Matching probability at layer 15"),
+        ),
+        "behaviours vectors": (SEVERAL, outcome_blocks.table("Mean differences")),
+        "behaviours cosines 15": (
+            SEVERAL,
+            outcome_blocks.table("Cosines between the vectors at layer 15"),
+        ),
     },
 }
 
