@@ -188,7 +188,7 @@ def _matrix(figure: Any, data: Data) -> None:
     figure.colorbar(image, ax=axes, label=data["label"])
     for y, row in enumerate(values):
         for x, value in enumerate(row):
-            told = "–" if value is None else f"{value:+.2f}"
+            told = "–" if value is None else f"{value:+.3f}"
             axes.text(x, y, told, ha="center", va="center", fontsize=9)
     _named(axes.set_xticks, columns)
     _named(axes.set_yticks, rows)

@@ -11,6 +11,8 @@ from faststeer.experiments.several.words import AXES, on_two_lines
 
 Matrix = dict[str, dict[str, Estimate]]  # steered -> asked
 
+_FULL = 0.1  # the smallest change that is drawn in the strongest colour
+
 
 def interactions(results: Results) -> Section:
     """Tables and matrices of the changes."""
@@ -78,7 +80,7 @@ def _table(results: Results, matrix: Matrix, direction: str, measure: str) -> Ta
 def _picture(results: Results, matrix: Matrix, measure: str) -> Figure:
     layer = results.layers.all_at_one
     values = [[moved.value for moved in row.values()] for row in matrix.values()]
-    reach = max(abs(value) for row in values for value in row)
+    reach = max(_FULL, *(abs(value) for row in values for value in row))
     caption = (
         "How far adding the vector of the row moves the behaviour of the column. Red is up, blue "
         "is down; off the diagonal are side effects."
@@ -89,7 +91,7 @@ def _picture(results: Results, matrix: Matrix, measure: str) -> Figure:
         "columns": on_two_lines(results.shown),
         "values": values,
         "label": f"change of the {AXES[measure]}",
-        "reach": reach or 1.0,
+        "reach": reach,
         "x": "behaviour that is asked for",
         "y": "vector that is added",
     }
