@@ -7,9 +7,9 @@ ptxas tells what every kernel needs.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,7 @@ def build(folder: Path) -> None:
     make = (sys.executable, "-m", "build", "--no-isolation", "-o", str(folder))
     run(*make, "--sdist", str(ROOT), cwd=folder)
     made = Installed(folder)
-    with tarfile.open(made.sdist) as archive:
-        archive.extractall(folder / "source", filter="data")
+    shutil.unpack_archive(made.sdist, folder / "source")  # extractall's filter came with 3.11.4
     (source,) = (folder / "source").iterdir()
     try:
         cuda_toolkit.find_nvcc()
