@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hooked import hooked
+from outputs import files_in
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -96,11 +97,6 @@ def done(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     run(folder)
     return folder
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
 
 
 def test_two_runs_write_equal_files(run, done: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.console import Console
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -95,3 +96,10 @@ def require_writable(folder: Path) -> None:
 
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     tempfile.TemporaryDirectory(dir=there).cleanup()
+
+
+def show_outcome(outcome: Any, output: Path, seconds: float, console: Console) -> None:
+    """What an experiment found, how long that took, and where the rest is."""
+    outcome.show(console)
+    told = f"wrote {output} in {seconds:.0f} s; faststeer report {output} shows all of it"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)

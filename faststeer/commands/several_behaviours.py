@@ -91,11 +91,7 @@ def behaviours(
         batch_size=batch_size,
         progress=console.is_terminal,
     )
-    outcome.show(console)
-    told = (
-        f"wrote {output} in {time.monotonic() - begun:.0f} s; faststeer report {output} shows all"
-    )
-    console.print(told, soft_wrap=True, markup=False, highlight=False)
+    options.show_outcome(outcome, output, time.monotonic() - begun, console)
 
 
 def _protocol(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faststeer.evaluate.records import Record, Setting
 from faststeer.experiments.outcome import Cell, Figure, Section, Table
+from faststeer.experiments.several.pictures import bars
 from faststeer.experiments.several.protocol import SHOWN
 from faststeer.experiments.several.published import ALONE, MODEL
 from faststeer.experiments.several.results import Results
@@ -187,31 +188,23 @@ def _probabilities(results: Results, layer: int) -> Table:
 
 
 def _bars(results: Results, layer: int, measure: str) -> Figure:
-    series = []
-    for kind in _ORDER:
-        found = [
+    series = {
+        kind: [
             estimate([results.of(name, _settings(results, name, layer)[kind])], measure)
             for name in results.names
         ]
-        series.append(
-            {
-                "name": kind,
-                "values": [own.value for own in found],
-                "low": [own.low for own in found],
-                "high": [own.high for own in found],
-            }
-        )
-    name = f"single_steering_layer_{layer}"
+        for kind in _ORDER
+    }
     caption = (
         f"Each behaviour's {AXES[measure]}, unsteered, and with its own vector subtracted and "
         f"added at layer {layer}. Steering works where the bars rise from the second to the third; "
         "lines are 95 % intervals, the dotted line is chance."
     )
-    data = {
-        "title": f"One vector at layer {layer}: {AXES[measure]}",
-        "y": AXES[measure],
-        "groups": on_two_lines(results.shown),
-        "series": series,
-        "line": 0.5,
-    }
-    return Figure(name if measure == SCORE else f"{name}_probability", "bars", caption, data)
+    return bars(
+        f"single_steering_layer_{layer}",
+        measure,
+        f"One vector at layer {layer}",
+        caption,
+        on_two_lines(results.shown),
+        series,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from faststeer.evaluate.records import Setting
 from faststeer.experiments.outcome import Cell, Figure, Section, Table
 from faststeer.experiments.several.choosing import DEAREST
+from faststeer.experiments.several.pictures import curve
 from faststeer.experiments.several.protocol import LAYERS_AT_ONCE, SHOWN
 from faststeer.experiments.several.published import AT_ONCE, MODEL
 from faststeer.experiments.several.results import Results
@@ -154,24 +155,10 @@ def _curves(results: Results) -> Figure:
         for name, shown in zip(results.names, results.shown, strict=True):
             found = [estimate([results.of(name, results.wholly(c))], measure) for c in amounts]
             at = results.layers.at_once[name]
-            series.append(
-                {
-                    "name": f"{shown} (layer {at})",
-                    "x": amounts,
-                    "y": [own.value for own in found],
-                    "low": [own.low for own in found],
-                    "high": [own.high for own in found],
-                }
-            )
+            series.append(curve(f"{shown} (layer {at})", amounts, found))
         panels.append({"y": AXES[measure], "series": series})
     found = [accuracy(results.text_of(results.wholly(c))) for c in amounts]
-    text = {
-        "name": "general text",
-        "x": amounts,
-        "y": [own.value for own in found],
-        "low": [own.low for own in found],
-        "high": [own.high for own in found],
-    }
+    text = curve("general text", amounts, found)
     panels.append({"y": "top-1 accuracy", "series": [text]})
     caption = (
         "All vectors at once, each at its layer, over the one coefficient that they share. Above "

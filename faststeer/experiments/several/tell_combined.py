@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faststeer.evaluate.records import Setting
 from faststeer.experiments.outcome import Cell, Figure, Section, Table
+from faststeer.experiments.several.pictures import bars
 from faststeer.experiments.several.published import COMBINED, MODEL
 from faststeer.experiments.several.results import Results
 from faststeer.experiments.several.scored import (
@@ -121,29 +122,21 @@ def _table(results: Results, layer: int, papers: int | None) -> Table:
 
 def _bars(results: Results, layer: int, measure: str) -> Figure:
     ways = _ways(results, layer)
-    series = []
-    for name, shown in zip(results.names, results.shown, strict=True):
-        found = [estimate([results.of(name, own[name])], measure) for own in ways.values()]
-        series.append(
-            {
-                "name": shown,
-                "values": [own.value for own in found],
-                "low": [own.low for own in found],
-                "high": [own.high for own in found],
-            }
-        )
-    name = f"all_results_layer_{layer}"
+    series = {
+        shown: [estimate([results.of(name, own[name])], measure) for own in ways.values()]
+        for name, shown in zip(results.names, results.shown, strict=True)
+    }
     caption = (
         f"Each behaviour's {AXES[measure]} at layer {layer}: unsteered, with its own vector alone, "
         "and with one vector combined from all. Where combining works, the bars of a combined "
         "vector that is added stand as high as those of the vectors alone. Lines are 95 % "
         "intervals, the dotted line is chance."
     )
-    data = {
-        "title": f"One combined vector at layer {layer}: {AXES[measure]}",
-        "y": AXES[measure],
-        "groups": [way.replace(", ", "\n") for way in ways],
-        "series": series,
-        "line": 0.5,
-    }
-    return Figure(name if measure == SCORE else f"{name}_probability", "bars", caption, data)
+    return bars(
+        f"all_results_layer_{layer}",
+        measure,
+        f"One combined vector at layer {layer}",
+        caption,
+        [way.replace(", ", "\n") for way in ways],
+        series,
+    )
