@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ByteTokenizer, MakeTiny
+from conftest import ByteTokenizer
+from inspected import PAIRS, TEXTS, steering
 from rich.console import Console
 from rich.table import Table
 from streams import residual_streams
@@ -20,14 +19,6 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 import faststeer
 from faststeer import SteeringVector, diagnostics
 from faststeer.diagnostics import tables
-
-PAIRS = [(f"good thing {n}", f"a bad thing {n * n}") for n in range(8)]
-TEXTS = ["Basalt is a rock.", "A lighthouse."]
-
-
-def steering(seed: int = 0, name: str = "v", layers: tuple[int, ...] = (0, 1, 3)) -> SteeringVector:
-    draw = torch.Generator().manual_seed(seed)
-    return SteeringVector(name, {n: torch.randn(64, generator=draw) * (n + 1) for n in layers})
 
 
 @pytest.fixture
@@ -261,55 +252,3 @@ def test_names_of_others_act_neither_on_the_terminal_nor_as_markup() -> None:
     for table in (tables.facts_table, tables.between_table, tables.metadata_table):
         assert "\x1b" not in as_shown(table(found))
     assert "[red]\\x1b[2J" in as_shown(tables.facts_table(found))
-
-
-def test_each_picture_has_its_numbers_beside_it(
-    make_tiny: MakeTiny, tiny_tokenizer, tmp_path: Path
-) -> None:
-    model = make_tiny()
-    found = diagnostics.inspect(
-        steering(name="$x_1$"),
-        model,
-        tiny_tokenizer,
-        texts=TEXTS,
-        pairs=PAIRS,
-        others=[steering(1, "東京")],
-        progress=False,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as of letters that the font lacks
-        written = diagnostics.write_plots(found, tmp_path / "new")
-    names = ("norms", "cosines", "dose", "separability", "lens", "behaviours")
-    assert {path.name for path in written} == {
-        "inspection.json",
-        *(f"{name}.{ending}" for name in names for ending in ("png", "csv")),
-    }
-    data = {}
-    for name in names:
-        assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        with (tmp_path / "new" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-            data[name] = list(csv.DictReader(file))
-    for row in data["separability"]:
-        own = found.layers[int(row["layer"])]
-        assert float(row["auc"]) == own.auc
-        assert float(row["held_out_auc"]) == own.held_out_auc
-    for row in data["dose"]:
-        assert float(row["relative_dose"]) == found.layers[int(row["layer"])].dose
-    assert len(data["lens"]) == 3 * 2 * 5
-    assert data["behaviours"][0]["other"] == "東京"
-    told = json.loads((tmp_path / "new" / "inspection.json").read_text(encoding="utf-8"))
-    assert told["layers"]["1"]["auc"] == found.layers[1].auc
-
-
-def test_a_file_alone_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
-    one = diagnostics.write_plots(diagnostics.inspect(steering(layers=(2,))), tmp_path)
-    assert [path.name for path in one] == ["inspection.json", "norms.png", "norms.csv"]
-
-
-def test_without_matplotlib_plots_say_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"pip install 'faststeer\[plots\]'"):
-        diagnostics.write_plots(diagnostics.inspect(steering()), tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,23 +17,17 @@ from typer.testing import CliRunner
 import faststeer
 from faststeer import SteeringVector
 from faststeer.cli import app
-from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.matching import matching_scores
 from faststeer.evaluate.records import key_of
 from faststeer.experiments import Outcome
-from faststeer.experiments.several import BEHAVIOURS, Protocol, read_behaviours, several_behaviours
-from faststeer.experiments.several.freely import repetition
-from faststeer.experiments.several.jointly import searched
-from faststeer.experiments.several.protocol import Layers, fitted
+from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
 from faststeer.experiments.several.settings import (
     ADD,
     DIRECTIONS,
     VARIANTS,
     Place,
-    alone,
     combined,
 )
-from faststeer.experiments.several.tuning import tuned
 
 NAMES = ["myopic", "agreeableness"]
 TINY = Protocol(
@@ -179,67 +172,6 @@ def test_a_combined_vector_answers_as_the_weighted_sum_of_the_vectors(
     assert record["items"]["log_other"] == pytest.approx(alone_asked.log_other.tolist(), abs=1e-4)
 
 
-def test_coefficients_are_chosen_by_score_then_probability_then_smallness() -> None:
-    def record(score: float, probability: float, collapsed: bool = False) -> dict:
-        scores = {"score": score, "probability": probability, "faulty": 0, "collapsed": collapsed}
-        return {"scores": scores, "items": {"answers": ["A"] * 20}}
-
-    measured = {
-        1.0: record(0.6, 0.5),
-        2.0: record(0.7, 0.6),
-        3.0: record(0.7, 0.6),
-        5.0: record(0.9, 0.9, collapsed=True),
-        -1.0: record(0.4, 0.5),
-        -2.0: record(0.4, 0.4),
-        -3.0: record(0.5, 0.1),
-    }
-    found = {key_of(alone("myopic", 1, c)): own for c, own in measured.items()}
-    found[key_of({})] = record(0.5, 0.5)
-    chosen = tuned({"myopic": found}, [1], list(measured))
-    assert chosen == {Place("myopic", 1, "add"): 2.0, Place("myopic", 1, "subtract"): -2.0}
-    found[key_of({})] = record(0.5, 0.5, collapsed=True)  # then a collapse says nothing
-    assert tuned({"myopic": found}, [1], list(measured))[Place("myopic", 1, "add")] == 5.0
-
-
-def test_the_search_finds_what_is_better_and_never_ends_worse() -> None:
-    best = {"a": 1.5, "b": -0.5, "c": 3.0}
-
-    def judge(choices):
-        return [-sum((own[n] - best[n]) ** 2 for n in best) for own in choices]
-
-    start = dict.fromkeys(best, 1.0)
-    found = searched(judge, start, step=0.5, rounds=8)
-    assert judge([found])[0] > -0.02
-    assert searched(lambda choices: [0.0 for _ in choices], start, step=0.5, rounds=3) == start
-
-
-def test_an_interval_of_means_is_that_of_drawn_means() -> None:
-    values = torch.linspace(0, 1, 40) ** 3
-    by_draws = interval(lambda at: float(values[at].mean()), 40, draws=4000)
-    assert mean_interval(values, draws=4000) == pytest.approx(by_draws, abs=0.01)
-    low, high = mean_interval(values, values, values, values, draws=4000)
-    assert high - low == pytest.approx((by_draws[1] - by_draws[0]) / 2, rel=0.1)
-    with pytest.raises(ValueError, match="no items"):
-        mean_interval(values, values[:0])
-
-
-def test_repetition_is_the_share_of_three_words_that_were_there_before() -> None:
-    assert repetition("to be or not to be") == 0
-    assert repetition("so it is so it is") == 0.25
-    assert repetition("no no no no no") == pytest.approx(2 / 3)
-    assert repetition("no no") is None
-
-
-def test_layers_are_the_papers_where_a_model_is_nearly_as_deep_and_in_proportion_else() -> None:
-    assert [fitted(layer, 30) for layer in (0, 10, 15, 29, 31)] == [0, 10, 15, 29, 29]
-    assert [fitted(layer, 8) for layer in (0, 10, 15, 31)] == [0, 2, 3, 7]
-    layers = Layers.of(Protocol(), BEHAVIOURS, 30)
-    assert layers.alone == [5, 10, 15, 20]
-    assert layers.tested == {10: 10, 15: 15}
-    assert list(layers.at_once.values()) == [11, 12, 13, 14, 15]
-    assert Layers.of(Protocol(), BEHAVIOURS, 30, [8, 12, 25]).tested == {12: None, 25: None}
-
-
 def test_parts_do_not_overlap_and_are_as_large_as_the_protocol_says(questions: Path) -> None:
     [own, _] = read_behaviours(NAMES, questions, Protocol(), 13)
     parts = [own.train, own.validation, own.test]
@@ -296,78 +228,3 @@ def test_a_mistake_is_told_before_anything_is_written(
     assert isinstance(told, (ValueError, OSError))
     assert message in str(told)
     assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.fixture(scope="module")
-def quick(built_once) -> Path:
-    """The command's quick run on SmolLM2, one for all tests of it."""
-    from test_cli import run as command
-
-    folder = Path(__file__).parents[2] / "shared" / "data" / "behaviours"
-    if not folder.is_dir():
-        pytest.skip(f"the behaviours are not there: no {folder}")
-
-    def build(place: Path) -> None:
-        said = command(
-            *f"experiment behaviours --quick --model demo --data {folder}".split(),
-            "--output",
-            place,
-        )
-        (place / "said.txt").write_text(said)
-
-    return built_once("several-behaviours", build)
-
-
-def test_the_quick_run_tells_of_all_five_behaviours_in_sentences_and_pictures(quick: Path) -> None:
-    outcome = Outcome.read(quick)
-    findings, *others = outcome.sections
-    said = " ".join((quick / "said.txt").read_text().split())
-    for paragraph in findings.paragraphs:
-        assert paragraph in said
-    assert len(findings.paragraphs) == 10
-    pictures = {figure.name for section in others for figure in section.figures}
-    for layer in (10, 15):
-        assert {f"single_steering_layer_{layer}", f"all_results_layer_{layer}"} <= pictures
-    assert {
-        "simultaneous_steering",
-        "multi_steering_activation_distributions",
-        "interactions",
-    } <= pictures
-    assert outcome.facts["layers"]["at_once"]["anti_immigration"] == 15
-    assert str(quick) not in (quick / "outcome.json").read_text()
-
-
-def test_the_quick_runs_answers_are_those_of_hooks_and_its_prose_the_unsteered_models_own(
-    quick: Path, demo
-) -> None:
-    folder = Path(__file__).parents[2] / "shared" / "data" / "behaviours"
-    asked = read_behaviours(BEHAVIOURS, folder, Protocol.quick(), 13)[3].test
-    vector = SteeringVector.load(quick / "vectors" / "agreeableness.safetensors")
-    first, *records = (
-        json.loads(line)
-        for line in (quick / "records" / "test-agreeableness.jsonl").read_text().splitlines()
-    )
-    assert first["task"]["items"] == len(asked)
-    seen = 0
-    for record in records:
-        if [*record["steering"]] != ["agreeableness"]:
-            continue
-        [(layer, c)] = record["steering"]["agreeableness"].items()
-        with hooked(demo.model.model, [(vector, c, [int(layer)])]):
-            alone_asked = matching_scores(demo.model, demo.tokenizer, asked)
-        assert record["items"]["answers"] == alone_asked.answers
-        assert record["scores"]["probability"] == pytest.approx(alone_asked.probability, abs=1e-3)
-        seen += 1
-    assert seen == 4  # two layers, added and subtracted
-
-
-def test_its_texts_are_in_the_records_with_their_perplexity(quick: Path, demo) -> None:
-    _, *records = (quick / "records" / "continuations.jsonl").read_text().splitlines()
-    plain, *steered = map(json.loads, records)
-    assert plain["steering"] == {}
-    own = plain["items"]
-    assert len(own["texts"]) == 5
-    assert any(other["items"]["texts"] != own["texts"] for other in steered)
-    text, surprise, tokens = (own[name][0] for name in ("texts", "surprise", "tokens"))
-    assert tokens == len(demo.tokenizer(text)["input_ids"])
-    assert 0 < surprise / tokens < math.log(50)  # greedy text is likely
