@@ -8,10 +8,10 @@ from faststeer.extraction import activations, extract
 from faststeer.gathering import capture
 from faststeer.handle import Handle
 from faststeer.installing import install, uninstall
+from faststeer.markers import after
 from faststeer.moments import Moments
 from faststeer.ops import FaststeerWarning
 from faststeer.patching import Patched, patch
-from faststeer.scopes import after
 from faststeer.templates import pairs
 from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION as __version__

@@ -7,13 +7,14 @@ assisted decoding sends several. So `generate` is watched while a model is patch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from faststeer.scopes import Tokens
+from faststeer.markers import After
+from faststeer.scopes import Scope, Tokens
 
 if TYPE_CHECKING:
     from faststeer.plan import Plan
@@ -25,13 +26,16 @@ class Prompts:
 
     `lengths` ``[B]`` int64: their tokens. `padding` ``[B]`` int64: columns before their ends that
     hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
-    each column, -1 for padding; left out where all padding is on the left.
+    each column, -1 for padding; left out where all padding is on the left. `begins`: where each
+    marker of `faststeer.after` ends, ``[B]`` by `After.key`, as far as it was looked up; batches
+    made of these prompts share it.
     """
 
     lengths: Tensor
     padding: Tensor
     ids: Tensor | None = None
     positions: Tensor | None = None
+    begins: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def masked(cls, mask: Tensor, ids: Tensor | None) -> Prompts:
@@ -60,6 +64,7 @@ class Prompts:
             _spread(self.padding, sequences),
             None if self.ids is None else _spread(self.ids, sequences),
             None if self.positions is None else _spread(self.positions, sequences),
+            self.begins,
         )
 
     def at(self, columns: Tensor) -> Tensor:
@@ -167,6 +172,7 @@ class Watched:
                 if tables.may_need_tokens:
                     _require_one_context(self.model, named)
                 self.plan.prompts = _of_generate(self.model, named, tables.device)
+                _look_up_markers(self.plan.prompts, tables.columns)
             try:
                 return self.generate(*args, **kwargs)
             finally:
@@ -208,6 +214,15 @@ def _of_generate(model: Any, named: Mapping[str, Any], device: torch.device) -> 
         # With a past, the ids may be only what is new; the mask is of the whole conversation.
         ids = ids.to(device) if ids.shape == mask.shape else None
     return Prompts.masked(mask.to(device), ids).simplified()
+
+
+def _look_up_markers(prompts: Prompts | None, scopes: Sequence[Scope | None]) -> None:
+    """Find every marker now: the compiled forwards of a `generate` have no text to look in."""
+    if prompts is None or prompts.ids is None:
+        return
+    for scope in scopes:
+        if isinstance(scope, After) and scope.key not in prompts.begins:
+            scope.look_up(prompts)
 
 
 def _given(*choices: Any) -> Any:

@@ -7,9 +7,9 @@ never counts from the beginning of a call: with a cache a call may hold any part
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Tokens:
     prompts: Prompts
 
 
-Positions: TypeAlias = "str | range | slice | Tensor | After | Callable[[Tensor, Tensor], Tensor]"
+Positions: TypeAlias = "str | range | slice | Tensor | Scope | Callable[[Tensor, Tensor], Tensor]"
 
 
 class Scope(ABC):
@@ -74,31 +74,6 @@ NAMED: dict[str, Scope | None] = {
 }
 
 
-@dataclass(frozen=True)
-class After(Scope):
-    """What follows the last occurrence of `ids` in the prompt; nothing where they do not occur."""
-
-    ids: tuple[int, ...]
-
-    def mask(self, tokens: Tokens) -> Tensor:
-        """As the class says."""
-        ids = tokens.prompts.ids
-        if ids is None:
-            raise ValueError(
-                "positions=after(...) has to see the prompt's ids: call generate with input_ids, "
-                "or the model with the whole prompt at once"
-            )
-        count = ids.shape[1] - len(self.ids) + 1
-        if count < 1:
-            return torch.zeros_like(tokens.positions, dtype=torch.bool)
-        here = ids[:, :count] == self.ids[0]
-        for i, token in enumerate(self.ids[1:], 1):  # a tensor of them would be copied at each step
-            here = here & (ids[:, i : i + count] == token)
-        columns = torch.arange(count, device=here.device) + len(self.ids)
-        begin = torch.where(here, columns, -1).amax(1, keepdim=True)
-        return (begin >= 0) & (tokens.columns >= begin) & (tokens.positions >= 0)
-
-
 @dataclass(frozen=True, eq=False)
 class Chosen(Scope):
     """What a caller's function says: positions ``[B, T]`` and lengths ``[B, 1]`` -> bool mask."""
@@ -128,28 +103,6 @@ class Marked(Scope):
         marks = marks.repeat_interleave(batch // len(marks), 0)
         inside = tokens.columns < length
         return marks[:, tokens.columns.clamp(max=length - 1)] & inside
-
-
-def after(marker: str | Sequence[int], tokenizer: Any = None) -> After:
-    """The tokens after a marker's last occurrence in the prompt, and all generated ones.
-
-    As CAA does with "[/INST]" (Rimsky et al. 2024, section 3).
-
-    Args:
-        marker: text, or its token ids as they occur in the prompt.
-        tokenizer: needed for text; special tokens are not added.
-
-    Raises:
-        ValueError: text without a tokenizer, or a marker without tokens.
-    """
-    if isinstance(marker, str):
-        if tokenizer is None:
-            raise ValueError(f"after({marker!r}) needs the tokenizer: after({marker!r}, tokenizer)")
-        marker = tokenizer(marker, add_special_tokens=False)["input_ids"]
-    ids = tuple(int(token) for token in marker)
-    if not ids:
-        raise ValueError("after() got a marker without tokens")
-    return After(ids)
 
 
 def _in_range(numbers: range) -> Between:

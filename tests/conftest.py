@@ -51,7 +51,7 @@ class ByteTokenizer:
         ids = [self.bos_token_id] * add_special_tokens + list(text.encode())
         return {"input_ids": ids[:max_length] if truncation else ids}
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int], **options: Any) -> str:
         return bytes(token for token in ids if token < self.bos_token_id).decode(errors="replace")
 
 

@@ -172,21 +172,6 @@ def test_positions_that_make_no_sense_are_refused(positions, error, message, pat
     assert patched.handles == []
 
 
-def test_a_marker_has_to_be_tokens_and_the_prompt_seen(tiny_model, patched, byte_tokenizer) -> None:
-    assert faststeer.after("[/", byte_tokenizer) == faststeer.after([0x5B, 0x2F])
-    with pytest.raises(ValueError, match="needs the tokenizer"):
-        faststeer.after("[/INST]")
-    with pytest.raises(ValueError, match="without tokens"):
-        faststeer.after("", byte_tokenizer)
-    patched.steer(VECTOR, positions=faststeer.after([1] * 9))
-    tiny_model(IDS)  # longer than the prompt: nowhere in it
-    embeds = tiny_model.model.embed_tokens(IDS)
-    with pytest.raises(ValueError, match="has to see the prompt's ids"):
-        tiny_model(inputs_embeds=embeds)
-    with pytest.raises(ValueError, match="has to see the prompt's ids"):
-        tiny_model.generate(inputs_embeds=embeds, input_ids=IDS, max_new_tokens=2)
-
-
 def test_a_mask_for_other_sequences_and_a_function_without_one_are_refused(
     tiny_model, patched
 ) -> None:
