@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from faststeer.bank import Site
+from faststeer.calls import require_same_names
 from faststeer.forward import BeginsForward, EndsForward, devices_of
 from faststeer.models import Family
 from faststeer.plan import Plan
@@ -32,6 +33,7 @@ class Fused:
         self.layers = layers_of(decoder, family)
         for index, layer in enumerate(self.layers):
             check_replaceable(layer, family.layer, f"layer {index}")
+            require_same_names(layer, layer.get_submodule(family.attention))
         if not self.layers:
             raise ValueError(f"{type(decoder).__name__} has no layers; there is nothing to steer")
         norm = decoder._modules[family.final_norm]
@@ -41,7 +43,7 @@ class Fused:
 
     def attach(self, decoder: nn.Module) -> None:
         """Let the modules read the tables of a new `plan`, which has one for every site."""
-        self.plan = Plan.for_layers(devices_of(self.layers), self.hidden_size)
+        self.plan = Plan.for_layers(decoder, devices_of(self.layers), self.hidden_size)
         tables = self.plan.tables
         handoff = Handoff()
         for index, layer in enumerate(self.layers):
@@ -79,7 +81,7 @@ def beginning(decoder: nn.Module, layers: list[nn.Module], plan: Plan) -> list[R
     embedding = EmbeddingSteering(plan.tables[Site(0, "resid_pre")])
     return [
         layers[0].register_forward_pre_hook(embedding, with_kwargs=True),
-        decoder.register_forward_pre_hook(BeginsForward(plan, decoder, layers), with_kwargs=True),
+        decoder.register_forward_pre_hook(BeginsForward(plan, layers), with_kwargs=True),
         decoder.register_forward_hook(EndsForward(plan)),
     ]
 

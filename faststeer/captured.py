@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.calls import past_argument
+
 
 class StaticDecode:
     """Steps of one token a row after a prompt, over a cache that all steps and models share.
@@ -22,6 +24,7 @@ class StaticDecode:
         self.prompt_tokens = ids.shape[1]
         length = self.prompt_tokens + new_tokens
         config: Any = model.config
+        self.past = past_argument(model)
         self.cache: Any = StaticCache(config=config, max_cache_len=length)
         self.token = ids[:, -1:].clone()
         self.position = torch.full((1, 1), self.prompt_tokens, device=ids.device)
@@ -32,7 +35,7 @@ class StaticDecode:
             model(
                 input_ids=ids,
                 attention_mask=prompt_mask.expand(ids.shape[0], 1, -1, -1),
-                past_key_values=self.cache,
+                **{self.past: self.cache},
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -53,7 +56,7 @@ class StaticDecode:
             input_ids=self.token,
             attention_mask=self.mask,
             position_ids=self.position,
-            past_key_values=self.cache,
+            **{self.past: self.cache},
             use_cache=True,
             logits_to_keep=1,
         ).logits

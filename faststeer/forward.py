@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
+from faststeer.calls import DecoderCall
 from faststeer.plan import Plan
 from faststeer.prompts import tokens_of
 
@@ -15,36 +15,41 @@ from faststeer.prompts import tokens_of
 class BeginsForward:
     """A forward pre-hook of the decoder."""
 
-    def __init__(self, plan: Plan, decoder: nn.Module, layers: list[nn.Module]) -> None:
-        """`plan` is told how many sequences come to `decoder`, and where its `layers` are."""
+    def __init__(self, plan: Plan, layers: list[nn.Module]) -> None:
+        """`plan` learns how many sequences come to the decoder, and where its `layers` are."""
         self.layers = layers
         self.plan = plan
-        # The order of arguments given by position, which differs between families.
-        self.order = tuple(inspect.signature(type(decoder).forward).parameters)[1:]
 
     def __call__(self, decoder: nn.Module, args: Any, kwargs: Any) -> None:
         """Check the rows against the batch, before anything is computed."""
         if torch.compiler.is_compiling():
             self._follow()
-        named = {**dict(zip(self.order, args, strict=False)), **kwargs}
-        given = named.get("input_ids")
+        call = self.plan.signature.bind(args, kwargs)
+        given = call.given
         if given is None:
-            given = named.get("inputs_embeds")
-        if given is None:
-            return  # the decoder says what is missing
-        self.plan.tables.begin(given.shape[0], given.device)
-        if self._packed(named):
+            self._require_all_alike(call)
+            return
+        tables = self.plan.tables
+        tables.begin(given.shape[0], given.device)
+        if self._packed(call):
             raise ValueError(
                 "several sequences are packed into one (packing, continuous batching); rows and "
                 "positions= need a batch with one sequence in each place"
             )
-        tables = self.plan.tables
         if tables.needs_tokens:
-            tables.keep_to(tokens_of(self.plan, given, named))
-        elif tables.may_need_tokens and _begins_anew(named.get("past_key_values")):
+            tables.keep_to(tokens_of(self.plan, call))
+        elif tables.may_need_tokens and _starts(call):
             tables.gates.close()  # these prompts pass unseen
         for watcher in self.plan.watchers:
-            watcher(given, named)
+            watcher(call)
+
+    def _require_all_alike(self, call: DecoderCall) -> None:
+        """Raise ValueError where it matters which sequences and tokens come, and none are seen."""
+        if self.plan.rows or self.plan.watchers or self.plan.tables.needs_tokens:
+            raise ValueError(
+                f"a {call.signature.decoder} was called without input_ids or inputs_embeds; rows, "
+                "positions= and captures need one of them"
+            )
 
     @torch.compiler.assume_constant_result
     def _follow(self) -> None:
@@ -54,14 +59,13 @@ class BeginsForward:
         """
         self.plan.tables.settle(devices_of(self.layers))
 
-    def _packed(self, named: dict[str, Any]) -> bool:
+    def _packed(self, call: DecoderCall) -> bool:
         """Whether a line of the batch holds several sequences, and that matters.
 
-        Told as transformers is: by their ends, or by numbers that begin anew.
+        transformers finds it in the same way: by their ends, or by numbers that start again.
         """
-        ends = named.get("cu_seq_lens_q")
-        numbers: Any = named.get("position_ids")
-        if named.get("attention_mask") is not None or named.get("past_key_values") is not None:
+        ends, numbers = call.sequence_ends, call.position_ids
+        if call.attention_mask is not None or call.has_past:
             numbers = None
         if ends is None and (numbers is None or self.plan.tables.in_graph):
             return False
@@ -70,9 +74,9 @@ class BeginsForward:
         return ends is not None or bool((numbers.diff(dim=-1) != 1).any())
 
 
-def _begins_anew(cache: Any) -> bool:
-    """Whether nothing came before; static caches do not tell without waiting for the device."""
-    past = 0 if cache is None else cache.get_seq_length()
+def _starts(call: DecoderCall) -> bool:
+    """Whether nothing came before; static caches do not say so without waiting for the device."""
+    past = call.past_length()
     return isinstance(past, int) and past == 0
 
 

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.bank import Site
+from faststeer.calls import DecoderCall
 from faststeer.meanwhile import patched_meanwhile
 from faststeer.moments import Moments
 from faststeer.ops import FaststeerWarning
@@ -103,16 +103,17 @@ class Feed:
                 stacklevel=5,
             )
 
-    def _begin(self, given: Tensor, named: dict[str, Any]) -> None:
+    def _begin(self, call: DecoderCall) -> None:
         """Choose the tokens of the forward that begins."""
+        given, mask = call.given, call.attention_mask
+        assert given is not None
         batch, count = given.shape[:2]
-        mask = named.get("attention_mask")
         if self.scope is None and mask is None:
             real = chosen = torch.ones(batch, count, dtype=torch.bool, device=given.device)
         elif self.scope is None and isinstance(mask, Tensor) and mask.dim() == 2:
             real = chosen = mask[:, -count:].bool()
         else:
-            tokens = tokens_of(self.plan, given, named)
+            tokens = tokens_of(self.plan, call)
             real = tokens.positions >= 0
             chosen = real if self.scope is None else self.scope.mask(tokens) & real
         self.sequences += batch

@@ -58,7 +58,9 @@ class Hooked:
 
         The plan has tables for what goes in and out of layers.
         """
-        self.plan = Plan.for_layers(devices_of(self.layers), self.hidden_size, ("resid_post",))
+        self.plan = Plan.for_layers(
+            decoder, devices_of(self.layers), self.hidden_size, ("resid_post",)
+        )
         self._hooks = beginning(decoder, self.layers, self.plan)
         for index, layer in enumerate(self.layers):
             hook = OutputSteering(self.plan.tables[Site(index, "resid_post")])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.calls import past_argument, past_of
 from faststeer.captured import StaticDecode
 from faststeer.progress import Advance
 from faststeer.timing import Samples, taking_turns
@@ -40,7 +41,8 @@ def decode(
     """
     any_model = next(iter(variants.values()))
     with torch.inference_mode():
-        cache = any_model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        cache = past_of(any_model(input_ids=ids, use_cache=True, logits_to_keep=1))
+    past = {past_argument(any_model): cache}
     token = ids[:, -1:]
 
     def cut_back() -> None:
@@ -50,7 +52,7 @@ def decode(
 
     def steps(model: nn.Module) -> None:
         for _ in range(new_tokens):
-            model(input_ids=token, past_key_values=cache, use_cache=True)
+            model(input_ids=token, use_cache=True, **past)
 
     loops = taking_turns(variants, ids.device, cut_back, steps, rounds, advance)
     return _a_step(loops, new_tokens)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faststeer.bank import Site
+from faststeer.calls import DecoderCall, DecoderSignature
 from faststeer.prompts import Prompts
 from faststeer.slots import Setting
 from faststeer.steered import Steered, Weights
@@ -25,27 +25,28 @@ class Plan:
     """All vectors at work on one model, by name; rows, while there are any; the tables."""
 
     tables: Tables
+    signature: DecoderSignature
     steered: dict[str, Steered] = field(default_factory=dict)
     rows: list[list[Row]] = field(default_factory=list)  # of nested blocks; the last counts
     times_off: int = 0
     prompts: Prompts | None = None  # of the generate that is running
     prompt_lengths: Tensor | None = None  # [B], set by the caller
     turns: Turns = field(default_factory=Turns)
-    # Called when a forward begins, with its first input [B, T, ...] and its arguments by name.
-    watchers: list[Callable[[Tensor, dict[str, Any]], None]] = field(default_factory=list)
+    watchers: list[Callable[[DecoderCall], None]] = field(default_factory=list)  # of each forward
 
     @classmethod
     def for_layers(
         cls,
+        decoder: nn.Module,
         devices: list[torch.device],
         hidden_size: int,
         kinds: Sequence[str] = ("resid_mid", "resid_post"),
     ) -> Plan:
-        """Tables for a model whose layer i lives on ``devices[i]``; `kinds`: of each layer."""
+        """Make tables for a decoder whose layer i is on ``devices[i]``; `kinds`: of each layer."""
         sites = {Site(0, "resid_pre"): devices[0]}
         for layer, device in enumerate(devices):
             sites |= {Site(layer, kind): device for kind in kinds}
-        return cls(Tables(hidden_size, sites))
+        return cls(Tables(hidden_size, sites), DecoderSignature.of(decoder))
 
     def put(self, name: str, steered: Steered) -> None:
         """Add a vector; one of the same name is replaced, also in the order and in rows.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from faststeer.calls import DecoderCall
 from faststeer.markers import After
 from faststeer.scopes import Scope, Tokens
 
@@ -89,28 +90,42 @@ def _spread(given: Tensor, sequences: int) -> Tensor:
     return given.repeat_interleave(sequences // prompts, 0)
 
 
-def tokens_of(plan: Plan, given: Tensor, kwargs: Mapping[str, Any]) -> Tokens:
-    """The tokens of a forward of the decoder, whose first input is `given` ``[B, T, ...]``.
+def tokens_of(plan: Plan, call: DecoderCall) -> Tokens:
+    """Return the tokens of a forward of the decoder.
 
     Raises:
-        ValueError: nothing tells where the prompts end.
+        ValueError: where the prompts end, or how long the past is, is not known.
     """
+    given = call.given
+    assert given is not None
     batch, count = given.shape[:2]
-    cache = kwargs.get("past_key_values")
-    past = 0 if cache is None else cache.get_seq_length()
-    columns = kwargs.get("cache_position")
-    if columns is None:
-        columns = torch.arange(count, device=given.device) + past
+    columns = call.columns(count, given.device)
+    _require_whole_mask(call, count)
     prompts = plan.prompts
     if prompts is None:
-        prompts = _from_forward(plan, given, past, kwargs.get("attention_mask"))
+        prompts = _from_forward(plan, given, call)
     prompts = prompts.spread(batch)
     return Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
 
 
-def _from_forward(plan: Plan, given: Tensor, past: Any, mask: Any) -> Prompts:
+def _require_whole_mask(call: DecoderCall, count: int) -> None:
+    """Raise ValueError where the mask covers more or fewer tokens than past and input: one of the
+    two is not what it is taken for.
+    """
+    mask, past = call.attention_mask, call.past_length()
+    if not (isinstance(mask, Tensor) and mask.dim() == 2 and isinstance(past, int)):
+        return
+    if mask.shape[1] != past + count:
+        raise ValueError(
+            f"a {call.signature.decoder} got an attention mask over {mask.shape[1]} tokens, for "
+            f"{past} tokens of the past and {count} new ones; positions= needs one over all of them"
+        )
+
+
+def _from_forward(plan: Plan, given: Tensor, call: DecoderCall) -> Prompts:
     """For a model that is called outside of `generate`."""
     batch, count = given.shape[:2]
+    mask, past = call.attention_mask, call.past_length()
     if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
         raise ValueError(
             "positions= other than 'all' needs an attention mask of two dimensions, or generate"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from faststeer.bank import Site
 from faststeer.batches import Batch, device_of, left_padded
+from faststeer.calls import past_argument
 from faststeer.finding import find_blocks, find_known
 from faststeer.models import Family
 from faststeer.ops import FaststeerWarning
@@ -183,7 +184,9 @@ class Reader:
         self, patched: Patched, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any
     ) -> None:
         given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        given |= {"past_key_values": cache, "use_cache": cache is not None}
+        given["use_cache"] = cache is not None
+        if cache is not None:
+            given[past_argument(self.decoder)] = cache
         if self.takes_positions:
             given["position_ids"] = positions
         with fastest_products(self.device):

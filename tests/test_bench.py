@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 from faststeer import bench, phases, variants, yardstick
 from faststeer.baselines import Steering, random_vector, steer_with_hooks, twin
 from faststeer.batches import left_padded, logits, random_ids
+from faststeer.calls import DecoderSignature
 from faststeer.captured import StaticDecode
 from faststeer.patching import patch
 from faststeer.timing import Samples
@@ -119,19 +120,21 @@ def test_a_twin_takes_no_memory_for_weights_and_leaves_the_model_stock() -> None
     assert torch.equal(logits(model, batch), before)
 
 
+def past_length(module, args, kwargs) -> int | torch.Tensor:
+    return DecoderSignature.of(module).bind(args, kwargs).past_length()
+
+
 def test_every_decode_sample_begins_with_the_same_cache() -> None:
     model = tiny().model
     lengths: list[int] = []
     variants = {"a": twin(model), "b": twin(model)}
     for variant in variants.values():
         variant.register_forward_pre_hook(
-            lambda module, args, kwargs: lengths.append(
-                kwargs["past_key_values"].get_seq_length() if "past_key_values" in kwargs else -1
-            ),
+            lambda module, args, kwargs: lengths.append(past_length(module, args, kwargs)),
             with_kwargs=True,
         )
     phases.decode(variants, random_ids(model, 2, 8), 3, 2, lambda _: None)
-    warm_up_and_rounds, prefill = 3, [-1]
+    warm_up_and_rounds, prefill = 3, [0]
     assert lengths == prefill + [8, 9, 10] * len(variants) * warm_up_and_rounds
 
 

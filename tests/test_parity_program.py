@@ -13,6 +13,7 @@ from torch import nn
 from faststeer import SteeringVector
 from faststeer.baselines import random_vector, steer_with_hooks, twin
 from faststeer.batches import logits
+from faststeer.calls import DecoderSignature
 from faststeer.loading import load
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def test_every_decode_step_that_is_timed_follows_the_prompt(program) -> None:
     lengths = []
     model.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(
-            kwargs["past_key_values"].get_seq_length() if "past_key_values" in kwargs else 0
+            DecoderSignature.of(module).bind(args, kwargs).past_length()
         ),
         with_kwargs=True,
     )

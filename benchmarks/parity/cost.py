@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from faststeer.baselines import random_vector
 from faststeer.batches import random_ids
+from faststeer.calls import past_argument, past_of
 from faststeer.timing import Samples, taking_turns
 from faststeer.variants import HOOKS, STOCK, hooked_twin
 
@@ -45,7 +46,8 @@ def prefill(models: Models, ids: Tensor, rounds: int) -> Samples:
 def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
     """One step of one token a sequence, after the prompts."""
     with torch.inference_mode():
-        cache = models[STOCK](input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        cache = past_of(models[STOCK](input_ids=ids, use_cache=True, logits_to_keep=1))
+    past = {past_argument(models[STOCK]): cache}
     token = ids[:, -1:]
     numbers = positions(token, ids.shape[1])
 
@@ -54,7 +56,7 @@ def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
             cache.crop(-1)
 
     def step(model: nn.Module) -> object:
-        return model(input_ids=token, position_ids=numbers, past_key_values=cache, use_cache=True)
+        return model(input_ids=token, position_ids=numbers, use_cache=True, **past)
 
     return taking_turns(models, ids.device, cut_back, step, rounds, lambda _: None)
 

@@ -20,6 +20,7 @@ class Family:
     mid_norm: str  # what reads the residual after attention
     epsilon: str  # the norms' attribute
     weight_offset: float  # a norm multiplies by this and its weight
+    attention: str = "self_attn"
     input_norm: str = "input_layernorm"
     layers: str = "layers"
     final_norm: str = "norm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,10 +15,18 @@ class FusedLayer(nn.Module):
     """What the layers of all families share: both residual adds and the norms after them fused."""
 
     mid_norm = "post_attention_layernorm"
+    arguments: tuple[str, ...] = ()  # of the stock forward after the hidden states, in order
     _faststeer: LayerStream
     self_attn: Any
     mlp: Any
     input_layernorm: nn.Module
+
+    def by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments after the hidden states by name; attention takes them under these.
+
+        All are handed on, whatever their names: those of the cache and others change.
+        """
+        return {**dict(zip(self.arguments, args, strict=False)), **kwargs} if args else kwargs
 
     def through(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
         """The residual after the layer, and what attention returns beside its output."""
@@ -47,22 +56,9 @@ class FusedLayer(nn.Module):
 class PreNormLayer(FusedLayer):
     """In front of a stock layer's class that is called as LLaMA's are."""
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        **kwargs: Any,
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As the stock layer's: hidden states ``[B, T, H]`` to the same."""
-        residual, _ = self.through(
-            hidden_states,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
+        residual, _ = self.through(hidden_states, **self.by_name(args, kwargs))
         return residual
 
 
@@ -92,4 +88,5 @@ def family(
     """
     for own, theirs in zip(steered, stock, strict=True):
         own.__name__ = theirs.__name__
+    steered[0].arguments = tuple(signature(stock[0].forward).parameters)[2:]
     return Family(decoder, *stock, *steered, steered[0].mid_norm, epsilon, weight_offset)

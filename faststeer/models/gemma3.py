@@ -18,8 +18,9 @@ from faststeer.models.sandwich import SandwichLayer
 class SteeredGemma3DecoderLayer(SandwichLayer, Gemma3DecoderLayer):
     """The stock layer, fused."""
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the stock layer's; transformers 4 hands the rotary embeddings of both kinds over."""
+        kwargs = self.by_name(args, kwargs)
         if "position_embeddings_local" in kwargs:
             near = kwargs.pop("position_embeddings_local")
             far = kwargs.pop("position_embeddings_global")

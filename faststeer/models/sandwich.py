@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import transformers
 from torch import Tensor, nn
 
 from faststeer.models.blocks import FusedLayer
-
-# In transformers 4 these layers return a tuple, with attention's weights where they are asked for.
-_IN_A_TUPLE = int(transformers.__version__.split(".")[0]) < 5
 
 
 class SandwichLayer(FusedLayer):
@@ -20,10 +16,12 @@ class SandwichLayer(FusedLayer):
     post_attention_layernorm: nn.Module
     post_feedforward_layernorm: nn.Module
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the stock layer's: hidden states ``[B, T, H]`` to the same."""
+        kwargs = self.by_name(args, kwargs)
         residual, weights = self.through(hidden_states, **kwargs)
-        if not _IN_A_TUPLE:
+        # Stock layers that take this (of transformers 4) return a tuple, the others the residual.
+        if "output_attentions" not in self.arguments:
             return residual
         return (residual, weights) if kwargs.get("output_attentions") else (residual,)
 

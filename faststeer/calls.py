@@ -1,0 +1,190 @@
+"""How a decoder is called: which arguments carry its tokens, past, mask and positions.
+
+These names belong to transformers, and change: 5.24 renamed `past_key_values` to `cache`. They are
+looked up in signatures when a model is patched, here and nowhere else. A name that is not found
+never counts as "not given": what depends on it is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TOKENS = ("input_ids", "inputs_embeds")
+# Pasts that count the tokens they hold, and pasts of Mamba, RWKV, XLNet and Reformer, which do not.
+_COUNTED = ("cache", "past_key_values", "past_key_value", "layer_past")
+_UNCOUNTED = ("cache_params", "state", "mems", "past_buckets_states")
+_PASTS = (*_COUNTED, *_UNCOUNTED)
+# What a decoder without any past may take: GPT-1, encoders. `use_cache` is missing on purpose.
+_WITHOUT_PAST = frozenset(
+    {
+        *_TOKENS,
+        *("attention_mask", "position_ids", "token_type_ids", "head_mask", "labels"),
+        *("encoder_hidden_states", "encoder_attention_mask", "logits_to_keep"),
+        *("output_attentions", "output_hidden_states", "return_dict", "args", "kwargs"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class DecoderSignature:
+    """The names of a decoder's arguments, read once.
+
+    `order`: arguments by position, which differs between families. `past`: the one that carries the
+    past, None where there is none. `unknown`: arguments that may carry it, where none of them is
+    known to; whatever depends on positions is refused then.
+    """
+
+    decoder: str
+    order: tuple[str, ...]
+    past: str | None
+    unknown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, decoder: nn.Module) -> DecoderSignature:
+        """Read the signature of a decoder's class."""
+        names = tuple(inspect.signature(type(decoder).forward).parameters)[1:]
+        past = next((name for name in _PASTS if name in names), None)
+        unknown: tuple[str, ...] = ()
+        if past is None:
+            unknown = tuple(name for name in names if name not in _WITHOUT_PAST)
+        return cls(type(decoder).__name__, names, past, unknown)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DecoderCall:
+        """Name the arguments of one call."""
+        return DecoderCall(self, {**dict(zip(self.order, args, strict=False)), **kwargs})
+
+    def takes(self, name: str) -> bool:
+        """Whether the decoder has an argument of that name."""
+        return name in self.order
+
+    def require_past(self, what: str) -> None:
+        """Raise ValueError where the decoder's past is not known, which `what` depends on."""
+        if self.unknown:
+            raise ValueError(
+                f"{what} depends on how many tokens a {self.decoder} has seen, and none of its "
+                f"arguments is known to carry its past ({', '.join(self.unknown)} may); steer all "
+                "positions instead"
+            )
+
+
+@dataclass(frozen=True)
+class DecoderCall:
+    """The arguments of one forward of a decoder, by name."""
+
+    signature: DecoderSignature
+    named: Mapping[str, Any]
+
+    @property
+    def given(self) -> Tensor | None:
+        """The first input, ids ``[B, T]`` or embeddings ``[B, T, H]``; None where neither came."""
+        return next(
+            (self.named[name] for name in _TOKENS if self.named.get(name) is not None), None
+        )
+
+    @property
+    def attention_mask(self) -> Any:
+        """The mask as given: ``[B, past + T]``, one that is prepared already, or None."""
+        if self.named.get("input_mask") is not None:
+            raise ValueError(
+                f"a {self.signature.decoder} got input_mask, whose 1 is padding; give the "
+                "attention_mask, whose 1 is a token"
+            )
+        return self.named.get("attention_mask")
+
+    @property
+    def position_ids(self) -> Any:
+        """The position ids as given."""
+        return self.named.get("position_ids")
+
+    @property
+    def sequence_ends(self) -> Any:
+        """Where the sequences end that are packed into one, as flash attention is given them."""
+        return self.named.get("cu_seq_lens_q")
+
+    @property
+    def has_past(self) -> bool:
+        """Whether a past was given, be it empty."""
+        return any(self.named.get(name) is not None for name in _PASTS)
+
+    def past_length(self) -> int | Tensor:
+        """How many tokens the past holds; a tensor on the device for a static cache.
+
+        Raises:
+            ValueError: it is not known.
+        """
+        columns = self.named.get("cache_position")
+        given = [name for name in _PASTS if self.named.get(name) is not None]
+        if not given and not self.signature.unknown:
+            return 0
+        if given and (length := _counted(self.named[given[0]])) is not None:
+            return length
+        if columns is not None:
+            first: Tensor = columns[0]
+            return first
+        if not given:
+            self.signature.require_past("what is asked for")
+        raise ValueError(
+            f"a {self.signature.decoder} got a past, {given[0]}= (a "
+            f"{type(self.named[given[0]]).__name__}), that does not count its tokens, so their "
+            "positions are not known: steer all positions, or generate with use_cache=False"
+        )
+
+    def columns(self, count: int, device: torch.device) -> Tensor:
+        """The places ``[T]`` of `count` tokens in the cache, padding included. Raises as
+        `past_length`.
+        """
+        columns: Tensor | None = self.named.get("cache_position")
+        if columns is None:
+            columns = torch.arange(count, device=device) + self.past_length()
+        return columns
+
+
+def require_same_names(layer: nn.Module, attention: nn.Module) -> None:
+    """Raise ValueError where a layer's attention names the past, mask or rotary embeddings
+    otherwise than the layer does, whose arguments are handed on by name.
+    """
+    given, taken = (set(inspect.signature(type(m).forward).parameters) for m in (layer, attention))
+    if other := (given & {*_PASTS, "attention_mask", "position_embeddings"}) - taken:
+        raise ValueError(
+            f"a {type(layer).__name__} takes {', '.join(sorted(other))}, and its "
+            f"{type(attention).__name__} does not: how this version of transformers hands them on "
+            "is not known"
+        )
+
+
+def _counted(past: Any) -> int | Tensor | None:
+    """The number of tokens that a past holds, or None where it does not count them."""
+    count = getattr(past, "get_seq_length", None)
+    if count is None:
+        return None
+    try:
+        length: int | Tensor = count()
+    except ValueError:  # of a cache that holds nothing but states of linear attention
+        return None
+    return length
+
+
+def past_argument(model: nn.Module) -> str:
+    """Return the name under which `model` takes a cache that counts its tokens.
+
+    Raises:
+        ValueError: it takes none.
+    """
+    signature = DecoderSignature.of(model)
+    if signature.past not in _COUNTED:
+        raise ValueError(f"a {signature.decoder} takes no cache that counts its tokens")
+    return signature.past
+
+
+def past_of(output: Any) -> Any:
+    """Return the cache that a model's output carries. Raises ValueError where it carries none."""
+    for name in _COUNTED:
+        if (past := output.get(name)) is not None:
+            return past
+    raise ValueError(f"a {type(output).__name__} carries no cache")
