@@ -17,6 +17,7 @@ from faststeer.calls import DecoderSignature
 from faststeer.loading import load
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
 FOLDER = ROOT / "benchmarks" / "parity"
 
 
