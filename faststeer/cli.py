@@ -22,6 +22,7 @@ from faststeer.commands.info import info
 from faststeer.commands.inspect import inspect
 from faststeer.commands.report import report
 from faststeer.commands.sweep import sweep
+from faststeer.text_files import in_words
 
 app = typer.Typer(
     help="Activation steering, fused into the residual stream of LLaMA models.",
@@ -42,7 +43,8 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        message = in_words(error) if isinstance(error, OSError) else error
+        Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
 
 

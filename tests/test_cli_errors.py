@@ -46,8 +46,8 @@ SWEEP_ANSWERS = f"{SWEEP} --behaviour letters --data . --part all"
 
 MISTAKES = [
     (f"{EXTRACT} --pairs bad.jsonl", "bad.jsonl, line 2: expected an object with a text under"),
-    (f"{EXTRACT} --pairs no.jsonl", "No such file or directory: 'no.jsonl'"),
-    (f"{EXTRACT} --pairs none.jsonl", "got 0 positive and 0 negative texts"),
+    (f"{EXTRACT} --pairs no.jsonl", "no.jsonl: no such file; expected JSONL or a JSON array of"),
+    (f"{EXTRACT} --pairs none.jsonl", "none.jsonl: has no rows; expected JSONL or a JSON array of"),
     (f"{EXTRACT} --output no/out.safetensors", "no/out.safetensors: the folder no does not exist"),
     (f"{EXTRACT} --output out.gguf", "out.gguf: extract writes .safetensors; `faststeer convert`"),
     (f"{EXTRACT} --layers 1,4", "layer 4 is out of range: the model has 0 to 3"),
@@ -89,8 +89,8 @@ MISTAKES = [
     (f"{SWEEP} --behaviour kind", "behaviour 'kind' is unknown; there are agreeableness, anti"),
     (f"{SWEEP_ANSWERS} --part train", "2 choices are too few for the part 'train': 500 are"),
     (f"{SWEEP_ANSWERS} --part best", "part 'best' is unknown; expected one of all, train"),
-    (f"{SWEEP_DOCUMENTS} --output v.safetensors", "Not a directory: "),
-    (f"{SWEEP_DOCUMENTS} --output v.safetensors/x", "Not a directory: "),
+    (f"{SWEEP_DOCUMENTS} --output v.safetensors", "v.safetensors is a file; expected a folder"),
+    (f"{SWEEP_DOCUMENTS} --output v.safetensors/x", "v.safetensors is a file; expected"),
     (f"{SWEEP_DOCUMENTS} --coefficients=0", "coefficients [0.0]: expected at least one, each"),
     (f"{SWEEP_DOCUMENTS} --coefficients=1,nan", "--coefficients '1,nan': expected numbers such"),
     (f"{SWEEP_DOCUMENTS} --layers 9", "layer 9 is out of range: the model has 0 to 3"),

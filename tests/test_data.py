@@ -109,8 +109,17 @@ def test_a_file_is_one_document_a_folder_many_in_the_order_of_their_names(tmp_pa
 
 def test_documents_that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for nothing in ("none.txt", "empty", "*.py", "none/*.py"):
-        with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / nothing}: no such")):
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "a.txt").touch()
+    for nothing, message in (
+        ("none.txt", "no such file or folder"),
+        ("none/*.py", "no such file or folder"),
+        ("empty", "no files in this folder, or all of them are empty"),
+        ("hollow", "no files in this folder, or all of them are empty"),
+        ("*.py", f"no files of such names in {tmp_path}, or all of them are empty"),
+    ):
+        expected = re.escape(f"{tmp_path / nothing}: {message}")
+        with pytest.raises(FileNotFoundError, match=expected):
             data.Documents(tmp_path / nothing)
     (tmp_path / "a.pyc").write_bytes(b"\xa7\x0d\x0d\x0a")
     with pytest.raises(ValueError, match=r"a\.pyc: not UTF-8 .*; choose files by name, such as"):

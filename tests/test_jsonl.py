@@ -29,7 +29,7 @@ def test_texts_may_end_their_lines_as_windows_does(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (b'{"positive": "a"', "not JSON"),
-        (b"\xff\xfe", "not JSON ('utf-8' codec can't decode byte 0xff"),
+        (b"\xff\xfe", "not UTF-8 ('utf-8' codec can't decode byte 0xff"),
         (b"[" * 100_000, "not JSON (maximum recursion depth exceeded"),
         (b"1" * 5000, "not JSON (Exceeds the limit"),
         (b'["a", "b"]', "expected an object with a text under 'positive'"),

@@ -42,7 +42,7 @@ def extract(
     """
     import faststeer
 
-    options.require_folder(output)
+    options.require_new_file(output)
     if output.suffix != ".safetensors":  # what others cannot hold would only be told at the end
         raise ValueError(f"{output}: extract writes .safetensors; `faststeer convert` the rest")
     chosen, token = options.layer_numbers(layers), options.read_token(read_token)

@@ -30,7 +30,7 @@ def highlight(
     from faststeer.jsonl import read_texts
 
     if html is not None:
-        options.require_folder(html)
+        options.require_new_file(html)
     own = SteeringVector.load(vector)
     if layer is None and len(own.layers) > 1:
         raise ValueError(f"{own.name!r} has layers {own.layers}; say which with --layer")

@@ -90,12 +90,24 @@ def require_folder(output: Path) -> None:
         raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist")
 
 
+def require_new_file(output: Path) -> None:
+    """As `require_folder`, and raise IsADirectoryError where `output` is a folder itself."""
+    require_folder(output)
+    if output.is_dir():
+        raise IsADirectoryError(f"{output}: is a folder; expected the name of a file")
+
+
 def require_writable(folder: Path) -> None:
     """Raise OSError where a folder cannot be made, or no file in it; nothing is left behind."""
     import tempfile
 
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    tempfile.TemporaryDirectory(dir=there).cleanup()
+    if not there.is_dir():
+        raise NotADirectoryError(f"{folder}: {there.name} is a file; expected a folder")
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise type(error)(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def show_outcome(outcome: Any, output: Path, seconds: float, console: Console) -> None:

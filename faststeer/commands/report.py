@@ -23,6 +23,6 @@ def report(
 
     page = folder / "report.html" if output is None else output
     outcomes = outcomes_in(folder)
-    options.require_folder(page)
+    options.require_new_file(page)
     write_whole(page, as_page(outcomes).encode())
     Console().print(f"wrote {page}", soft_wrap=True, markup=False, highlight=False)

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from faststeer.jsonl import read_texts
+from faststeer.text_files import read_utf8
 
 
 class Documents:
@@ -20,9 +21,12 @@ class Documents:
             wildcards, such as ``src/*.py``: the files of such names in that folder and below.
             Empty files, such as many an ``__init__.py``, are passed over there.
 
+    Files are UTF-8, with or without a byte-order mark.
+
     Raises:
-        FileNotFoundError: nothing is there, or no file has such a name.
-        ValueError: a file is not UTF-8; a row has no text.
+        FileNotFoundError: nothing is there, no file has such a name, or all of them are empty.
+        PermissionError: a file cannot be read.
+        ValueError: the one file that is named is empty; a file is not UTF-8; a row has no text.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -33,7 +37,10 @@ class Documents:
         if not self._folder.exists():
             raise FileNotFoundError(f"{self.path}: no such file or folder")
         if next(self._files(), None) is None:
-            raise FileNotFoundError(f"{self.path}: no such files")
+            what = f"files of such names in {self._folder}" if wild else "files in this folder"
+            raise FileNotFoundError(f"{self.path}: no {what}, or all of them are empty")
+        if self._folder.is_file() and not self._folder.stat().st_size:
+            raise ValueError(f"{self.path}: is empty; expected text")
 
     def __iter__(self) -> Iterator[str]:
         for file in self._files():
@@ -58,8 +65,8 @@ class Documents:
 
 def _content(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
+        return read_utf8(file, "a text")
+    except ValueError as error:
         raise ValueError(
-            f"{file}: not UTF-8 ({error}); choose files by name, such as {file.parent}/*.txt"
+            f"{error}, or choose files by name, such as {file.parent}/*.txt"
         ) from error

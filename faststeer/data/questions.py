@@ -9,11 +9,12 @@ from pathlib import Path
 from faststeer.data.fetching import SETS, folder_of
 from faststeer.jsonl import rows, text_in
 
-_QUESTION, _POSITIVE, _NEGATIVE = (
+KEYS = _QUESTION, _POSITIVE, _NEGATIVE = (
     "question",
     "answer_matching_behavior",
     "answer_not_matching_behavior",
 )
+EXPECTED = f"JSONL or a JSON array of objects with {', '.join(KEYS)}"
 
 
 class QuestionPairs:
@@ -27,8 +28,9 @@ class QuestionPairs:
     The whole file is checked and counted first.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a row is no such object; the message names file, row and key.
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
+            file, row and key.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -36,7 +38,7 @@ class QuestionPairs:
         self._count = sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for where, row in rows(self.path):
+        for where, row in rows(self.path, EXPECTED):
             question = text_in(where, row, _QUESTION)
             yield (
                 question + text_in(where, row, _POSITIVE),

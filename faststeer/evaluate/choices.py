@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from os import PathLike
 
+from faststeer.data.questions import EXPECTED, KEYS
 from faststeer.evaluate.matching import Choice
 from faststeer.jsonl import rows, text_in
 
@@ -17,11 +18,12 @@ def read_choices(path: str | PathLike[str]) -> list[Choice]:
     """Rows of ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a row is no such object; the message names file, row and key.
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
+            file, row and key.
     """
-    keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
-    return [Choice(*(text_in(where, row, key) for key in keys)) for where, row in rows(path)]
+    found = rows(path, EXPECTED)
+    return [Choice(*(text_in(where, row, key) for key in KEYS)) for where, row in found]
 
 
 def part_of(choices: Sequence[Choice], part: str, seed: int = 13) -> list[Choice]:

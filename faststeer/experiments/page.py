@@ -47,8 +47,11 @@ def outcomes_in(folder: Path) -> dict[Path, Outcome]:
         FileNotFoundError: there is none.
         ValueError: a file is broken.
     """
-    below = sorted(folder.iterdir()) if folder.is_dir() else []
-    places = [place for place in (folder, *below) if (place / FILE).is_file()]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; expected the --output of `faststeer experiment`"
+        )
+    places = [place for place in (folder, *sorted(folder.iterdir())) if (place / FILE).is_file()]
     if not places:
         raise FileNotFoundError(
             f"{folder}: no {FILE} here or in a folder right below; `faststeer experiment` makes it"

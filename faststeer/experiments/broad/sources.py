@@ -112,7 +112,7 @@ def _code(language: Language, files: list[Path]) -> Source:
     def shuffled(draw: random.Random) -> Iterator[str]:
         for file in _in_any_order(files, draw):
             try:
-                text = file.read_text(encoding="utf-8")
+                text = file.read_text(encoding="utf-8-sig")
             except (UnicodeDecodeError, PermissionError):
                 continue  # nobody's text: test data in strange encodings
             code = code_of(language, text)
