@@ -22,6 +22,8 @@ def open_file(path: str | PathLike[str], expected: str) -> BinaryIO:
             message is a sentence that names the path.
     """
     file = Path(path)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise OSError(f"{file}: is a pipe or a device; expected {expected}")  # may never end
     try:
         return file.open("rb")
     except FileNotFoundError as error:

@@ -155,22 +155,33 @@ class SteeringVector:
 
     @classmethod
     def load(
-        cls, path: str | PathLike[str], *, layer: int | None = None, shift: bool = False
+        cls,
+        path: str | PathLike[str],
+        *,
+        layer: int | None = None,
+        shift: bool = False,
+        rows: str | None = None,
     ) -> SteeringVector:
-        """Read a vector's file of any format that `save` writes, told by its content.
+        """Load a vector; the format is detected from the file's content.
+
+        Formats are those that `save` writes, ``.svec`` of IBM's activation-steering and persona
+        vectors. A file that states another use than faststeer has is refused by name.
 
         Args:
             path: the file, or a folder of CAA's ``vec_layer_{L}_{model}.pt``.
             layer: only this one; for a ``.pt`` whose name does not say its layer, what it is.
             shift: the file is a GGUF of llama.cpp's cvector-generator, which numbers layers from 1.
+            rows: what the rows of a ``.pt`` with one tensor ``[N, H]`` are, where its name does not
+                say it: "hidden_states" as transformers returns them (row 0 is the embedding) or
+                "layers" (row i is the output of layer i).
 
         Raises:
-            FileNotFoundError: there is no such file.
+            OSError: the file cannot be opened; the message names it.
             ValueError: it is damaged or no vector; the message names the file.
         """
         from faststeer.formats import files
 
-        return files.load(path, layer, shift)
+        return files.load(path, layer, shift, rows)
 
     @classmethod
     def from_object(cls, source: Any, name: str = "vector") -> SteeringVector:

@@ -122,7 +122,7 @@ def test_documents_that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> 
         with pytest.raises(FileNotFoundError, match=expected):
             data.Documents(tmp_path / nothing)
     (tmp_path / "a.pyc").write_bytes(b"\xa7\x0d\x0d\x0a")
-    with pytest.raises(ValueError, match=r"a\.pyc: not UTF-8 .*; choose files by name, such as"):
+    with pytest.raises(ValueError, match=r"a\.pyc: not UTF-8 .*, or choose files by name, such as"):
         list(data.Documents(tmp_path))
 
 

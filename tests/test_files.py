@@ -47,7 +47,8 @@ def write(file: Path, header: dict[str, str], **tensors: Tensor) -> None:
 
 
 def header(**changed: str) -> dict[str, str]:
-    return {"format": "faststeer", "format_version": "1", "name": "v"} | changed
+    facts = {"format": "faststeer", "format_version": "1", "name": "v"}
+    return facts | {"site": "resid_post", "metadata": "{}"} | changed
 
 
 def test_a_saved_vector_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -124,11 +125,21 @@ def test_a_damaged_file_is_a_value_error_or_a_finite_vector(small: Path, tmp_pat
     assert 750 < len(refused) < 1500  # some damage is to numbers or to white space
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 8 + b"{" + b"\xff" * 64, b"\xff" * 64])
-def test_what_is_no_safetensors_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; expected a vector's file"),
+        (b"{}", "JSON, but no vector of IBM's activation-steering: it has no keys"),
+        (b"\xff" * 8 + b"{" + b"\xff" * 64, "not a readable safetensors file"),
+        (b"\xff" * 64, "not a readable safetensors file"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_refused_by_name(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     file = tmp_path / "v.safetensors"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"v\.safetensors: not a readable safetensors file"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: {message}"):
         SteeringVector.load(file)
 
 
@@ -182,6 +193,23 @@ def test_tensors_that_are_no_directions_are_refused_with_the_reason(
         SteeringVector.load(file)
 
 
+@pytest.mark.parametrize("key", ["name", "site", "metadata"])
+def test_a_header_that_lacks_a_fact_is_refused_rather_than_given_a_default(
+    tmp_path: Path, key: str
+) -> None:
+    facts = header()
+    del facts[key]
+    write(tmp_path / "v.safetensors", facts, direction_1=torch.ones(2))
+    with pytest.raises(ValueError, match=f"v.safetensors: its header lacks '{key}'; expected"):
+        SteeringVector.load(tmp_path / "v.safetensors")
+
+
+def test_a_header_with_a_fact_that_is_not_known_is_refused_by_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "v.safetensors", header(mode="project"), direction_1=torch.ones(2))
+    with pytest.raises(ValueError, match=r"v\.safetensors: its header has an unknown 'mode'"):
+        SteeringVector.load(tmp_path / "v.safetensors")
+
+
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "v.safetensors", header())
     with pytest.raises(ValueError, match=r"v\.safetensors: vector 'v' has no directions"):
@@ -191,8 +219,9 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
 def test_loading_from_nowhere_says_so(tmp_path: Path) -> None:
     nothing, pipe = tmp_path / "none.safetensors", tmp_path / "pipe.gguf"
     os.mkfifo(pipe)  # opening it would wait for ever
-    for path in (nothing, pipe):
-        with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file")):
+    for path, message in ((nothing, "no such file"), (pipe, "is a pipe or a device")):
+        expected = re.escape(f"{path}: {message}; expected a vector's file")
+        with pytest.raises(OSError, match=expected):
             SteeringVector.load(path)
 
 

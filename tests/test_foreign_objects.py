@@ -49,6 +49,44 @@ def test_a_repeng_object_is_taken_at_its_own_layers() -> None:
     assert vector.directions[7].tolist() == [1, 2]  # a copy
 
 
+@dataclass
+class OfIBM(TheirControlVector):
+    """As activation-steering has it: added at the input of its layers."""
+
+    explained_variances: dict[int, float]
+
+
+@dataclass
+class OfEasySteer(TheirControlVector):
+    component: str | None
+
+
+@dataclass
+class OfAISteer360(TheirControlVector):
+    num_heads: int | None = None
+
+
+def test_an_object_of_ibm_s_is_added_at_the_input_of_its_layers() -> None:
+    vector = SteeringVector.from_object(OfIBM("llama", {7: np.float32([1, 2])}, {7: 0.5}))
+    assert (vector.site, vector.layers) == ("resid_pre", [7])
+    assert vector.directions[7].tolist() == [1, 2]
+
+
+def test_objects_like_repeng_s_that_mean_another_place_are_refused() -> None:
+    directions = {7: np.float32([1, 2])}
+    own = SteeringVector.from_object(OfEasySteer("llama", directions, "hidden_states"))
+    assert (own.site, own.directions[7].tolist()) == ("resid_post", [1, 2])
+    with pytest.raises(ValueError, match="component 'attention_heads' is not the residual stream"):
+        SteeringVector.from_object(OfEasySteer("llama", directions, "attention_heads"))
+    with pytest.raises(ValueError, match="an AISteer360 vector does not state where"):
+        SteeringVector.from_object(OfAISteer360("llama", directions))
+
+
+def test_several_rows_of_a_layer_are_not_made_one() -> None:
+    with pytest.raises(ValueError, match=r"layer 5: shape \(2, 3\) has several rows"):
+        SteeringVector.from_object(TheirSteeringVector({5: torch.ones(2, 3)}))
+
+
 def test_objects_without_a_place_in_the_stream_and_strangers_are_refused() -> None:
     theirs = TheirSteeringVector({5: torch.ones(3)}, "input_layernorm")
     with pytest.raises(ValueError, match="'input_layernorm' is no place of the residual stream"):

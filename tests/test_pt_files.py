@@ -116,9 +116,11 @@ def test_lm_eval_s_dict_comes_back_with_its_coefficients_in(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"action": "clamp"}, "expected a dict whose action is 'add'"),
+        ({"action": "clamp"}, "action 'clamp' sets a projection instead of adding; steer with"),
+        ({"action": "scale"}, "action 'scale' is unknown; expected 'add'"),
+        ({"positions": "last"}, "key 'positions' is not known"),
         ({"head_index": 3}, "steers a single head"),
-        ({"steering_coefficient": "2"}, "steering_coefficient is no number"),
+        ({"steering_coefficient": "2"}, "steering_coefficient is not a number"),
         ({"steering_coefficient": float("nan")}, "2 of 2 values are NaN"),
         ({"steering_vector": [1.0]}, "holds a list; expected a tensor"),
         ({"steering_vector": torch.ones(2, 2)}, "2 dimensions; expected floating-point"),
@@ -135,8 +137,31 @@ def test_an_lm_eval_entry_that_is_no_vector_to_add_is_refused(
 
 
 def test_a_hookpoint_that_is_no_block_is_refused_by_name(tmp_path: Path) -> None:
-    torch.save({"layers.3.mlp": {}}, tmp_path / "v.pt")
-    with pytest.raises(ValueError, match=r"hookpoint 'layers\.3\.mlp'; only layers\.<number>"):
+    entry = {"action": "add", "steering_coefficient": 1.0, "steering_vector": torch.ones(2)}
+    torch.save({"layers.3.mlp": entry}, tmp_path / "v.pt")
+    with pytest.raises(ValueError, match=r"hookpoint 'layers\.3\.mlp'; only a block's output"):
+        SteeringVector.load(tmp_path / "v.pt")
+
+
+def test_gpt_2_s_hookpoints_are_blocks_too(tmp_path: Path) -> None:
+    entry = {"action": "add", "steering_coefficient": 2.0, "steering_vector": torch.ones(2)}
+    torch.save({"h.3": entry}, tmp_path / "v.pt")
+    loaded = SteeringVector.load(tmp_path / "v.pt")
+    assert (loaded.layers, loaded.site, loaded.directions[3].tolist()) == (
+        [3],
+        "resid_post",
+        [2, 2],
+    )
+
+
+@pytest.mark.parametrize("key", ["action", "steering_coefficient"])
+def test_an_lm_eval_entry_without_its_action_or_coefficient_is_refused(
+    tmp_path: Path, key: str
+) -> None:
+    entry = {"action": "add", "steering_coefficient": 1.0, "steering_vector": torch.ones(2)}
+    del entry[key]
+    torch.save({"layers.3": entry}, tmp_path / "v.pt")
+    with pytest.raises(ValueError, match=r"layers\.3: expected a dict with action and steering_co"):
         SteeringVector.load(tmp_path / "v.pt")
 
 

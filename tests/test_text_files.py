@@ -70,9 +70,7 @@ def test_another_unicode_encoding_is_refused_with_the_file_s_name(
 def test_latin_1_is_refused_with_the_file_s_name(
     tmp_path: Path, read: Read, row: dict[str, str], array: bool
 ) -> None:
-    file = written(
-        tmp_path / "latin.jsonl", {key: "größer" for key in row}, "latin-1", array
-    )
+    file = written(tmp_path / "latin.jsonl", dict.fromkeys(row, "größer"), "latin-1", array)
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}, .*row 1|line 1: not UTF-8"):
         read(file)
 

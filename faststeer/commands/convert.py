@@ -20,6 +20,10 @@ def convert(
     layer: Annotated[
         int | None, typer.Option(help="The layer of a .pt whose name does not say it.")
     ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="What the rows of a .pt [N, H] are: hidden_states or layers."),
+    ] = None,
     layers: Annotated[str, typer.Option(help="Keep these: numbers such as 10,12 or 1-30.")] = "all",
     file_format: Annotated[
         str | None, typer.Option("--format", help="Such as lm-eval; default: by TARGET's ending.")
@@ -30,7 +34,7 @@ def convert(
 
     options.require_folder(target)
     chosen = options.layer_numbers(layers)
-    vector = SteeringVector.load(source, layer=layer, shift=shift)
+    vector = SteeringVector.load(source, layer=layer, shift=shift, rows=rows)
     if not isinstance(chosen, str):
         vector = vector.select(chosen)
     vector.save(target, file_format)

@@ -76,6 +76,7 @@ def load_folder(folder: str | PathLike[str], model: str | None = None) -> Steeri
     if model is not None:
         found = {own: files for own, files in found.items() if own == model}
     if not found:
+        _refuse_others(place)
         wanted = _FORM if model is None else _FORM.format(layer="*", model=model)
         raise ValueError(f"{place}: a folder without a file {wanted}")
     if len(found) > 1:
@@ -86,6 +87,19 @@ def load_folder(folder: str | PathLike[str], model: str | None = None) -> Steeri
     ((own, files),) = found.items()
     directions = {layer: direction_in(file, load_plain(file)) for layer, file in files.items()}
     return _vector(place, place.resolve().name, directions, own)
+
+
+def _refuse_others(place: Path) -> None:
+    """Raise ValueError for the folders in which others keep what is not a vector to add."""
+    if all((place / name).is_file() for name in ("h1.gguf", "h2.gguf")):
+        raise ValueError(
+            f"{place}: EasySteer's concept pair, which replaces one direction by another; that is "
+            "not supported (each of h1.gguf and h2.gguf can be loaded alone)"
+        )
+    if any(place.glob("*.bin")) and any(
+        (place / name).is_file() for name in ("reft_config.json", "config.json")
+    ):
+        raise ValueError(f"{place}: a pyreft checkpoint, a learned map; that is not supported")
 
 
 def from_tensor(file: Path, tensor: Tensor, layer: int | None) -> SteeringVector:
@@ -110,13 +124,19 @@ def from_tensor(file: Path, tensor: Tensor, layer: int | None) -> SteeringVector
 
 
 def direction_in(file: Path, tensor: object) -> Tensor:
-    """A tensor that is not larger than its file. Raises ValueError for anything else."""
+    """Return a tensor ``[H]`` not larger than its file. Raise ValueError for anything else."""
+    return checked_tensor(file, tensor, 1)
+
+
+def checked_tensor(file: Path, tensor: object, dimensions: int) -> Tensor:
+    """As `direction_in`, for a tensor of 1 or 2 dimensions."""
+    shape = "[H]" if dimensions == 1 else "[N, H]"
     if not isinstance(tensor, Tensor):
-        raise ValueError(f"{file}: holds a {type(tensor).__name__}; expected a tensor [H]")
-    if tensor.dim() != 1 or not tensor.is_floating_point():
+        raise ValueError(f"{file}: holds a {type(tensor).__name__}; expected a tensor {shape}")
+    if tensor.dim() != dimensions or not tensor.is_floating_point():
         raise ValueError(
             f"{file}: holds a tensor of {tensor.dtype} and {tensor.dim()} dimensions; expected "
-            "floating-point numbers [H]"
+            f"floating-point numbers {shape}"
         )
     if tensor.numel() * tensor.element_size() > file.stat().st_size:
         raise ValueError(f"{file}: its tensor is larger than the file")

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from faststeer.formats import caa, gguf, lm_eval, native
+from faststeer.formats import caa, gguf, lm_eval, native, stacked, svec
 from faststeer.formats.torch_file import load_plain
+from faststeer.text_files import open_file
 from faststeer.vectors import SteeringVector
 
 WRITERS = {
@@ -36,26 +37,38 @@ def save(vector: SteeringVector, path: str | PathLike[str], file_format: str | N
     WRITERS[file_format](vector, path)
 
 
-def load(path: str | PathLike[str], layer: int | None, shift: bool) -> SteeringVector:
+def load(
+    path: str | PathLike[str], layer: int | None, shift: bool, rows: str | None
+) -> SteeringVector:
     """Read a file of any format, or a folder of CAA's files. See `SteeringVector.load`."""
     file = Path(path)
+    if rows is not None and rows not in stacked.ROWS:
+        raise ValueError(f"rows {rows!r} is unknown; expected one of {', '.join(stacked.ROWS)}")
     kind = _kind(file)
     if shift and kind != "gguf":
         raise ValueError(f"{file}: only GGUF files of llama.cpp's cvector-generator are shifted")
+    if rows is not None and kind != "pt":
+        raise ValueError(f"{file}: only a .pt with one tensor [N, H] has rows")
     if kind == "gguf":
         vector = gguf.load(file, shift)
     elif kind == "folder":
         vector = caa.load_folder(file)
     elif kind == "safetensors":
         vector = native.load(file)
+    elif kind == "svec":
+        vector = svec.load(file)
     else:
         content: Any = load_plain(file)
+        if isinstance(content, Tensor) and content.dim() == 2:
+            return stacked.from_tensor(file, content, layer, rows)
+        if rows is not None:
+            raise ValueError(f"{file}: only a .pt with one tensor [N, H] has rows")
         if isinstance(content, Tensor):
             return caa.from_tensor(file, content, layer)
         if not isinstance(content, dict):
             raise ValueError(
-                f"{file}: holds a {type(content).__name__}; expected a tensor [H] (CAA) or a "
-                "dict of hookpoints (lm-eval)"
+                f"{file}: holds a {type(content).__name__}; expected a tensor [H] (CAA), a tensor "
+                "[N, H] (persona vectors) or a dict of hookpoints (lm-eval)"
             )
         vector = lm_eval.from_dict(file, content)
     return vector if layer is None else vector.select([layer])
@@ -64,17 +77,19 @@ def load(path: str | PathLike[str], layer: int | None, shift: bool) -> SteeringV
 def _kind(file: Path) -> str:
     if file.is_dir():
         return "folder"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    with file.open("rb") as opened:
-        start = opened.read(9)
+    with open_file(file, "a vector's file, or a folder of CAA's") as opened:
+        start = opened.read(16)
+    if not start:
+        raise ValueError(f"{file}: is empty; expected a vector's file")
     if start.startswith(b"GGUF"):
         return "gguf"
     if start.startswith(b"PK\x03\x04"):
         return "pt"
-    if start[8:] == b"{":
+    if svec.is_json_object(start):
+        return "svec"
+    if start[8:9] == b"{":
         return "safetensors"
     by_name = _BY_SUFFIX.get(file.suffix.lower())
     if by_name is None:
-        raise ValueError(f"{file}: not a vector's file: no safetensors, GGUF or .pt")
+        raise ValueError(f"{file}: not a vector's file: no safetensors, GGUF, .pt or .svec")
     return "pt" if by_name == "caa" else by_name

@@ -3,7 +3,7 @@
 Keys: ``general.architecture`` = "controlvector", ``controlvector.model_hint`` (the kind of
 model), ``controlvector.layer_count`` (the number of directions). Tensors ``direction.N``: float32
 ``[H]``, all of one size. Ours have two keys more, which others pass over: ``general.name`` and
-``faststeer.metadata``, JSON.
+``faststeer.metadata``, JSON. What other programs' keys mean is in `faststeer.formats.gguf_keys`.
 
 Place and sign: ``direction.N``, times the user's scale, is added to the output of 0-based block
 N: it is layer N at ``resid_post``. llama.cpp (`llama_control_vector_load_one` in
@@ -30,11 +30,11 @@ from torch import Tensor
 
 from faststeer.files import write_whole
 from faststeer.formats.gguf_header import ARCHITECTURE, check_header
+from faststeer.formats.gguf_keys import METADATA, stated
 from faststeer.formats.layers import block_outputs
 from faststeer.vectors import SteeringVector
 
 _TENSOR_NAME = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
-_METADATA = "faststeer.metadata"
 
 
 def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -60,7 +60,7 @@ def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
         writer.add_string("general.name", vector.name)
         writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint(vector))
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(directions))
-        writer.add_string(_METADATA, metadata)
+        writer.add_string(METADATA, metadata)
         for layer, direction in directions.items():
             writer.add_tensor(f"direction.{layer}", direction.numpy())
         writer.write_header_to_file()
@@ -75,7 +75,8 @@ def load(path: str | PathLike[str], shift: bool = False) -> SteeringVector:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, no control vector, or not float32 directions of one size.
+        ValueError: it is truncated, no control vector, not float32 directions of one size, or has
+            a key that may give them another meaning than an addition.
         ModuleNotFoundError: the package gguf is missing.
     """
     file = Path(path)
@@ -85,19 +86,21 @@ def load(path: str | PathLike[str], shift: bool = False) -> SteeringVector:
     gguf = _package()
     try:
         reader = gguf.GGUFReader(file)
+        keys = {key: field.contents() for key, field in reader.fields.items()}
         name, hint, facts = (
-            _text(reader, key) for key in ("general.name", f"{ARCHITECTURE}.model_hint", _METADATA)
+            _text(keys, key) for key in ("general.name", f"{ARCHITECTURE}.model_hint", METADATA)
         )
     except (ValueError, LookupError, ArithmeticError, TypeError) as error:
         raise ValueError(f"{file}: not a readable GGUF file ({error}); is it truncated?") from error
     try:
         directions = _directions(reader.tensors, file.stat().st_size, -1 if shift else 0)
+        site, foreign = stated(keys, _unit_norms(directions))
         metadata: Any = json.loads(facts or "{}")
         if not isinstance(metadata, dict):
-            raise TypeError(f"{_METADATA} is a {type(metadata).__name__}, expected an object")
+            raise TypeError(f"{METADATA} is a {type(metadata).__name__}, expected an object")
         if hint and hint != model_hint_of(metadata):
             metadata["model_type"] = hint
-        return SteeringVector(name or file.stem, directions, "resid_post", metadata)
+        return SteeringVector(name or file.stem, directions, site, foreign | metadata)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -133,9 +136,12 @@ def _directions(tensors: Any, size: int, shift: int) -> dict[int, Tensor]:
     return directions
 
 
-def _text(reader: Any, key: str) -> str | None:
-    field = reader.get_field(key)
-    value = None if field is None else field.contents()
+def _unit_norms(directions: dict[int, Tensor]) -> bool:
+    return all(abs(float(own.norm()) - 1) < 1e-3 for own in directions.values())
+
+
+def _text(keys: dict[str, Any], key: str) -> str | None:
+    value = keys.get(key)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key} is no text")
     return value

@@ -1,7 +1,8 @@
-"""The native file: safetensors, one tensor a layer, facts in the header.
+"""The native file: safetensors, one tensor per layer, facts in the header.
 
 Tensors are named ``direction.<layer>``, float32 ``[H]``. The header's metadata holds ``format``,
-``format_version``, ``name``, ``site``, and ``metadata`` as JSON.
+``format_version``, ``name``, ``site``, and ``metadata`` as JSON (docs/vectors.md lists its keys).
+Each of them is there, and no other: a missing site is not taken for ``resid_post``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from faststeer.vectors import SteeringVector
 
 FORMAT = "faststeer"
 FORMAT_VERSION = "1"
+_HEADER = ("format", "format_version", "name", "site", "metadata")
 _TENSOR_NAME = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 
 
@@ -81,6 +83,11 @@ def _vector(file: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> S
             f"{file}: format version {header.get('format_version')!r}; this faststeer reads "
             f"version {FORMAT_VERSION}. Upgrade faststeer"
         )
+    missing = [key for key in _HEADER if key not in header]
+    unknown = [key for key in header if key not in _HEADER]
+    if missing or unknown:
+        what = f"lacks {missing[0]!r}" if missing else f"has an unknown {unknown[0][:60]!r}"
+        raise ValueError(f"{file}: its header {what}; expected {', '.join(_HEADER)}")
     directions = {}
     for name, tensor in tensors.items():
         match = _TENSOR_NAME.fullmatch(name)
@@ -90,11 +97,9 @@ def _vector(file: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> S
             raise ValueError(f"{file}: tensor {name!r} is {tensor.dtype}; expected torch.float32")
         directions[int(match[1])] = tensor
     try:
-        metadata: Any = json.loads(header.get("metadata", "{}"))
+        metadata: Any = json.loads(header["metadata"])
         if not isinstance(metadata, dict):
             raise TypeError(f"metadata is a {type(metadata).__name__}, expected an object")
-        return SteeringVector(
-            header.get("name", file.stem), directions, header.get("site", "resid_post"), metadata
-        )
+        return SteeringVector(header["name"], directions, header["site"], metadata)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: {error}") from error

@@ -9,6 +9,10 @@ have no place in the stream. (steering_vectors/steering_vector.py and layer_matc
 **repeng**, `ControlVector(model_type, directions)`: coefficient times direction is added to the
 output of 0-based block L, ``resid_post``. (repeng/extract.py and control.py, 0.4.)
 
+Objects of others look like repeng's: IBM's activation-steering adds at block L's input
+(`faststeer.formats.svec`), EasySteer's names a component of the model, AISteer360's has rows of a
+meaning that it does not state.
+
 All of them point to the positive texts.
 """
 
@@ -33,25 +37,48 @@ def from_object(source: Any, name: str) -> SteeringVector:
 
     Raises:
         TypeError: `source` is neither.
-        ValueError: a layer type without a place in the residual stream, or directions that
-            `SteeringVector` refuses.
+        ValueError: a layer type or component without a place in the residual stream, an object of
+            AISteer360, or directions that `SteeringVector` refuses.
     """
     if hasattr(source, "layer_activations"):
-        kind = getattr(source, "layer_type", "decoder_block")
+        kind = getattr(source, "layer_type", None)
         if kind not in _SITES:
             raise ValueError(
                 f"layer_type {kind!r} is no place of the residual stream; expected one of "
                 f"{', '.join(_SITES)}"
             )
-        activations = {n: tensor.reshape(-1) for n, tensor in source.layer_activations.items()}
+        activations = {n: _row(n, tensor) for n, tensor in source.layer_activations.items()}
         return SteeringVector(name, activations, _SITES[kind])
     if hasattr(source, "directions") and hasattr(source, "model_type"):
+        site = _site_of_directions(source)
         directions = {n: torch.tensor(np.asarray(d)) for n, d in source.directions.items()}
-        return SteeringVector(name, directions, metadata={"model_type": source.model_type})
+        return SteeringVector(name, directions, site, {"model_type": source.model_type})
     raise TypeError(
         f"got a {type(source).__name__}; expected steering-vectors' SteeringVector or repeng's "
         "ControlVector"
     )
+
+
+def _row(layer: int, activation: torch.Tensor) -> torch.Tensor:
+    """Return ``[1, ..., H]`` as ``[H]``; several rows would become one of another size."""
+    if activation.dim() and activation.numel() != activation.shape[-1]:
+        raise ValueError(
+            f"layer {layer}: shape {tuple(activation.shape)} has several rows; expected one [H]"
+        )
+    return activation.reshape(-1)
+
+
+def _site_of_directions(source: Any) -> str:
+    """Return where an object that looks like repeng's adds its directions."""
+    if hasattr(source, "num_heads"):
+        raise ValueError(
+            "an AISteer360 vector does not state where its rows are added; make a "
+            "SteeringVector(name, {layer: row}, site) of the rows that you mean"
+        )
+    component = getattr(source, "component", None)
+    if component not in (None, "hidden_states"):
+        raise ValueError(f"component {component!r} is not the residual stream")
+    return "resid_pre" if hasattr(source, "explained_variances") else "resid_post"
 
 
 def to_object(vector: SteeringVector, package: str) -> Any:
