@@ -199,7 +199,7 @@ def test_a_svec_that_is_cut_off_or_nested_or_not_utf_8_is_refused(tmp_path: Path
     whole = json.dumps(svec()).encode()
     for content in (whole[:-9], b'{"a":' * 100_000, whole.replace(b"llama", b"ll\xe4ma")):
         (tmp_path / "v.svec").write_bytes(content)
-        with pytest.raises(ValueError, match=r"v\.svec: not a readable \.svec file"):
+        with pytest.raises(ValueError, match=r"v\.svec: not a vector's file: no readable \.svec"):
             SteeringVector.load(tmp_path / "v.svec")
 
 

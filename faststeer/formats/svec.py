@@ -47,7 +47,9 @@ def load(path: Path) -> SteeringVector:
     try:
         content = json.loads(read_utf8(path, "a vector's file"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable .svec file ({error})") from error
+        raise ValueError(
+            f"{path}: not a vector's file: no readable .svec ({error}), and no other format"
+        ) from error
     _require_known(path, content)
     directions = {}
     for layer, numbers in content["directions"].items():
