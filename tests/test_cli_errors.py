@@ -68,7 +68,7 @@ MISTAKES = [
     (f"{GENERATE}:coefficient=nan", "coefficient of 'v' is nan"),
     (f"{GENERATE} --steer no.safetensors", "no.safetensors: no such file"),
     (f"{GENERATE} --steer cut.safetensors", "cut.safetensors: not a readable safetensors file"),
-    (f"{GENERATE} --steer pairs.jsonl", "pairs.jsonl: not a vector's file: no readable .svec"),
+    (f"{GENERATE} --steer pairs.jsonl", "pairs.jsonl: JSON, but no vector of IBM's"),
     (f"{GENERATE} --steer wide.safetensors", "'wide' has hidden size 65, but the model's is 64"),
     (f"{GENERATE} --steer deep.safetensors", "layer 9 is out of range"),
     (f"{GENERATE} --prompt=", "a prompt has no tokens; there is nothing to continue"),
