@@ -17,15 +17,19 @@ from torch.utils.hooks import RemovableHandle
 
 from faststeer.bank import Site
 from faststeer.batches import Batch, logits
-from faststeer.finding import find_decoder
+from faststeer.finding import find_blocks, find_decoder, find_known
+from faststeer.recomputing import by_token, hidden_of
 from faststeer.vectors import SteeringVector
 
 Steering = list[tuple[SteeringVector, float]]  # vectors with their coefficients
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers of a model that `patch` knows. Raises ValueError for any other."""
-    decoder, family = find_decoder(model)
+    """Return the decoder layers of a model that `patch` accepts. Raises as `patch`."""
+    found = find_known(model)
+    if found is None:
+        return find_blocks(model)[1]
+    decoder, family = found
     return list(decoder.get_submodule(family.layers).children())
 
 
@@ -81,7 +85,8 @@ def typical_norms(model: nn.Module, batch: Batch, sites: Iterable[Site]) -> dict
 
     def reading(site: Site) -> Callable[[Tensor], None]:
         def read(hidden: Tensor) -> None:
-            norms[site] = float(hidden[batch.real].float().norm(dim=-1).median())
+            real = by_token(hidden, *batch.ids.shape)[batch.real]
+            norms[site] = float(real.float().norm(dim=-1).median())
 
         return read
 
@@ -130,14 +135,15 @@ def _at(model: nn.Module, site: Site, act: Callable[[Tensor], None]) -> Removabl
     layer = layers_of(model)[site.layer]
 
     def on_output(module: nn.Module, args: Any, output: Any) -> None:
-        act(output[0] if isinstance(output, tuple) else output)
+        act(hidden_of(output))
 
     def on_input(module: nn.Module, args: Any, kwargs: Any) -> None:
         act(args[0] if args else kwargs["hidden_states"])
 
     if site.kind == "resid_post":
         return layer.register_forward_hook(on_output)
-    # The norm after attention reads the very tensor that is the residual stream there.
-    mid_norm = find_decoder(model)[1].mid_norm
-    target = layer.get_submodule(mid_norm) if site.kind == "resid_mid" else layer
+    target = layer
+    if site.kind == "resid_mid":
+        # The norm after attention reads the very tensor that is the residual stream there.
+        target = layer.get_submodule(find_decoder(model)[1].mid_norm)
     return target.register_forward_pre_hook(on_input, with_kwargs=True)

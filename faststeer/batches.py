@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +68,20 @@ def padded(
 
 def logits(model: nn.Module, batch: Batch) -> Tensor:
     """The logits ``[P, V]`` float32 of the P tokens that are not padding."""
+    call = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+    call["position_ids"] = batch.positions
     with torch.inference_mode():
-        output = model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-        )
+        output = model(**accepted(model, call))
     wide: Tensor = output.logits[batch.real].float()
     return wide
+
+
+def accepted(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that `model` has by name; all of them for a wrapper without names."""
+    names = inspect.signature(type(model).forward).parameters
+    if "input_ids" not in names:
+        return dict(call)
+    return {name: value for name, value in call.items() if name in names}
 
 
 def greedy_tokens(model: Any, batch: Batch, count: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +13,23 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor, nn
 
-from faststeer import phases
 from faststeer.bank import Site
 from faststeer.baselines import (
     Steering,
     layers_of,
     random_vector,
     steer_with_hooks,
+    twin,
     typical_norms,
 )
 from faststeer.batches import Batch, device_of, greedy_tokens, left_padded, logits, random_ids
-from faststeer.finding import find_decoder
+from faststeer.costs import costs
+from faststeer.findings import Finding
 from faststeer.handle import Handle
 from faststeer.loading import Loaded
+from faststeer.ops import FaststeerWarning
 from faststeer.patching import Patched, patch
-from faststeer.variants import steered_twin, vectors_on_all_layers
+from faststeer.probing import Probes
 from faststeer.vectors import SITES
 from faststeer.yardstick import Yardstick, rms
 
@@ -57,36 +61,30 @@ _DOSE = 0.3  # a vector's norm as a share of the residual stream's: strong, as u
 _COEFFICIENTS = {"resid_pre": 1.0, "resid_mid": -0.75, "resid_post": 1.5}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was checked, what came out, and whether that is right; None: no judgement."""
-
-    name: str
-    passed: bool | None
-    measured: str
-
-
 def check(loaded: Loaded) -> Iterator[Finding]:
-    """Patch, steer and unpatch `loaded`'s model and compare with stock, a finding at a time.
+    """Patch, steer and unpatch `loaded`'s model and compare it with stock; yield each finding.
 
     Raises:
         ValueError: `patch` refuses the model.
     """
-    find_decoder(loaded.model)  # refuses a model that may not even run like this
-    model, batch = loaded.model, _built_in_batch(loaded)
+    model = loaded.model
+    layers_of(model)  # refuses a model that may not even run like this
+    batch = _built_in_batch(loaded)
     before = _State.of(model, batch)
-    patch(model).unpatch()  # refuses before anything takes long
+    how, kinds = _attachment(model)
+    yield how
+    stock_twin = twin(model)
     yardstick = Yardstick(model)
     yield Finding("yardstick", None, str(yardstick))
 
-    steering = _random_steering(model, batch)
+    steering = _random_steering(model, batch, kinds)
     with steer_with_hooks(model, steering):
         hooked = logits(model, batch)
     exact, exact_hooked = (yardstick.evaluate(batch, by) for by in ([], steering))
     yardstick.forget()
     tokens = None if loaded.tokenizer is None else greedy_tokens(model, batch, _NEW_TOKENS)
 
-    with patch(model) as patched:
+    with _patched(model) as patched:
         idle, stock = logits(model, batch), before.logits
         passed, measured = yardstick.compare(idle, stock, exact, rms(stock), IDLE_LIMIT, "stock")
         equal = int((idle.argmax(-1) == stock.argmax(-1)).sum())
@@ -108,8 +106,11 @@ def check(loaded: Loaded) -> Iterator[Finding]:
         if tokens is not None:
             ours = greedy_tokens(model, batch, _NEW_TOKENS)
             yield _same_tokens(ours, tokens, yardstick.half)
+        probes = Probes(stock_twin, patched, model, _words(loaded), yardstick.half)
+        yield from probes.tokens()
+        yield from probes.rows()
     yield _exact_undo(_State.of(model, batch), before)
-    yield from _costs(model)
+    yield from costs(model)
 
 
 def show(loaded: Loaded, console: Console) -> bool:
@@ -147,21 +148,54 @@ def _built_in_batch(loaded: Loaded) -> Batch:
     return left_padded(rows, 0, device_of(loaded.model))
 
 
-def _random_steering(model: nn.Module, batch: Batch) -> Steering:
-    """A vector for each site, at layers first, middle and last; some meet in one place."""
+def _attachment(model: nn.Module) -> tuple[Finding, list[str]]:
+    """Return how `patch` steers the model, and the kinds of sites it has. Raises as `patch`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FaststeerWarning)
+        with patch(model) as patched:
+            kinds = {site.kind for site in patched.plan.tables}
+            decoder = type(patched.decoder).__name__
+    ours = [str(one.message) for one in caught if issubclass(one.category, FaststeerWarning)]
+    how = "; ".join(ours) or f"a {decoder}, fused"
+    return Finding("how it is steered", None, how), [kind for kind in SITES if kind in kinds]
+
+
+@contextmanager
+def _patched(model: nn.Module) -> Iterator[Patched]:
+    """Patch without the notices that `_attachment` has reported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaststeerWarning)
+        patched = patch(model)
+    with patched:
+        yield patched
+
+
+def _words(loaded: Loaded) -> list[int]:
+    """Return different token ids: the prompts' own, or any of the vocabulary."""
+    if loaded.tokenizer is not None:
+        every = (token for prompt in PROMPTS for token in loaded.tokenizer(prompt)["input_ids"])
+        return list(dict.fromkeys(every))
+    config: Any = loaded.model.config
+    draw = torch.Generator().manual_seed(0)
+    own: list[int] = torch.randperm(config.vocab_size, generator=draw).tolist()
+    return own * (1 + len(PROMPTS) * len(PROMPTS) // len(own))
+
+
+def _random_steering(model: nn.Module, batch: Batch, kinds: list[str]) -> Steering:
+    """A vector for each kind of site, at layers first, middle and last; some meet in one place."""
     count = len(layers_of(model))
     ends = {0, count // 2, count - 1}
     # resid_pre of layer L is resid_post of layer L-1.
     layers = {"resid_pre": {0} | {layer + 1 for layer in ends} & set(range(count))}
-    sites = {(n, kind): Site.of(n, kind) for kind in SITES for n in sorted(layers.get(kind, ends))}
+    sites = {(n, kind): Site.of(n, kind) for kind in kinds for n in sorted(layers.get(kind, ends))}
     norms = typical_norms(model, batch, set(sites.values()))
     config: Any = model.config
     hidden_size: int = config.hidden_size
     steering = []
-    for seed, (kind, coefficient) in enumerate(_COEFFICIENTS.items()):
+    for seed, kind in enumerate(kinds):
         doses = {n: _DOSE * norms[site] for (n, own), site in sites.items() if own == kind}
         vector = random_vector(f"random {kind}", doses, hidden_size, seed, kind)
-        steering.append((vector, coefficient))
+        steering.append((vector, _COEFFICIENTS[kind]))
     return steering
 
 
@@ -211,17 +245,3 @@ def _same_tokens(ours: Tensor, theirs: Tensor, half: bool) -> Finding:
     if whole < len(leading):
         measured += f"; the first to differ does so after {int(leading.min())}"
     return Finding("greedy tokens", None if half else torch.equal(ours, theirs), measured)
-
-
-def _costs(model: Any) -> Iterator[Finding]:
-    variants = {"stock": model}
-    variants["steered"] = steered_twin(model, vectors_on_all_layers(model, 4))
-    ids = random_ids(model, 1, 128)
-    for name, samples in (
-        ("prefill of 128 tokens", phases.prefill(variants, ids, 5, lambda _: None)),
-        ("decode step", phases.decode(variants, ids, 8, 5, lambda _: None)),
-    ):
-        stock, steered = (samples.median(variant) * 1e3 for variant in variants)
-        ratio = samples.speedup("stock", over="steered")
-        measured = f"{stock:.2f} ms stock, {steered:.2f} ms with 4 vectors on every layer"
-        yield Finding(f"what it costs, {name}", None, f"{measured}: {ratio:.3f} times the time")

@@ -5,6 +5,7 @@ In each phase all variants take turns, so that what slows the machine for a whil
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -37,24 +38,23 @@ def decode(
 ) -> Samples:
     """Seconds of one step of one token a row, the mean of `new_tokens` steps after ids ``[B, T]``.
 
-    All variants use one cache, which is cut back to the prompt before each sample.
+    Every sample begins with a copy of one cache that holds the prompt: a cache whose sliding window
+    or recurrent state has moved on cannot be cut back.
     """
     any_model = next(iter(variants.values()))
     with torch.inference_mode():
-        cache = past_of(any_model(input_ids=ids, use_cache=True, logits_to_keep=1))
-    past = {past_argument(any_model): cache}
-    token = ids[:, -1:]
+        filled = past_of(any_model(input_ids=ids, use_cache=True, logits_to_keep=1))
+    name, token = past_argument(any_model), ids[:, -1:]
+    past: dict[str, Any] = {}
 
-    def cut_back() -> None:
-        steps = cache.get_seq_length() - ids.shape[1]
-        if steps:
-            cache.crop(-steps)
+    def refill() -> None:
+        past[name] = copy.deepcopy(filled)
 
     def steps(model: nn.Module) -> None:
         for _ in range(new_tokens):
             model(input_ids=token, use_cache=True, **past)
 
-    loops = taking_turns(variants, ids.device, cut_back, steps, rounds, advance)
+    loops = taking_turns(variants, ids.device, refill, steps, rounds, advance)
     return _a_step(loops, new_tokens)
 
 

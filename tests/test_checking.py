@@ -14,15 +14,24 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from faststeer import attaching, cli, ops, yardstick
 from faststeer.batches import left_padded, logits
-from faststeer.checking import Finding, check
+from faststeer.checking import check
 from faststeer.commands import options
+from faststeer.findings import Finding
 from faststeer.loading import Loaded, load
 from faststeer.patching import Patched
 from faststeer.plan import Plan
+from faststeer.probing import scopes
 
+SMALL_GPT2 = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=32)
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, *HALF)
+SCOPES = scopes(torch.zeros(1, 11).long())
+PROBED = {f"these tokens and no others (positions={name})" for name in SCOPES}
+PROBED |= {
+    f"this row and no other (padded batch, positions={name})" for name in ("all", "range(1, 4)")
+}
 CHECKED = {
+    *PROBED,
     "idle parity",
     "steered equals a hook",
     "coefficient is live",
@@ -74,7 +83,7 @@ def test_a_model_too_large_for_a_float32_copy_is_held_to_the_wide_limit(
     monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
     findings = list(check(tiny(dtype)))
     assert passed(findings) == CHECKED
-    assert "wide limit" in findings[0].measured
+    assert "wide limit" in findings[1].measured
 
 
 def test_with_a_tokenizer_greedy_tokens_must_be_stocks_in_float32(byte_tokenizer: Any) -> None:
@@ -128,7 +137,7 @@ def test_a_patch_that_does_not_steer_fails(
     if not copied:
         monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
     findings = list(check(tiny(dtype)))
-    assert failed(findings) == {"steered equals a hook", "coefficient is live"}
+    assert failed(findings) == {"steered equals a hook", "coefficient is live", *PROBED}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -144,7 +153,7 @@ def test_a_patch_that_steers_all_texts_but_one_fails(
         return steered
 
     monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
-    assert failed(list(check(tiny(dtype)))) == {"steered equals a hook"}
+    assert failed(list(check(tiny(dtype)))) - PROBED == {"steered equals a hook"}
 
 
 def test_a_coefficient_off_by_a_hundredth_fails_in_float32(
@@ -203,7 +212,7 @@ def test_greedy_tokens_that_differ_fail_in_float32(
 
     monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
     findings = check(replace(tiny(), tokenizer=byte_tokenizer))
-    assert failed(list(findings)) == {"greedy tokens"}
+    assert failed(list(findings)) - PROBED == {"greedy tokens"}
 
 
 # The commands.
@@ -216,7 +225,7 @@ def test_check_prints_a_line_for_each_finding_and_exits_with_0() -> None:
     assert {line.split(":")[0] for line in lines if line.startswith("pass")} == {
         f"pass  {name}" for name in CHECKED
     }
-    assert [line.split("  ")[0] for line in lines if not line.startswith("pass")] == ["info"] * 3
+    assert [line.split("  ")[0] for line in lines if not line.startswith("pass")] == ["info"] * 4
 
 
 def test_check_exits_with_1_if_anything_fails(
@@ -227,11 +236,19 @@ def test_check_exits_with_1_if_anything_fails(
     assert "FAIL  coefficient is live: setting it changed nothing" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["check", "bench --rounds 1"])
+@pytest.mark.parametrize(
+    ("command", "model", "message"),
+    [
+        ("check", nn.Linear(2, 2), "Linear holds no decoder that can be patched"),
+        ("bench --rounds 1", GPT2LMHeadModel(SMALL_GPT2), "GPT2LMHeadModel holds no decoder whose"),
+    ],
+)
 def test_a_model_that_cannot_be_patched_is_refused_with_exit_code_2(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    model: nn.Module,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=32)).eval()
-    loaded = Loaded("other", model, None)
-    assert exit_code(monkeypatch, loaded, f"{command} --model other") == 2
-    assert "GPT2LMHeadModel holds no decoder" in capsys.readouterr().err
+    assert exit_code(monkeypatch, Loaded("other", model, None), f"{command} --model other") == 2
+    assert message in capsys.readouterr().err
