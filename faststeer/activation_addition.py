@@ -12,6 +12,7 @@ from faststeer.finding import model_name
 from faststeer.handle import Handle
 from faststeer.patching import Patched
 from faststeer.reading import Reader
+from faststeer.special_tokens import token_ids
 from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION
 
@@ -76,7 +77,7 @@ def act_add(
     for text in (positive, negative):
         if not text:
             raise ValueError("act_add got an empty prompt; a space, ' ', stands for nothing")
-        ids.append(list(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]))
+        ids.append(token_ids(tokenizer, text, add_special_tokens)[0])
     longest = max(map(len, ids))
     if any(len(own) < longest for own in ids):
         space = tokenizer(" ", add_special_tokens=False)["input_ids"]
@@ -87,6 +88,7 @@ def act_add(
         raise ValueError(f"{positive!r} and {negative!r} have equal tokens")
     with reader.opened():
         [hidden] = reader.every_token(ids).values()
+    reader.encoder.warn()
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,

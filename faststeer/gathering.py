@@ -48,7 +48,8 @@ def capture(
             `Patched.prompt_lengths` and take "generated".
 
     Raises:
-        ValueError: a layer out of range, or a site that is unknown or cannot be read.
+        ValueError: a layer out of range, or a site that is unknown or cannot be read. A forward
+            raises it where a layer runs several times per pass.
     """
     with patched_meanwhile(model) as patched:
         feed = Feed(patched, chosen_layers(layers, patched.num_layers), site, positions)
@@ -76,6 +77,7 @@ class Feed:
             for layer, at in self.sites.items()
         }
         self.group = torch.zeros(0, dtype=torch.int32)  # [B, T] of the forward: 0 counts, -1 not
+        self.fed: set[int] = set()  # layers that the forward has passed
         self.sequences = 0
         self.empty: Tensor | int = 0
 
@@ -116,10 +118,18 @@ class Feed:
             tokens = tokens_of(self.plan, call)
             real = tokens.positions >= 0
             chosen = real if self.scope is None else self.scope.mask(tokens) & real
+        self.fed.clear()
         self.sequences += batch
         self.empty = self.empty + (~real.any(1)).sum()
         self.group = torch.where(chosen, 0, -1).to(torch.int32)
 
     def _read(self, layer: int, hidden: Tensor) -> None:
+        if not torch.compiler.is_compiling() and self.plan.turns.in_forward:
+            if layer in self.fed:  # outside of a forward it is a checkpoint that is recomputed
+                raise ValueError(
+                    f"a {self.plan.signature.decoder} runs layer {layer} several times per forward "
+                    "pass, and each token would count as often; choose layers= that run once"
+                )
+            self.fed.add(layer)
         own = self.moments[layer]
         own.update(hidden.to(own.device), self.group.to(own.device))

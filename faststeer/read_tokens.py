@@ -10,7 +10,7 @@ from torch import Tensor
 from faststeer.batches import Batch
 from faststeer.prompts import Prompts
 from faststeer.scopes import Positions, Tokens, scope_of
-from faststeer.texts import Unit
+from faststeer.texts import TextRow, Unit
 from faststeer.vectors import SteeringVector
 
 # A second forward and the copy of a cache cost something: measured on two cores, sharing wins
@@ -39,7 +39,7 @@ class ReadToken:
         """How many tokens a text has to have."""
         return 1 if self.index is None else -self.index
 
-    def weights(self, padded: Batch, batch: list[Unit]) -> Tensor | None:
+    def weights(self, padded: Batch, rows: list[TextRow]) -> Tensor | None:
         """What each token counts ``[B, T]`` float32; None where a single one is read.
 
         Raises:
@@ -49,18 +49,23 @@ class ReadToken:
             return None
         chosen = padded.real
         if self.answer:
-            begin = torch.tensor([[unit.shared] for unit in batch for _ in unit.ids])
+            begin = torch.tensor([[row.shared] for row in rows])
             chosen = chosen & (padded.positions >= begin.to(chosen.device))
         elif self.scope is not None:
             prompts = Prompts.masked(padded.mask, padded.ids)
             columns = torch.arange(padded.ids.shape[1], device=padded.ids.device)
             tokens = Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
             chosen = chosen & self.scope.mask(tokens)
-        names = [unit.name(text) for unit in batch for text in range(len(unit.ids))]
-        for name, some in zip(names, chosen.any(1).tolist(), strict=True):
+        for row, some in zip(rows, chosen.any(1).tolist(), strict=True):
             if not some:
-                raise ValueError(f"{name} has no token at read_token={self.given!r}")
+                raise ValueError(f"{row.name} has no token at read_token={self.given!r}")
         return evenly(chosen)
+
+    def columns(self, padded: Batch) -> Tensor:
+        """The column ``[B]`` of the single token that is read in each text, padded on any side."""
+        assert self.index is not None
+        places = torch.arange(padded.mask.shape[1], device=padded.mask.device)
+        return torch.where(padded.real, places, -1).amax(1) + 1 + self.index
 
     def cuts(self, batch: list[Unit], window: int | None) -> list[int] | None:
         """How many tokens of each pair to compute once for both texts; None for whole texts.

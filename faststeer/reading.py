@@ -6,10 +6,8 @@ of a pair begin with in common is computed once.
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.bank import Site
-from faststeer.batches import Batch, device_of, left_padded
-from faststeer.calls import past_argument
+from faststeer.batches import Batch
 from faststeer.finding import find_blocks, find_known
+from faststeer.layout import Layout, batch_first
+from faststeer.meanwhile import patched_meanwhile
 from faststeer.models import Family
-from faststeer.ops import FaststeerWarning
 from faststeer.partial_forward import Take, ending_at, reading, run
-from faststeer.patching import Patched, patch
+from faststeer.patching import Patched
 from faststeer.products import fastest_products
 from faststeer.progress import Advance
 from faststeer.read_tokens import ReadToken, evenly
+from faststeer.reading_checks import require_finite, warn_of_later_hooks
 from faststeer.scopes import Positions
+from faststeer.special_tokens import missing_bos
 from faststeer.swapping import MARK
-from faststeer.texts import Encoder, Unit, batched
+from faststeer.text_calls import TextCalls, context_of, evaluating
+from faststeer.texts import Encoder, TextRow, Unit, batched
 from faststeer.vectors import SITES
 
 
@@ -61,15 +62,14 @@ class Reader:
     ) -> None:
         """Arguments as for `faststeer.extract`. Raises ValueError for one that makes no sense."""
         self.model = model
-        self.decoder, parts = find_known(model) or find_blocks(model)
-        self.known = isinstance(parts, Family)
+        self.calls = TextCalls(model)
+        self.decoder, self.known = self.calls.decoder, self.calls.known
+        _, parts = find_known(model) or find_blocks(model)
         if isinstance(parts, Family):
             blocks = list(self.decoder.get_submodule(parts.layers).children())
         else:
             blocks = parts
         config: Any = self.decoder.config
-        parameters = inspect.signature(type(self.decoder).forward).parameters
-        self.takes_positions = self.known or "position_ids" in parameters
         self.hidden_size = int(config.hidden_size)
         self.layers = chosen_layers(layers, len(blocks))
         if site not in SITES:
@@ -81,16 +81,15 @@ class Reader:
         self.sites = {Site.of(layer, site): layer for layer in self.layers}
         self.window: int | None = getattr(config, "sliding_window", None)
         self.encoder = Encoder(
-            tokenizer,
-            getattr(config, "max_position_embeddings", None),
-            self.token.fewest,
-            max_length,
-            add_special_tokens,
+            tokenizer, context_of(self.decoder), self.token.fewest, max_length, add_special_tokens
         )
-        self.pad = tokenizer.pad_token_id
-        self.device = device_of(self.decoder)
-        self._own: Patched | None = None  # the patch that reading put on
-        self._warn_of_hooks(blocks)
+        self.tokenizer = tokenizer
+        self.add_special_tokens = add_special_tokens
+        self.device = self.calls.device
+        self.layout = Layout(transposed=False) if self.known else None
+        self.dtype: torch.dtype | None = None  # of the stream
+        self._opened = ExitStack()  # what reading has patched
+        warn_of_later_hooks(blocks, self.layers, site)
 
     def read(
         self,
@@ -102,7 +101,8 @@ class Reader:
         """Rows of each batch; with `share` (rank, processes), of every batch that is this rank's.
 
         Raises:
-            ValueError: texts that the model cannot read, or without a token to be read.
+            ValueError: texts that the model cannot read, or without a token to be read; activations
+                that are not finite; a decoder without a single residual stream.
         """
         rank, processes = share
         for number, batch in enumerate(batched(units, batch_size, self.encoder)):
@@ -113,116 +113,126 @@ class Reader:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Leave the model patched between batches; on leaving it is as it was before."""
-        try:
+        """Keep the model patched between batches; restore it on exit, whatever happened."""
+        with self._opened:
             yield
-        finally:
-            if self._own is not None:
-                self._own.unpatch()
 
     def every_token(self, ids: list[list[int]], take: Take = Tensor.clone) -> dict[int, Tensor]:
-        """By layer what `take` makes of ``[B, T, H]``, of ids of one length: without padding."""
-        padded = self._padded(ids)
-        with self._ready() as patched, reading(patched, self.sites, take) as found:
-            self._run(patched, padded.ids, padded.mask, padded.positions, None)
+        """By layer what `take` makes of ``[B, T, H]``, of ids of one length: without padding.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        padded = self.calls.batch(ids, self.tokenizer.pad_token_id)
+        with self._ready(ids) as patched:
+            found = self._read(patched, padded, take, self.calls.arguments(padded))
+        require_finite(
+            found, self.site, self.dtype, [f"a text of {len(own)} tokens" for own in ids]
+        )
         return found
 
     @contextmanager
-    def _ready(self) -> Iterator[Patched]:
-        """The model patched, out of training and without gradients."""
-        patched: Patched | None = self.decoder.__dict__.get(MARK)
-        if patched is None:
-            patched = self._own = patch(self.model)
-        modes = [(module, module.training) for module in self.decoder.modules()]
-        self.decoder.eval()
-        try:
-            with torch.no_grad():
-                yield patched
-        finally:
-            for module, training in modes:
-                module.training = training
+    def _ready(self, rows: list[list[int]]) -> Iterator[Patched]:
+        """The model patched, out of training and without gradients; known by its first rows."""
+        patched = self.decoder.__dict__.get(MARK)
+        if not isinstance(patched, Patched):
+            patched = self._opened.enter_context(patched_meanwhile(self.model))
+        if self.encoder.missing_bos is None:
+            self.encoder.missing_bos = missing_bos(
+                self.model, self.tokenizer, rows, self.add_special_tokens
+            )
+        if self.layout is None:
+            self.layout = Layout.of(patched, self.calls, self.sites, max(rows, key=len))
+        with evaluating(self.decoder):
+            yield patched
 
     def _forward(self, batch: list[Unit]) -> dict[int, Tensor]:
-        with self._ready() as patched:
+        rows = [row for unit in batch for row in unit.rows()]
+        with self._ready([row.ids for row in rows]) as patched:
             # Steering that looks at positions or rows has to see whole texts, and what an unknown
             # decoder makes of a cache with padding in its middle is unknown too.
             whole = not self.known or patched.plan.rows or patched.plan.tables.needs_tokens
             cuts = None if whole else self.token.cuts(batch, self.window)
             if cuts is None:
-                return self._whole(patched, batch)
-            return self._in_two(patched, batch, cuts)
-
-    def _whole(self, patched: Patched, batch: list[Unit]) -> dict[int, Tensor]:
-        padded = self._padded([ids for unit in batch for ids in unit.ids])
-        weights = self.token.weights(padded, batch)
-        with reading(patched, self.sites, self._taking(weights)) as found:
-            self._run(patched, padded.ids, padded.mask, padded.positions, None)
+                found = self._whole(patched, rows)
+            else:
+                found = self._in_two(patched, batch, cuts)
+        require_finite(found, self.site, self.dtype, [row.name for row in rows])
         return found
+
+    def _whole(self, patched: Patched, rows: list[TextRow]) -> dict[int, Tensor]:
+        pad = self.tokenizer.pad_token_id
+        groups = self.calls.groups([row.ids for row in rows], pad)
+        parts = []
+        for group in groups:
+            own = [rows[number] for number in group]
+            padded = self.calls.batch([row.ids for row in own], pad)
+            take = self._taking(padded, self.token.weights(padded, own))
+            parts.append(self._read(patched, padded, take, self.calls.arguments(padded)))
+        if len(groups) == 1:
+            return parts[0]
+        order = torch.tensor([number for group in groups for number in group]).argsort()
+        return {
+            layer: torch.cat([part[layer] for part in parts])[order.to(parts[0][layer].device)]
+            for layer in self.layers
+        }
 
     def _in_two(self, patched: Patched, batch: list[Unit], cuts: list[int]) -> dict[int, Tensor]:
         """The shared beginnings into a cache, then both continuations of each."""
         from transformers import DynamicCache
 
-        begun = self._padded([unit.ids[0][:cut] for unit, cut in zip(batch, cuts, strict=True)])
-        rest = self._padded(
-            [ids[cut:] for unit, cut in zip(batch, cuts, strict=True) for ids in unit.ids]
-        )
+        pad = self.tokenizer.pad_token_id
+        both = zip(batch, cuts, strict=True)
+        begun = self.calls.batch([unit.ids[0][:cut] for unit, cut in both], pad)
+        both = zip(batch, cuts, strict=True)
+        rest = self.calls.batch([ids[cut:] for unit, cut in both for ids in unit.ids], pad)
         cache: Any = DynamicCache()
         last = max(self.sites, key=lambda site: site.layer)
         # Of the last layer only keys and values are needed.
+        given = self.calls.with_past(begun, begun.mask, begun.positions, cache)
         with ending_at(patched, Site(last.layer, "resid_mid")):
-            self._run(patched, begun.ids, begun.mask, begun.positions, cache)
+            self._run(patched, given)
         cache.batch_repeat_interleave(2)
         mask = torch.cat([begun.mask.repeat_interleave(2, 0), rest.mask], 1)
         positions = rest.positions + begun.mask.sum(1).repeat_interleave(2)[:, None]
         weights = None if self.token.index is not None else evenly(rest.real)
-        with reading(patched, self.sites, self._taking(weights)) as found:
-            self._run(patched, rest.ids, mask, positions, cache)
+        given = self.calls.with_past(rest, mask, positions, cache)
+        return self._read(patched, rest, self._taking(rest, weights), given)
+
+    def _read(
+        self, patched: Patched, padded: Batch, take: Take, given: dict[str, Any]
+    ) -> dict[int, Tensor]:
+        batch, tokens = padded.ids.shape
+        name = type(self.decoder).__name__
+        transposed = None if self.layout is None else self.layout.transposed
+
+        def from_stream(hidden: Tensor) -> Tensor:
+            self.dtype = hidden.dtype
+            return take(batch_first(hidden, batch, tokens, name, transposed))
+
+        with reading(patched, self.sites, from_stream) as found:
+            self._run(patched, given)
         return found
 
-    def _run(
-        self, patched: Patched, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any
-    ) -> None:
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        given["use_cache"] = cache is not None
-        if cache is not None:
-            given[past_argument(self.decoder)] = cache
-        if self.takes_positions:
-            given["position_ids"] = positions
+    def _run(self, patched: Patched, given: dict[str, Any]) -> None:
         with fastest_products(self.device):
             run(self.decoder, patched, **given)
 
-    def _padded(self, rows: list[list[int]]) -> Batch:
-        return left_padded(rows, self.pad, self.device)
-
-    def _taking(self, weights: Tensor | None) -> Take:
+    def _taking(self, padded: Batch, weights: Tensor | None) -> Take:
         """From ``[B, T, H]`` each text's one token ``[B, H]``, or the mean over its tokens."""
+        if weights is None and self.known:  # padded on the left, so that texts end together
+            return lambda hidden: hidden[:, self.token.index].clone()
         if weights is None:
-            assert self.token.index is not None
-            index = self.token.index
-            return lambda hidden: hidden[:, index].clone()
-        return lambda hidden: torch.bmm(weights.to(hidden.device)[:, None], hidden.float())[:, 0]
+            lines, columns = torch.arange(len(padded.ids)), self.token.columns(padded)
+            return lambda hidden: hidden[lines.to(hidden.device), columns.to(hidden.device)]
 
-    def _warn_of_hooks(self, blocks: list[nn.Module]) -> None:
-        if self.site == "resid_mid":
-            return
-        shift = self.site == "resid_pre"
-        last = [layer - shift for layer in self.layers if layer >= shift]
-        hooked = [
-            layer
-            for layer in last
-            if any(
-                getattr(hook, "__module__", "") != "transformers.utils.output_capturing"
-                for hook in blocks[layer]._forward_hooks.values()
-            )
-        ]
-        if hooked:
-            warnings.warn(
-                f"layers {hooked} have forward hooks; what these change in the residual stream is "
-                "not in what is read there, only in what later layers make of it",
-                FaststeerWarning,
-                stacklevel=4,
-            )
+        def mean(hidden: Tensor) -> Tensor:
+            own = weights.to(hidden.device)
+            # What stands at padding may be NaN, and zero times NaN is.
+            real = hidden.float().masked_fill((own == 0)[..., None], 0)
+            return torch.bmm(own[:, None], real)[:, 0]
+
+        return mean
 
 
 def chosen_layers(layers: str | int | Sequence[int], count: int) -> list[int]:

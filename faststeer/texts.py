@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from faststeer.ops import FaststeerWarning
+from faststeer.special_tokens import token_ids
 
 POSITIVE, NEGATIVE = 0, 1
 SIDES = ("positive", "negative")
@@ -35,11 +36,24 @@ class Unit:
         pairs = zip(first, second, strict=False)
         return next((n for n, (a, b) in enumerate(pairs) if a != b), min(map(len, self.ids)))
 
+    def rows(self) -> list[TextRow]:
+        """Its texts one by one, encoded."""
+        shared = self.shared if len(self.ids) == 2 else 0
+        return [TextRow(own, shared, self.name(text)) for text, own in enumerate(self.ids)]
+
     def name(self, text: int) -> str:
         """What errors call a text of this unit."""
         if len(self.texts) == 1:
             return f"text {self.number}"
         return f"pair {self.number}: its {SIDES[self.sides[text]]} text"
+
+
+class TextRow(NamedTuple):
+    """An encoded text: its ids, how many it shares with the other of its pair, and its name."""
+
+    ids: list[int]
+    shared: int
+    name: str
 
 
 class Encoder:
@@ -57,8 +71,11 @@ class Encoder:
         self.context = context
         self.fewest = fewest
         self.max_length = max_length
-        self.tokenize = partial(tokenizer, add_special_tokens=add_special_tokens)
+        self.encode = partial(
+            token_ids, tokenizer, add_special_tokens=add_special_tokens, max_length=max_length
+        )
         self.cut = self.equal = self.units = 0
+        self.missing_bos: str | None = None  # what to warn of, where a BOS is missing
 
     def encoded(self, unit: Unit) -> Unit:
         """With ids. Raises ValueError for a text that is too short, or longer than the context."""
@@ -70,10 +87,8 @@ class Encoder:
         return unit
 
     def _ids(self, text: str, name: str) -> list[int]:
-        ids: list[int] = self.tokenize(text)["input_ids"]
-        if self.max_length is not None and len(ids) > self.max_length:
-            self.cut += 1  # by the tokenizer, which knows what belongs at an end
-            ids = self.tokenize(text, truncation=True, max_length=self.max_length)["input_ids"]
+        ids, cut = self.encode(text)
+        self.cut += cut
         if len(ids) < self.fewest:
             raise ValueError(
                 f"{name} has {len(ids)} tokens, too few for read_token -{self.fewest}: {text!r}"
@@ -86,7 +101,7 @@ class Encoder:
         return ids
 
     def warn(self, aloud: bool = True) -> None:
-        """Say how many texts were cut, and how many pairs are of equal texts; one process does.
+        """Warn of a missing BOS, truncated texts and identical pairs (one process does).
 
         Raises:
             ValueError: all pairs are: there is nothing to be found.
@@ -96,6 +111,8 @@ class Encoder:
             raise ValueError(f"the two texts of every pair have equal tokens{cut}")
         if not aloud:
             return
+        if self.missing_bos is not None:
+            _warn(self.missing_bos)
         if self.equal:
             _warn(
                 f"{self.equal} of {self.units} pairs have equal tokens{cut}: they count, and make "

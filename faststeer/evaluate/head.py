@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.batches import device_of
+from faststeer.batches import Batch
+from faststeer.text_calls import TextCalls, hidden_of
 
+_CAPS = ("final_logit_softcapping", "logits_soft_cap")  # Gemma 2's name, and RecurrentGemma's
 _ELEMENTS = 1 << 23  # logits at once: 32 MiB in float32
 
 
@@ -29,11 +31,12 @@ class Head:
             raise ValueError(f"a {name} has no output embedding; logits need a causal model")
         self._embedding: nn.Module = embedding
         config = whole.config.get_text_config(decoder=True)
-        self._cap: float | None = getattr(config, "final_logit_softcapping", None)
+        caps = (getattr(config, name, None) for name in _CAPS)
+        self._cap: float | None = next((cap for cap in caps if cap), None)
         if not self._agrees(whole):
             raise ValueError(
                 f"the logits of a {name} are more than its output embedding of the last hidden "
-                "states; evaluation does not know them"
+                "states; continuation_logprobs and perplexity use the model's own"
             )
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -49,16 +52,25 @@ class Head:
             yield slice(start, start + step)
 
     def _agrees(self, model: Any) -> bool:
+        """Whether the model's own logits are those of its decoder's output; BERT's are not."""
+        calls = TextCalls(model, whole=True)
         seen: list[Tensor] = []
-        hook = self._embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        ids = torch.tensor([[0, 1]], device=device_of(model))
+        hook = calls.decoder.register_forward_hook(
+            lambda module, args, output: seen.append(hidden_of(output))
+        )
+        ids = torch.tensor([[0, 1]], device=calls.device)
         try:
             with torch.inference_mode():
-                expected = model(input_ids=ids, use_cache=False).logits.float()
+                expected = calls.output(Batch(ids, torch.ones_like(ids))).float()
         finally:
             hook.remove()
+        [hidden] = seen
+        if getattr(self._embedding, "in_features", hidden.shape[-1]) != hidden.shape[-1]:
+            return False
         with torch.inference_mode():
-            found = self.logits(seen[0]).float().to(expected.device)
+            found = self.logits(hidden).float().to(expected.device)
+        # The same operations in the same order; half precision rounds where these are fused.
         # Steering may be so strong that nothing finite is left on either side.
+        rtol = 1e-5 if hidden.dtype in (torch.float32, torch.float64) else 2e-2
         alike = found.shape == expected.shape
-        return alike and torch.allclose(found, expected, rtol=2e-2, equal_nan=True)
+        return alike and torch.allclose(found, expected, rtol=rtol, equal_nan=True)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faststeer.batches import Batch, device_of, left_padded
-from faststeer.evaluate.texts import encode
+from faststeer.evaluate.texts import encode, warn_of_missing_bos
+from faststeer.special_tokens import token_ids
+from faststeer.text_calls import TextCalls, context_of
 
 
 def continuation_logprobs(
@@ -17,19 +18,22 @@ def continuation_logprobs(
 ) -> Tensor:
     """log p(continuation | prompt) in nats for each (prompt, continuation): ``[N]`` float32.
 
-    Summed over the continuation's tokens. Logits are computed for these tokens alone.
+    Summed over the continuation's tokens. Of a known family, logits are computed for these alone.
 
     Raises:
-        ValueError: no items, or one in which the prompt or the continuation has no tokens.
+        ValueError: no items, one in which the prompt or the continuation has no tokens, or one that
+            is longer than the model's context.
     """
     if not items:
         raise ValueError("got no items; at least one is needed")
-    found = []
+    calls = TextCalls(model, whole=True)
+    context = context_of(calls.decoder)
+    found: list[Tensor] = []
     for start in range(0, len(items), batch_size):
         encoded = [
             (
-                tokenizer(prompt)["input_ids"],
-                tokenizer(continuation, add_special_tokens=False)["input_ids"],
+                token_ids(tokenizer, prompt)[0],
+                token_ids(tokenizer, continuation, add_special_tokens=False)[0],
             )
             for prompt, continuation in items[start : start + batch_size]
         ]
@@ -37,12 +41,15 @@ def continuation_logprobs(
             if not all(both):  # nothing would predict the continuation's first token but padding
                 what = "continuation" if both[0] else "prompt"
                 raise ValueError(f"item {number}, {items[number]!r}: its {what} has no tokens")
+            if context is not None and sum(map(len, both)) > context:
+                raise ValueError(
+                    f"item {number} has {sum(map(len, both))} tokens, and the model's context is "
+                    f"{context}"
+                )
         rows = [prompt + own for prompt, own in encoded]
-        batch = left_padded(rows, tokenizer.pad_token_id, device_of(model))
-        longest = max(len(own) for _, own in encoded)
-        logprobs = _next_token_logprobs(model, batch, longest)
-        for row, (_, own) in zip(logprobs, encoded, strict=True):
-            found.append(row[longest - len(own) :].sum())
+        warn_of_missing_bos(model, tokenizer, rows, stacklevel=3)
+        counts = [len(own) for _, own in encoded]
+        found += [own.sum() for own in _logprobs(calls, rows, counts, tokenizer.pad_token_id)]
     return torch.stack(found)
 
 
@@ -52,31 +59,37 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
     Of whatever logits the model computes; `token_scores` tells more, in batches.
 
     Raises:
-        ValueError: no texts, or one with fewer than two tokens.
+        ValueError: no texts, or one with fewer than two tokens or more than the model's context.
     """
-    rows = encode(tokenizer, texts, None, None)
+    calls = TextCalls(model, whole=True)
+    rows = encode(tokenizer, texts, None, context_of(calls.decoder))
     if isinstance(texts, str) or not rows:
         raise ValueError(f"texts is {texts!r}; expected several")
+    warn_of_missing_bos(model, tokenizer, rows, stacklevel=3)
     total, count = 0.0, 0
     for row in rows:
-        batch = left_padded([row], tokenizer.pad_token_id, device_of(model))
-        scored = len(row) - 1
-        logprobs = _next_token_logprobs(model, batch, scored)
+        [logprobs] = _logprobs(calls, [row], [len(row) - 1], tokenizer.pad_token_id)
         total -= float(logprobs.sum())
-        count += scored
+        count += len(logprobs)
     return float(torch.tensor(total / count, dtype=torch.float64).exp())  # inf beyond a float
 
 
-def _next_token_logprobs(model: Any, batch: Batch, last: int) -> Tensor:
-    """Log-probabilities ``[B, last]`` of every row's last tokens, each given those before it."""
-    with torch.inference_mode():
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-            logits_to_keep=last + 1,
-        ).logits[:, :-1]
-        logprobs = logits.float().log_softmax(-1)
-        chosen: Tensor = logprobs.gather(-1, batch.ids[:, -last:, None])[..., 0].cpu()
-        return chosen
+def _logprobs(
+    calls: TextCalls, rows: Sequence[list[int]], counts: Sequence[int], pad: int | None
+) -> list[Tensor]:
+    """Log-probabilities ``[counts[i]]`` of each row's last tokens, given those before them."""
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for group in calls.groups(rows, pad):
+        batch = calls.batch([rows[number] for number in group], pad)
+        given = calls.arguments(batch)
+        if calls.known:  # padded on the left: the tokens that count end together
+            given["logits_to_keep"] = max(counts[number] for number in group) + 1
+        with torch.inference_mode():
+            logits = calls.called(**given).logits
+            logprobs = logits.float().log_softmax(-1)
+        for line, number in enumerate(group):
+            end = logprobs.shape[1] if calls.known else len(rows[number])
+            own = torch.tensor(rows[number][-counts[number] :], device=logprobs.device)
+            before = logprobs[line, end - 1 - counts[number] : end - 1]
+            found[number] = before.gather(1, own[:, None])[:, 0].cpu()
+    return found

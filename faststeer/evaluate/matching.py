@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faststeer.batches import Batch, device_of
+from faststeer.batches import Batch
 from faststeer.evaluate.head import Head
 from faststeer.evaluate.runs import AsItStands, Runs, UnderSettings
-from faststeer.evaluate.texts import encode, in_batches
+from faststeer.evaluate.texts import encode, in_batches, warn_of_missing_bos
 from faststeer.patching import Patched
 from faststeer.plan import Row
 from faststeer.progress import Advance
+from faststeer.special_tokens import token_ids
+from faststeer.text_calls import context_of, decoder_of
 
 COLLAPSED = 0.95  # one answer in more than this share of all
 
@@ -159,15 +161,14 @@ class Questions:
         self.choices = list(choices)
         if not self.choices:
             raise ValueError("got no choices; at least one is needed")
-        config: Any = model.config
-        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(decoder_of(model))
         self.rows = encode(tokenizer, [choice.question for choice in self.choices], None, context)
         both = zip(self.choices, self.rows, strict=True)
         options = [_options(tokenizer, n, choice, row) for n, (choice, row) in enumerate(both)]
         self.options = torch.tensor(options)
         self.tokenizer = tokenizer
-        self.device = device_of(model)
         self.head = Head(model)
+        warn_of_missing_bos(model, tokenizer, self.rows)
 
     def asked(
         self, runs: Runs, batch_size: int, advance: Advance = lambda steps: None
@@ -175,8 +176,8 @@ class Questions:
         """Of each setting, and last of the unsteered run, where there is one."""
         greedy = torch.zeros(runs.lines, len(self.rows), dtype=torch.int64)
         logs = torch.zeros(2, runs.lines, len(self.rows), dtype=torch.float64)
-        for numbers, batch in in_batches(self.rows, self.tokenizer, batch_size, self.device):
-            options = self.options[numbers].to(self.device)
+        for numbers, batch in in_batches(self.rows, self.tokenizer, batch_size, runs.calls):
+            options = self.options[numbers].to(runs.calls.device)
             for run in runs.over(batch, _last_of_each(batch)):
                 found, own = _answered(self.head, run.hidden, options)
                 at = torch.tensor(run.numbers)[:, None], torch.tensor(numbers)
@@ -202,7 +203,7 @@ def _options(tokenizer: Any, number: int, choice: Choice, question: list[int]) -
     """The tokens of the two options, as they follow the question."""
     found = []
     for option in (choice.matching, choice.other):
-        whole: list[int] = tokenizer(choice.question + option)["input_ids"]
+        whole, _ = token_ids(tokenizer, choice.question + option)
         if whole[: len(question)] != question or len(whole) != len(question) + 1:
             raise ValueError(
                 f"choice {number}: behind {choice.question[-12:]!r} the option {option!r} is not "

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.bank import Site
 from faststeer.batches import Batch
-from faststeer.finding import find_blocks, find_known
 from faststeer.patching import Patched
 from faststeer.plan import Row
 from faststeer.resuming import Meeting, Resuming
 from faststeer.steered import Steered
+from faststeer.text_calls import TextCalls
 
 
 class Run(NamedTuple):
@@ -36,12 +36,11 @@ class AsItStands:
 
     def __init__(self, model: nn.Module) -> None:
         """`model`: patched or not."""
-        found = find_known(model)
-        self.decoder = found[0] if found else find_blocks(model)[0]
+        self.calls = TextCalls(model)
 
     def over(self, batch: Batch, wanted: Tensor) -> Iterator[Run]:
         """Its one run; `wanted` ``[B, T]`` bool: the P tokens."""
-        hidden = _last_hidden(self.decoder, batch)
+        hidden = _last_hidden(self.calls, batch)
         yield Run([0], hidden[wanted.to(hidden.device)][None])
 
 
@@ -73,9 +72,9 @@ class UnderSettings:
                 "setting; remove() them first, and steer with their `vector` to measure it"
             )
         self.patched = patched
-        self.decoder = patched.decoder
+        self.calls = TextCalls(patched.decoder)
         self.lines = len(self.settings) + 1
-        self.resuming = Resuming(self.decoder)
+        self.resuming = Resuming(patched.decoder)
         first = [_first_site(patched.plan.steered, row) for row in self.settings]
         self.unsteered = [number for number, site in enumerate([*first, None]) if site is None]
         self.groups: list[tuple[Site, list[int]]] = []
@@ -89,7 +88,7 @@ class UnderSettings:
         """Its runs, the unsteered one first; `wanted` ``[B, T]`` bool: the P tokens."""
         sites = dict.fromkeys(site for site, _ in self.groups if self.resuming.can(site))
         with self.patched.rows([{}]), self.resuming.keeping(list(sites)) as kept:
-            hidden = _last_hidden(self.decoder, batch)
+            hidden = _last_hidden(self.calls, batch)
         chosen = wanted.to(hidden.device)  # of a model on several devices, the last layer's
         yield Run(self.unsteered, hidden[chosen][None])
         for at, (site, numbers) in enumerate(self.groups):
@@ -105,24 +104,18 @@ class UnderSettings:
         many = Batch(batch.ids.repeat(times, 1), batch.mask.repeat(times, 1))
         with self.patched.rows([self.settings[number] for number in numbers]):
             if meeting is None:
-                return _last_hidden(self.decoder, many)
+                return _last_hidden(self.calls, many)
             added, residual = (part.repeat(times, 1, 1) for part in meeting)
             with self.resuming.from_site(site, (added, residual)):
-                return _last_hidden(self.decoder, many)
+                return _last_hidden(self.calls, many)
 
 
 Runs = AsItStands | UnderSettings
 
 
-def _last_hidden(decoder: Any, batch: Batch) -> Tensor:
+def _last_hidden(calls: TextCalls, batch: Batch) -> Tensor:
     with torch.inference_mode():
-        hidden: Tensor = decoder(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            use_cache=False,
-        ).last_hidden_state
-    return hidden
+        return calls.output(batch)
 
 
 def _first_site(steered: dict[str, Steered], row: Row) -> Site | None:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.batches import Batch, device_of
+from faststeer.batches import Batch
 from faststeer.evaluate.head import Head
 from faststeer.evaluate.runs import AsItStands, Runs, UnderSettings
-from faststeer.evaluate.texts import encode, in_batches
+from faststeer.evaluate.texts import encode, in_batches, warn_of_missing_bos
 from faststeer.patching import Patched
 from faststeer.plan import Row
 from faststeer.progress import Advance
+from faststeer.text_calls import context_of, decoder_of
 
 FIRST_OF = 10
 _NAMES = ("tokens", "top1", "top10", "surprise", "divergence")
@@ -150,12 +151,10 @@ class Texts:
         texts = texts if isinstance(texts, str) else list(texts)
         if isinstance(texts, str) or not texts:
             raise ValueError(f"texts is {texts!r}; expected several")
-        config: Any = model.config
-        context = getattr(config.get_text_config(), "max_position_embeddings", None)
-        self.rows = encode(tokenizer, texts, max_length, context)
+        self.rows = encode(tokenizer, texts, max_length, context_of(decoder_of(model)))
         self.tokenizer = tokenizer
-        self.device = device_of(model)
         self.head = Head(model)
+        warn_of_missing_bos(model, tokenizer, self.rows)
 
     def scores(
         self, runs: Runs, batch_size: int, advance: Advance = lambda steps: None
@@ -165,7 +164,7 @@ class Texts:
         sums = torch.zeros(2, runs.lines, len(self.rows), dtype=torch.float64)
         if not runs.beside_unsteered:
             sums[1] = math.nan
-        for numbers, batch in in_batches(self.rows, self.tokenizer, batch_size, self.device):
+        for numbers, batch in in_batches(self.rows, self.tokenizer, batch_size, runs.calls):
             predicting, targets, texts = _predictions(batch)
             at = torch.tensor(numbers)[texts.cpu()]
             counts[0] += _by_text(torch.ones(1, len(at), dtype=torch.int64), at, len(self.rows))
