@@ -1,0 +1,107 @@
+"""Building a tiny random model of a class from its recipe."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from every_model.recipes import HEADS, RECIPES, SIZES, Recipe
+
+LARGEST = 5_000_000  # parameters: more, and the recipe has left a size as it was
+
+
+class Unbuilt(Exception):
+    """A class of which no model could be made, and why."""
+
+
+def mapping() -> dict[str, str]:
+    """Class name -> the model type under which transformers lists it first."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    found: dict[str, str] = {}
+    for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
+        for name in (names,) if isinstance(names, str) else names:
+            found.setdefault(name, model_type)
+    return found
+
+
+def build(name: str, model_type: str) -> Any:
+    """A model of class `name` with random weights, the same each time, in float32 and eval mode.
+
+    Raises:
+        Unbuilt: it could not be made.
+    """
+    import transformers
+
+    recipe = RECIPES.get(name, Recipe())
+    if recipe.unbuilt is not None:
+        raise Unbuilt(recipe.unbuilt)
+    try:
+        kind = getattr(transformers, name)
+        config = _config(kind, model_type, recipe)
+        _require_tiny(kind, config)
+        torch.manual_seed(0)
+        model = kind(config)
+    except Unbuilt:
+        raise
+    except Exception as error:
+        raise Unbuilt(f"{type(error).__name__}: {error}") from error
+    _randomize(model)
+    return model.eval()
+
+
+def _config(kind: Any, model_type: str, recipe: Recipe) -> Any:
+    config_kind = kind.config_class or CONFIG_MAPPING[model_type]
+    config = config_kind(**_sized(config_kind, recipe.config))
+    if hasattr(config, "use_cache"):
+        config.use_cache = True
+    return config
+
+
+def _sized(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for a configuration of `kind`: sizes that it knows, those of its parts, its own."""
+    known = set(inspect.signature(kind.__init__).parameters)
+    for base in kind.__mro__:
+        known |= set(getattr(base, "__annotations__", {}))
+    facts = {name: size for name, size in SIZES.items() if name in known} | own
+    if "kv_lora_rank" in known:  # latent attention has no groups
+        facts["num_key_value_heads"] = own.get("num_key_value_heads", HEADS)
+    for part, part_kind in getattr(kind, "sub_configs", {}).items():
+        given = own.get(part, {})
+        if given is None:
+            continue
+        if "model_type" in given:
+            part_kind = CONFIG_MAPPING[given["model_type"]]
+        if part_kind.__name__ == "AutoConfig":
+            continue
+        facts[part] = _sized(part_kind, given)
+    return facts
+
+
+def _require_tiny(kind: Any, config: Any) -> None:
+    with torch.device("meta"):
+        shape = kind(config)
+    count = sum(parameter.numel() for parameter in shape.parameters())
+    if count > LARGEST:
+        large = max(shape.named_parameters(), key=lambda named: named[1].numel())
+        raise Unbuilt(f"{count:,} parameters, of {large[0]} {tuple(large[1].shape)}")
+
+
+@torch.no_grad()
+def _randomize(model: nn.Module) -> None:
+    """Make what starts as ones, zeros or too small to matter random; fresh ones hide mistakes."""
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.is_floating_point() or not parameter.numel():
+            continue
+        low, high = float(parameter.min()), float(parameter.max())
+        if low == high == 1:
+            parameter.uniform_(0.5, 1.5, generator=draw)
+        elif low == high == 0 or not (abs(low) < 1e3 and abs(high) < 1e3):
+            parameter.normal_(std=0.1, generator=draw)
+        elif parameter.dim() > 1 and 0 < float(parameter.std()) < 0.05:
+            parameter.mul_(0.1 / float(parameter.std()))

@@ -1,0 +1,80 @@
+"""What came out of a check, and telling a refusal in words from a crash."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+import faststeer
+
+PACKAGE = Path(faststeer.__file__).parent
+
+RIGHT = "right"
+REFUSED = "refused"  # in words, by faststeer
+STOCK = "stock"  # the stock model cannot do it, so there is nothing to compare with
+VOID = "void"  # nothing is proved: the right run and a wrong one are too near
+WRONG = "wrong"
+CRASHED = "crashed"
+FAILURES = (WRONG, CRASHED, VOID)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check. `error` is a share of the effect."""
+
+    check: str
+    outcome: str
+    error: float | None = None
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it shows a fault, or nothing at all."""
+        return self.outcome in FAILURES
+
+
+@dataclass
+class Report:
+    """All that is known of a class. `way`: fused, by hook, refused, not built or crashed."""
+
+    name: str
+    model_type: str
+    way: str = ""
+    decoder: str = ""
+    reason: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # properties of the stock model
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is wrong or crashed in any way."""
+        return self.way == CRASHED or any(f.failed for f in self.findings)
+
+
+class Wrong(Exception):
+    """A result that is not what it has to be."""
+
+
+def judged(check: str, error: BaseException, model: nn.Module) -> Finding:
+    """The finding of a check that raised `error`."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {error}".strip()
+    if is_refusal(error, model):
+        return Finding(check, REFUSED, message=text)
+    return Finding(check, CRASHED, message=f"{text} ({Path(place.filename).name}:{place.lineno})")
+
+
+def is_refusal(error: BaseException, model: nn.Module) -> bool:
+    """Whether faststeer itself raised it, and its text names a class of the model or an argument."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if (
+        not isinstance(error, (ValueError, TypeError))
+        or PACKAGE not in Path(place.filename).parents
+    ):
+        return False
+    classes = {type(module).__name__ for module in model.modules()}
+    text = str(error)
+    return any(name in text for name in classes) or "positions=" in text
