@@ -70,15 +70,13 @@ def _sized(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
     facts = {name: size for name, size in SIZES.items() if name in known} | own
     if "kv_lora_rank" in known:  # latent attention has no groups
         facts["num_key_value_heads"] = own.get("num_key_value_heads", HEADS)
-    for part, part_kind in getattr(kind, "sub_configs", {}).items():
+    for part, stated in getattr(kind, "sub_configs", {}).items():
         given = own.get(part, {})
-        if given is None:
+        if given is None:  # the model does without
             continue
-        if "model_type" in given:
-            part_kind = CONFIG_MAPPING[given["model_type"]]
-        if part_kind.__name__ == "AutoConfig":
-            continue
-        facts[part] = _sized(part_kind, given)
+        part_kind = CONFIG_MAPPING[given["model_type"]] if "model_type" in given else stated
+        if part_kind.__name__ != "AutoConfig":
+            facts[part] = _sized(part_kind, given)
     return facts
 
 

@@ -50,25 +50,27 @@ def examine_model(model: Any, report: Report, recipe: Recipe) -> Report:
             report.decoder = type(patched.decoder).__name__
             hooks = any(one.category is faststeer.FaststeerWarning for one in caught)
             report.way = "by hook" if hooks else "fused"
+            hidden_size, layers = patched.hidden_size, patched.num_layers
             patched.unpatch()
     if report.way in ("fused", "by hook"):
-        _examine_patched(model, report, recipe)
+        _examine_patched(model, report, recipe, hidden_size, layers)
     report.findings.append(before.compared(model, prompts))
     return report
 
 
-def _examine_patched(model: Any, report: Report, recipe: Recipe) -> None:
+def _examine_patched(
+    model: Any, report: Report, recipe: Recipe, hidden_size: int, layers: int
+) -> None:
     warnings.simplefilter("ignore")
     try:
-        subject = Subject(model, recipe, report.way == "fused")
+        subject = Subject(model, recipe, report.way == "fused", hidden_size)
     except Unexaminable as error:
         report.findings.append(Finding("blocks", VOID, message=str(error)))
         return
-    with faststeer.patch(model) as patched:
-        if patched.num_layers != len(subject.blocks):
-            message = f"{patched.num_layers} layers instead of {len(subject.blocks)}"
-            report.findings.append(Finding("blocks", WRONG, message=message))
-            return
+    if layers != len(subject.blocks):
+        message = f"{layers} layers instead of {len(subject.blocks)}"
+        report.findings.append(Finding("blocks", WRONG, message=message))
+        return
     for checks in (steering_checks, reading_checks):
         try:
             report.findings.extend(checks(subject))

@@ -68,7 +68,7 @@ def judged(check: str, error: BaseException, model: nn.Module) -> Finding:
 
 
 def is_refusal(error: BaseException, model: nn.Module) -> bool:
-    """Whether faststeer itself raised it, and its text names a class of the model or an argument."""
+    """Whether faststeer raised it, with a text that names a class of the model or an argument."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     if (
         not isinstance(error, (ValueError, TypeError))

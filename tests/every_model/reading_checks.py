@@ -92,8 +92,8 @@ def _moments(
     if not states:
         return Finding(check, WRONG, message="not refused, though blocks do not show tokens")
     worst = 0.0
-    for layer, rows in states.items():
-        tokens, rows = len(rows), rows.double().flatten(0, -2)
+    for layer, own in states.items():
+        tokens, rows = len(own), own.double().flatten(0, -2)
         spread = float(rows.std())
         wrong_mean = others[layer].double().flatten(0, -2).mean(0)
         if float((wrong_mean - rows.mean(0)).abs().max()) < 1e-3 * spread:

@@ -41,8 +41,8 @@ _SIZES = (
     ),
     (
         2,
-        "num_key_value_heads num_kv_heads swa_num_key_value_heads linear_num_key_heads num_experts_per_tok "
-        "num_experts_per_token moe_topk moe_k n_group num_expert_group",
+        "num_key_value_heads num_kv_heads swa_num_key_value_heads linear_num_key_heads "
+        "num_experts_per_tok num_experts_per_token moe_topk moe_k n_group num_expert_group",
     ),
     (
         1,
@@ -51,12 +51,12 @@ _SIZES = (
     ),
     (
         8,
-        "head_dim dim_head swa_head_dim kv_channels attention_head_size "
-        "qk_nope_head_dim qk_rope_head_dim v_head_dim index_head_dim linear_key_head_dim "
-        "linear_value_head_dim linear_head_dim d_head num_experts n_routed_experts num_local_experts "
-        "moe_num_experts mamba_d_state state_size ssm_state_size mamba_n_heads mamba_d_head "
-        "mamba_num_heads mamba_head_dim mamba_chunk_size chunk_size time_step_rank mamba_dt_rank "
-        "laurel_rank hidden_size_per_layer_input loop_gate_rank gated_norm_rank adapter_rank d_rel "
+        "head_dim dim_head swa_head_dim kv_channels attention_head_size qk_nope_head_dim "
+        "qk_rope_head_dim v_head_dim index_head_dim linear_key_head_dim linear_value_head_dim "
+        "linear_head_dim d_head num_experts n_routed_experts num_local_experts moe_num_experts "
+        "mamba_d_state state_size ssm_state_size mamba_n_heads mamba_d_head mamba_num_heads "
+        "mamba_head_dim mamba_chunk_size chunk_size time_step_rank mamba_dt_rank laurel_rank "
+        "hidden_size_per_layer_input loop_gate_rank gated_norm_rank adapter_rank d_rel "
         "n_mamba_heads query_pre_attn_scalar global_head_dim",
     ),
     (
@@ -67,10 +67,11 @@ _SIZES = (
     (
         64,
         "intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim ffn_hidden_size dff "
-        "dim_ff d_inner feed_forward_size mamba_d_ssm intermediate_size_mlp dense_intermediate_size "
-        "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length "
-        "max_source_positions max_target_positions original_max_position_embeddings "
-        "shared_intermediate_size shared_experts_intermediate_size",
+        "dim_ff d_inner feed_forward_size mamba_d_ssm intermediate_size_mlp "
+        "dense_intermediate_size max_position_embeddings n_positions n_ctx max_seq_len "
+        "context_length model_max_length max_source_positions max_target_positions "
+        "original_max_position_embeddings shared_intermediate_size "
+        "shared_experts_intermediate_size",
     ),
     (
         24,
@@ -157,7 +158,7 @@ RECIPES: dict[str, Recipe] = {
     "Gemma3ForConditionalGeneration": Recipe(
         {"vision_config": {"model_type": "siglip_vision_model", "image_size": 8, "patch_size": 4}}
     ),
-    "Gemma3nForCausalLM": Recipe({"num_kv_shared_layers": 2, "layer_types": _WINDOWS}),
+    "Gemma3nForCausalLM": Recipe({"num_kv_shared_layers": 1, "layer_types": _WINDOWS}),
     "Gemma4AssistantForCausalLM": Recipe(
         unbuilt="drafts for a larger model: it attends to the keys and values of that one alone"
     ),
@@ -202,7 +203,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "xLSTMForCausalLM": Recipe({"hidden_size": 128, "embedding_dim": 128}),
     "XmodForCausalLM": Recipe({"default_language": "en_XX"}),
-    "ZambaForCausalLM": Recipe({"attn_layer_period": 2, "attn_layer_offset": 0}),
+    "ZambaForCausalLM": Recipe(
+        {"attn_layer_period": 2, "attn_layer_offset": 0, "attention_hidden_size": 64}
+    ),
     "Zamba2ForCausalLM": Recipe({"layers_block_type": ["mamba", "hybrid"] * 2}),
     "ZayaForCausalLM": Recipe({"num_experts_per_tok": 1}),
 }

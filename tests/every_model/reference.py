@@ -8,8 +8,9 @@ first call holds the prompts, and each later one ends a token further, whether i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -49,27 +50,44 @@ class Prompts:
 
 @dataclass
 class Call:
-    """One call of the model: `end` columns are known by now, of which it was given `given`."""
+    """One call of the model: `end` columns are known by now, of which it was given `given`.
+
+    `layout`: by rank of a tensor, which axes count sequences and tokens, as an earlier call of the
+    run has shown; later ones may hold as many tokens as sequences.
+    """
 
     prompts: Prompts
     end: int
     given: int
+    layout: dict[int, tuple[int, int]]
 
     def axes(self, hidden: Tensor) -> tuple[int, int]:
         """Where a block's tensor counts sequences and tokens. Raises Unreadable."""
         batch = len(self.prompts.ids)
-        axes = range(hidden.dim() - 1)
         found = [
             (b, t)
-            for b in axes
-            for t in axes
-            if b != t and hidden.shape[b] == batch and hidden.shape[t] == self.given
+            for b, t in permutations(range(hidden.dim() - 1), 2)
+            if hidden.shape[b] == batch and hidden.shape[t] == self.given
         ]
-        if len(found) != 1:
+        if len(found) == 1:
+            self.layout.setdefault(hidden.dim(), found[0])
+        known = self.layout.get(hidden.dim())
+        if known not in found:
             raise Unreadable(
-                f"a block returned {tuple(hidden.shape)} for {batch} sequences of {self.given} tokens"
+                f"a block returned {tuple(hidden.shape)} for {batch} sequences of "
+                f"{self.given} tokens"
             )
-        return found[0]
+        return known
+
+    def batch_axis(self, hidden: Tensor) -> int:
+        """Where a block's tensor counts sequences. Raises Unreadable."""
+        batch = len(self.prompts.ids)
+        found = [axis for axis in range(hidden.dim() - 1) if hidden.shape[axis] == batch]
+        if len(found) == 1:
+            with suppress(Unreadable):  # a later call may be ambiguous
+                self.axes(hidden)
+            return found[0]
+        return self.axes(hidden)[0]
 
     def amounts(self, amount: Amount) -> Tensor:
         """What `amount` says of every token ``[B, T]`` of this call."""
@@ -109,6 +127,7 @@ def _with_first(output: Any, changed: Tensor) -> Any:
 def hooked(model: nn.Module, prompts: Prompts, edits: Edits) -> Iterator[None]:
     """Inside, each module's output is what its edit makes of it, in every call of `model`."""
     calls: list[Call] = []
+    layout: dict[int, tuple[int, int]] = {}
     if not edits:
         yield
         return
@@ -117,7 +136,7 @@ def hooked(model: nn.Module, prompts: Prompts, edits: Edits) -> Iterator[None]:
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         width = prompts.ids.shape[1]
         ahead = calls[0].given - width if calls else ids.shape[1] - width  # XLNet's query
-        calls.append(Call(prompts, width + len(calls) + ahead, ids.shape[1]))
+        calls.append(Call(prompts, width + len(calls) + ahead, ids.shape[1], layout))
 
     def hook(edit: Edit) -> Callable[..., Any]:
         def after(module: nn.Module, args: Any, output: Any) -> Any:
@@ -150,6 +169,7 @@ def adding(direction: Tensor, amount: Amount) -> Edit:
     """Adds ``amount * direction`` at every token."""
 
     def edit(call: Call, hidden: Tensor) -> Tensor:
+        _require_width(hidden, direction)
         batch_axis, token_axis = call.axes(hidden)
         shape = [1] * hidden.dim()
         shape[batch_axis], shape[token_axis] = hidden.shape[batch_axis], hidden.shape[token_axis]
@@ -161,9 +181,24 @@ def adding(direction: Tensor, amount: Amount) -> Edit:
     return edit
 
 
-def adding_everywhere(direction: Tensor, amount: float) -> Edit:
-    """Adds ``amount * direction`` to all that a block returns."""
-    return lambda call, hidden: hidden + amount * direction
+def _require_width(hidden: Tensor, direction: Tensor) -> None:
+    if hidden.shape[-1] != len(direction):
+        raise Unreadable(
+            f"a block returned {tuple(hidden.shape)}, which has no place for a vector of "
+            f"{len(direction)}"
+        )
+
+
+def adding_by_sequence(direction: Tensor, factors: Sequence[float]) -> Edit:
+    """Adds ``factor * direction`` to all that a block returns of each sequence."""
+
+    def edit(call: Call, hidden: Tensor) -> Tensor:
+        _require_width(hidden, direction)
+        shape = [1] * hidden.dim()
+        shape[call.batch_axis(hidden)] = len(factors)
+        return hidden + torch.tensor(factors).reshape(shape) * direction
+
+    return edit
 
 
 def keeping(kept: list[Tensor], amount: Amount) -> Edit:
@@ -177,12 +212,16 @@ def keeping(kept: list[Tensor], amount: Amount) -> Edit:
     return edit
 
 
-def without(direction: Tensor) -> Edit:
-    """Takes the projection on `direction`, of norm 1, away from all that is there, in float64."""
-    exact = direction.double()
+def without(direction: Tensor, dtype: torch.dtype = torch.float64) -> Edit:
+    """Takes the projection on `direction`, of norm 1, away from all that is there.
+
+    `dtype`: in which the projection is computed; the result has the dtype of the stream.
+    """
+    exact = direction.to(dtype)
 
     def edit(call: Call, hidden: Tensor) -> Tensor:
-        wide = hidden.double()
+        _require_width(hidden, direction)
+        wide = hidden.to(dtype)
         return (wide - (wide @ exact)[..., None] * exact).to(hidden.dtype)
 
     return edit
@@ -234,11 +273,13 @@ def step_logits(
 
 
 def run_of_blocks(model: nn.Module, prompts: Prompts, count: int) -> dict[str, list[nn.Module]]:
-    """Lists of `count` modules that a forward calls, by path, outermost ones alone."""
+    """Lists of `count` modules of parts that a forward calls, by path, outermost ones alone."""
     lists = {
         path: list(module)
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and all(any(True for _ in block.children()) for block in module)
     }
     called: set[nn.Module] = set()
     with ExitStack() as stack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ import faststeer
 from every_model.outcomes import RIGHT, STOCK, VOID, WRONG, Finding, judged
 from every_model.reference import (
     Amount,
+    Edit,
     Edits,
     Input,
     Prompts,
+    Unreadable,
     adding,
-    adding_everywhere,
+    adding_by_sequence,
     logits_of,
     step_logits,
     without,
@@ -29,24 +31,23 @@ RECOMPUTED_LIMIT = 1e-3  # between runs with and without a cache, whose sums hav
 TELLING = 1e-3  # by so much of the effect a wrong run has to differ from the right one
 
 Inside = Callable[[int, int], bool]  # position, length of the prompt
-SCOPES: dict[str, tuple[Any, Inside]] = {
-    "all": ("all", lambda p, n: True),
+SCOPES: dict[str, tuple[Any, Inside | None]] = {
+    "all": ("all", None),
     "prompt": ("prompt", lambda p, n: p < n),
     "generated": ("generated", lambda p, n: p >= n),
     "from_last_prompt": ("from_last_prompt", lambda p, n: p >= n - 1),
     "last": ("last", lambda p, n: p == n - 1),
     "range": (range(1, 4), lambda p, n: 1 <= p < 4),
 }
+EQUAL = (1.0, 1.0, 1.0)
 ROWS = (1.0, 0.0, -1.0)  # the second row is unsteered: {}
 
 
-def amount_of(inside: Inside, factors: tuple[float, ...], everywhere: bool) -> Amount:
-    """What `inside` means for a hook; padding is steered by "all" alone."""
+def amount_of(inside: Inside, factors: tuple[float, ...]) -> Amount:
+    """What `inside` means for a hook; padding is never inside."""
 
     def amount(row: int, position: int | None, length: int) -> float:
-        if position is None:
-            return factors[row] if everywhere else 0.0
-        return factors[row] * inside(position, length)
+        return 0.0 if position is None else factors[row] * inside(position, length)
 
     return amount
 
@@ -64,29 +65,38 @@ def share(found: Tensor, expected: Tensor, idle: Tensor) -> float:
     return float((found - expected).abs().max() / (expected - idle).abs().max())
 
 
-def compared(check: str, found: Tensor, expected: Tensor, idle: Tensor) -> Finding:
-    """Right, or wrong by how much."""
+def compared(
+    check: str, found: Tensor, expected: Tensor, idle: Tensor, rounding: float = 0.0
+) -> Finding:
+    """Right, or wrong by how much. `rounding`: what hooks of equal right differ by."""
     error = share(found, expected, idle)
-    if error <= LIMIT:
+    if error <= max(LIMIT, rounding):
         return Finding(check, RIGHT, error)
     unsteered = torch.equal(found, idle)
     return Finding(check, WRONG, error, "it is unsteered" if unsteered else f"off by {error:.1e}")
 
 
-def _edits(subject: Subject, amount: Amount) -> Edits:
+def _edits(subject: Subject, inside: Inside | None, factors: tuple[float, ...]) -> Edits:
+    """Hooks for the positions that are `inside`, or for all there are, padding too, where None."""
+
+    def edit(direction: Tensor) -> Edit:
+        if inside is None:
+            return adding_by_sequence(direction, factors)
+        return adding(direction, amount_of(inside, factors))
+
     blocks, vector = subject.blocks, subject.directions
-    return [(blocks[layer], adding(own, amount)) for layer, own in vector.items()]
+    return [(blocks[layer], edit(own)) for layer, own in vector.items()]
 
 
 def _forward(subject: Subject) -> Finding:
     check = "forward"
-    edits = [
-        (subject.blocks[layer], adding_everywhere(direction, 1.0))
-        for layer, direction in subject.directions.items()
-    ]
+    edits = _edits(subject, None, EQUAL)
     idle = logits_of(subject.model, subject.even)
-    expected = logits_of(subject.model, subject.even, edits)
-    if not float((expected - idle).abs().max()) > 0.1 * float(idle.abs().max()):
+    try:
+        expected = logits_of(subject.model, subject.even, edits)
+    except Unreadable as error:
+        expected, reason = None, error
+    if expected is not None and not _matters(expected, idle):
         return Finding(check, VOID, message="the dose has next to no effect")
     try:
         with faststeer.patch(subject.model) as patched:
@@ -94,7 +104,13 @@ def _forward(subject: Subject) -> Finding:
             found = logits_of(subject.model, subject.even)
     except Exception as error:
         return judged(check, error, subject.model)
+    if expected is None:
+        return Finding(check, WRONG, message=f"not refused, though {reason}")
     return compared(check, found, expected, idle)
+
+
+def _matters(expected: Tensor, idle: Tensor) -> bool:
+    return float((expected - idle).abs().max()) > 0.1 * float(idle.abs().max())
 
 
 def _generated(subject: Subject, prompts: Prompts, edits: Edits = (), cache: bool = True) -> Tensor:
@@ -102,7 +118,7 @@ def _generated(subject: Subject, prompts: Prompts, edits: Edits = (), cache: boo
 
 
 def _scopes(subject: Subject) -> Iterator[Finding]:
-    yield from _in_scopes(subject, "scope", subject.even, SCOPES, (1.0, 1.0, 1.0))
+    yield from _in_scopes(subject, "scope", subject.even, SCOPES, EQUAL)
 
 
 def _rows(subject: Subject) -> Iterator[Finding]:
@@ -114,7 +130,7 @@ def _in_scopes(
     subject: Subject,
     kind: str,
     prompts: Prompts,
-    scopes: dict[str, tuple[Any, Inside]],
+    scopes: dict[str, tuple[Any, Inside | None]],
     factors: tuple[float, ...],
 ) -> Iterator[Finding]:
     """Steer in each scope; `factors` by row, given as rows where they differ."""
@@ -126,33 +142,24 @@ def _in_scopes(
         for name in scopes:
             yield Finding(f"{kind}: {name}", STOCK, message=reason)
         return
-    edits = {
-        name: _edits(subject, amount_of(inside, factors, name == "all"))
-        for name, (_, inside) in scopes.items()
-    }
     idle = _generated(subject, prompts)
-    try:
-        right = {name: _generated(subject, prompts, own) for name, own in edits.items()}
-        recomputed = {name: _generated(subject, prompts, own, False) for name, own in edits.items()}
-        shifted = _wrong_runs(subject, prompts, factors)
-    except Exception as error:
-        yield from _without_tokens(subject, kind, scopes, rows, error)
-        return
-    for name, (positions, _) in scopes.items():
+    right: dict[str, Tensor] = {}
+    unreadable: dict[str, Unreadable] = {}
+    for name, (_, inside) in scopes.items():
+        try:
+            right[name] = _generated(subject, prompts, _edits(subject, inside, factors))
+        except Unreadable as error:
+            unreadable[name] = error
+    wrong = {"unsteered": idle, **_wrong_runs(subject, prompts, factors)}
+    for name, (positions, inside) in scopes.items():
         check = f"{kind}: {name}"
-        expected = right[name]
-        effect = float((expected - idle).abs().max())
-        others = {**{k: v for k, v in right.items() if k != name}, **shifted, "unsteered": idle}
-        nearest = min(others, key=lambda k: float((others[k] - expected).abs().max()))
-        telling = float((others[nearest] - expected).abs().max())
-        if not (effect > 0 and telling >= TELLING * effect):
-            yield Finding(check, VOID, message=f"{nearest} would hardly differ")
-            continue
-        recompute_error = float((recomputed[name] - expected).abs().max()) / effect
-        if recompute_error > RECOMPUTED_LIMIT and not subject.cache_differs(prompts):
-            message = f"hooks differ by {recompute_error:.1e} from those without a cache"
-            yield Finding(check, VOID, message=message)
-            continue
+        if name in right:
+            others = wrong | {other: run for other, run in right.items() if other != name}
+            edits = _edits(subject, inside, factors)
+            void = _void(subject, prompts, right[name], others, edits)
+            if void is not None:
+                yield Finding(check, VOID, message=void)
+                continue
         try:
             with faststeer.patch(subject.model) as patched:
                 patched.steer(subject.vector, positions=positions)
@@ -161,69 +168,69 @@ def _in_scopes(
         except Exception as error:
             yield judged(check, error, subject.model)
             continue
-        finding = compared(check, found, expected, idle)
-        if finding.outcome == WRONG:
-            alike = [k for k, v in others.items() if share(found, v, idle) < 1e-4]
-            if alike:
-                finding = Finding(check, WRONG, finding.error, f"it equals {alike[0]}")
+        if name not in right:  # nothing but a refusal is right
+            yield Finding(check, WRONG, message=f"not refused, though {unreadable[name]}")
+            continue
+        finding = compared(check, found, right[name], idle)
+        alike = [other for other, run in others.items() if share(found, run, idle) < 1e-4]
+        if finding.outcome == WRONG and alike:
+            finding = Finding(check, WRONG, finding.error, f"it equals {alike[0]}")
         yield finding
+
+
+def _void(
+    subject: Subject, prompts: Prompts, right: Tensor, others: dict[str, Tensor], edits: Edits
+) -> str | None:
+    """Why nothing would follow from a run that equals `right`, if so.
+
+    Another run is too near, or the hooks are not what they are without a cache.
+    """
+    effect = float((right - others["unsteered"]).abs().max())
+    distances = {name: float((run - right).abs().max()) for name, run in others.items()}
+    nearest = min(distances, key=lambda name: distances[name])
+    if not (effect > 0 and distances[nearest] >= TELLING * effect):
+        return f"{nearest} would hardly differ"
+    recomputed = _generated(subject, prompts, edits, False)
+    off = float((recomputed - right).abs().max()) / effect
+    if off > RECOMPUTED_LIMIT and not subject.cache_differs(prompts):
+        return f"hooks differ by {off:.1e} from those without a cache"
+    return None
 
 
 def _wrong_runs(
     subject: Subject, prompts: Prompts, factors: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """A range that lies a token further on, and every row's factor given to its neighbour."""
-    runs = {"a range one token on": (lambda p, n: 2 <= p < 5, factors)}
+    """A range that lies a token further on, and every row's factor given to its neighbour.
+
+    Fewer where blocks do not show their tokens.
+    """
+    runs: dict[str, tuple[Inside | None, tuple[float, ...]]] = {
+        "a range one token on": (lambda p, n: 2 <= p < 5, factors)
+    }
     if len(set(factors)) > 1:
         rolled = (*factors[1:], factors[0])
         for name in ("all", "generated", "range"):
             runs[f"{name} of another row"] = (SCOPES[name][1], rolled)
-    return {
-        name: _generated(subject, prompts, _edits(subject, amount_of(inside, own, "all" in name)))
-        for name, (inside, own) in runs.items()
-    }
-
-
-def _without_tokens(
-    subject: Subject,
-    kind: str,
-    scopes: dict[str, tuple[Any, Inside]],
-    rows: Any,
-    reason: Exception,
-) -> Iterator[Finding]:
-    """For blocks whose tensors do not show their tokens: nothing but a refusal is right."""
-    for name, (positions, _) in scopes.items():
-        check = f"{kind}: {name}"
-        if name == "all" and rows is None:
-            continue
-        prompts = subject.even if rows is None else subject.padded
-        try:
-            with faststeer.patch(subject.model) as patched:
-                patched.steer(subject.vector, positions=positions)
-                with nullcontext() if rows is None else patched.rows(rows):
-                    _generated(subject, prompts)
-        except Exception as error:
-            yield judged(check, error, subject.model)
-        else:
-            yield Finding(check, WRONG, message=f"not refused, though {reason}")
+    found = {}
+    for name, (inside, own) in runs.items():
+        with suppress(Unreadable):
+            found[name] = _generated(subject, prompts, _edits(subject, inside, own))
+    return found
 
 
 def _ablation(subject: Subject) -> Finding:
     check = "ablate"
     layer, direction = subject.common_direction()
     vector = faststeer.SteeringVector("common", {layer: direction})
-    blocks = subject.blocks
-    edits: list[Any] = [(Input(blocks[0]), without(direction))]
-    for block in blocks:
-        edits.append((block, without(direction)))
-        if subject.fused:
-            edits += _between(block, direction)
     try:
-        expected = logits_of(subject.model, subject.even, edits)
-    except Exception as error:
-        return Finding(check, VOID, message=f"no reference: {type(error).__name__}: {error}")
+        expected, single = (
+            logits_of(subject.model, subject.even, _ablating(subject, direction, dtype))
+            for dtype in (torch.float64, torch.float32)
+        )
+    except Unreadable as error:
+        expected, reason = None, error
     idle = logits_of(subject.model, subject.even)
-    if not float((expected - idle).abs().max()) > 0.01 * float(idle.abs().max()):
+    if expected is not None and not _matters(expected, idle):
         return Finding(check, VOID, message="ablation has next to no effect")
     try:
         with faststeer.patch(subject.model) as patched:
@@ -231,15 +238,27 @@ def _ablation(subject: Subject) -> Finding:
             found = logits_of(subject.model, subject.even)
     except Exception as error:
         return judged(check, error, subject.model)
-    return compared(check, found, expected, idle)
+    if expected is None:
+        return Finding(check, WRONG, message=f"not refused, though {reason}")
+    # Projections are rounded in every layer: by how much that matters, two hooks show.
+    return compared(check, found, expected, idle, 4 * share(single, expected, idle))
 
 
-def _between(block: Any, direction: Tensor) -> list[Any]:
+def _ablating(subject: Subject, direction: Tensor, dtype: torch.dtype) -> Edits:
+    edits: list[Any] = [(Input(subject.blocks[0]), without(direction, dtype))]
+    for block in subject.blocks:
+        edits.append((block, without(direction, dtype)))
+        if subject.fused:
+            edits += _between(block, direction, dtype)
+    return edits
+
+
+def _between(block: Any, direction: Tensor, dtype: torch.dtype) -> list[Any]:
     """Edits of a block whose attention and MLP are added one after the other, at resid_mid."""
     kept: list[Tensor] = []
     normed = hasattr(block, "pre_feedforward_layernorm")
     added = block.post_attention_layernorm if normed else block.self_attn
-    take = without(direction)
+    take = without(direction, dtype)
 
     def remember(call: Any, hidden: Tensor) -> Tensor:
         kept[:] = [hidden]

@@ -35,10 +35,11 @@ def padded_prompts(lengths: tuple[int, ...], seed: int, lines: int = 1) -> Promp
 class Subject:
     """A stock model with what the checks need of it."""
 
-    def __init__(self, model: Any, recipe: Recipe, fused: bool) -> None:
-        """Raises Unexaminable."""
+    def __init__(self, model: Any, recipe: Recipe, fused: bool, hidden_size: int) -> None:
+        """`hidden_size`: of the vectors that faststeer takes. Raises Unexaminable."""
         self.model = model
         self.fused = fused
+        self.hidden_size = hidden_size
         self.even = padded_prompts((7, 7, 7), 2, recipe.codebooks)
         self.padded = padded_prompts((5, 9, 7), 3, recipe.codebooks)
         self.continuation = random_tokens(3, NEW_TOKENS, seed=4)
@@ -60,15 +61,16 @@ class Subject:
         draw = torch.Generator().manual_seed(5)
         directions = {}
         for layer, hidden in self._streams().items():
-            direction = torch.randn(hidden.shape[-1], generator=draw)
+            direction = torch.randn(self.hidden_size, generator=draw)
             directions[layer] = direction / direction.norm() * hidden.norm(dim=-1).mean()
         return directions
 
     def common_direction(self) -> tuple[int, Tensor]:
-        """A layer, and what all tokens have in common there, of norm 1: much to take away."""
+        """A layer and a direction of norm 1 that all tokens have much of, but not all they have."""
         layer, hidden = next(iter(self._streams().items()))
-        common = hidden.flatten(0, -2).mean(0)
-        return layer, common / common.norm()
+        common = hidden.reshape(-1, self.hidden_size).mean(0)
+        direction = common / common.norm() + self.directions[layer] / self.directions[layer].norm()
+        return layer, direction / direction.norm()
 
     def _streams(self) -> dict[int, Tensor]:
         """What each steered block returns in a forward of the prompts."""
