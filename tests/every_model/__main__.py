@@ -11,7 +11,9 @@ from every_model.building import mapping
 from every_model.examining import examine
 from every_model.outcomes import Report
 from every_model.preloading import preload
-from every_model.processes import examined_apart
+from every_model.processes import SECONDS, examined_apart
+from every_model.steering_checks import LIMIT
+from every_model.table import written
 
 
 def main() -> int:
@@ -20,6 +22,7 @@ def main() -> int:
     parser.add_argument("--only", help="classes, separated by commas")
     parser.add_argument("--output", type=Path, help="where the table goes (Markdown)")
     parser.add_argument("--findings", type=Path, help="where every finding goes (text)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="limit of each class")
     given = parser.parse_args()
     preload()
     classes = mapping()
@@ -27,10 +30,12 @@ def main() -> int:
     reports: list[Report] = []
     for name in chosen:
         begun = time.monotonic()
-        reports.append(examined_apart(examine, name, classes[name]))
+        reports.append(examined_apart(examine, name, classes[name], given.seconds))
         print(_line(reports[-1], time.monotonic() - begun), flush=True)
         if given.findings is not None:
             given.findings.write_text(_findings(reports))
+    if given.output is not None:
+        given.output.write_text(written(reports, LIMIT))
     failed = [report for report in reports if report.failed]
     print(f"{len(reports)} classes, {len(failed)} of them wrong or crashed")
     return len(failed)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from every_model.recipes import HEADS, RECIPES, SIZES, Recipe
+from every_model.recipes import HEADS, LAYER_COUNTS, LAYERS, RECIPES, SIZES, Recipe
 
 LARGEST = 5_000_000  # parameters: more, and the recipe has left a size as it was
 
@@ -20,13 +23,20 @@ class Unbuilt(Exception):
 
 def mapping() -> dict[str, str]:
     """Class name -> the model type under which transformers lists it first."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     found: dict[str, str] = {}
     for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
         for name in (names,) if isinstance(names, str) else names:
             found.setdefault(name, model_type)
     return found
+
+
+def model_types(name: str) -> list[str]:
+    """All model types under which transformers lists a class."""
+    return [
+        model_type
+        for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        if name in ((names,) if isinstance(names, str) else names)
+    ]
 
 
 def build(name: str, model_type: str) -> Any:
@@ -62,12 +72,17 @@ def _config(kind: Any, model_type: str, recipe: Recipe) -> Any:
     return config
 
 
-def _sized(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for a configuration of `kind`: sizes that it knows, those of its parts, its own."""
+def _sized(
+    kind: Any, own: dict[str, Any], other: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Arguments for a configuration of `kind`: sizes that it knows, those of its parts, its own.
+
+    `other`: sizes that take the place of the usual ones.
+    """
     known = set(inspect.signature(kind.__init__).parameters)
     for base in kind.__mro__:
         known |= set(getattr(base, "__annotations__", {}))
-    facts = {name: size for name, size in SIZES.items() if name in known} | own
+    facts = {name: size for name, size in (SIZES | other).items() if name in known} | own
     if "kv_lora_rank" in known:  # latent attention has no groups
         facts["num_key_value_heads"] = own.get("num_key_value_heads", HEADS)
     for part, stated in getattr(kind, "sub_configs", {}).items():
@@ -76,7 +91,9 @@ def _sized(kind: Any, own: dict[str, Any]) -> dict[str, Any]:
             continue
         part_kind = CONFIG_MAPPING[given["model_type"]] if "model_type" in given else stated
         if part_kind.__name__ != "AutoConfig":
-            facts[part] = _sized(part_kind, given)
+            # Encoders beside the text model have their own number of layers.
+            fewer = {} if part.startswith("text") else dict.fromkeys(LAYER_COUNTS, LAYERS // 2)
+            facts[part] = _sized(part_kind, given, fewer)
     return facts
 
 

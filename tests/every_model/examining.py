@@ -53,7 +53,9 @@ def examine_model(model: Any, report: Report, recipe: Recipe) -> Report:
             hidden_size, layers = patched.hidden_size, patched.num_layers
             patched.unpatch()
     if report.way in ("fused", "by hook"):
-        _examine_patched(model, report, recipe, hidden_size, layers)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _examine_patched(model, report, recipe, hidden_size, layers)
     report.findings.append(before.compared(model, prompts))
     return report
 
@@ -61,7 +63,6 @@ def examine_model(model: Any, report: Report, recipe: Recipe) -> Report:
 def _examine_patched(
     model: Any, report: Report, recipe: Recipe, hidden_size: int, layers: int
 ) -> None:
-    warnings.simplefilter("ignore")
     try:
         subject = Subject(model, recipe, report.way == "fused", hidden_size)
     except Unexaminable as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import torch
 
@@ -12,7 +11,6 @@ def preload() -> None:
     """Import transformers and faststeer as a model of any class needs them."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)  # a fork of a process with threads may hang
-    warnings.simplefilter("ignore")
     import transformers
 
     transformers.logging.set_verbosity_error()

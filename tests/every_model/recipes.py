@@ -15,12 +15,12 @@ HIDDEN = 32
 VOCABULARY = 128
 WINDOW = 4
 
+LAYER_COUNTS = (
+    "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers "
+    "num_blocks num_decoder_layers num_encoder_layers max_window_layers "
+    "num_hash_layers"
+).split()
 _SIZES = (
-    (
-        LAYERS,
-        "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_blocks "
-        "num_decoder_layers num_encoder_layers max_window_layers num_hash_layers",
-    ),
     (
         HIDDEN,
         "hidden_size d_model n_embd emb_dim word_embed_proj_dim lru_width embedding_size "
@@ -92,6 +92,7 @@ _TOKENS += "eoa_token_index vision_start_token_id vision_end_token_id eod_token_
 FIRST_TOKEN = 30
 
 SIZES: dict[str, Any] = {
+    **dict.fromkeys(LAYER_COUNTS, LAYERS),
     **{name: size for size, names in _SIZES for name in names.split()},
     **{name: number for number, name in enumerate(_TOKENS.split())},
     "initializer_range": 0.1,

@@ -80,14 +80,14 @@ class Call:
         return known
 
     def batch_axis(self, hidden: Tensor) -> int:
-        """Where a block's tensor counts sequences. Raises Unreadable."""
+        """Where a block's tensor counts sequences; the first of several. Raises Unreadable."""
+        with suppress(Unreadable):
+            return self.axes(hidden)[0]
         batch = len(self.prompts.ids)
         found = [axis for axis in range(hidden.dim() - 1) if hidden.shape[axis] == batch]
-        if len(found) == 1:
-            with suppress(Unreadable):  # a later call may be ambiguous
-                self.axes(hidden)
-            return found[0]
-        return self.axes(hidden)[0]
+        if not found:
+            raise Unreadable(f"a block returned {tuple(hidden.shape)} for {batch} sequences")
+        return found[0]
 
     def amounts(self, amount: Amount) -> Tensor:
         """What `amount` says of every token ``[B, T]`` of this call."""

@@ -37,7 +37,7 @@ SCOPES: dict[str, tuple[Any, Inside | None]] = {
     "generated": ("generated", lambda p, n: p >= n),
     "from_last_prompt": ("from_last_prompt", lambda p, n: p >= n - 1),
     "last": ("last", lambda p, n: p == n - 1),
-    "range": (range(1, 4), lambda p, n: 1 <= p < 4),
+    "range": (range(2, 8), lambda p, n: 2 <= p < 8),  # past the end of some prompts
 }
 EQUAL = (1.0, 1.0, 1.0)
 ROWS = (1.0, 0.0, -1.0)  # the second row is unsteered: {}
@@ -205,7 +205,7 @@ def _wrong_runs(
     Fewer where blocks do not show their tokens.
     """
     runs: dict[str, tuple[Inside | None, tuple[float, ...]]] = {
-        "a range one token on": (lambda p, n: 2 <= p < 5, factors)
+        "a range one token on": (lambda p, n: 3 <= p < 9, factors)
     }
     if len(set(factors)) > 1:
         rolled = (*factors[1:], factors[0])
