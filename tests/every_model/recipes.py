@@ -16,10 +16,18 @@ VOCABULARY = 128
 WINDOW = 4
 
 LAYER_COUNTS = (
-    "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers "
-    "num_blocks num_decoder_layers num_encoder_layers max_window_layers "
-    "num_hash_layers"
-).split()
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "num_blocks",
+    "num_decoder_layers",
+    "num_encoder_layers",
+    "max_window_layers",
+    "num_hash_layers",
+)
 _SIZES = (
     (
         HIDDEN,

@@ -29,6 +29,7 @@ from every_model.subject import Subject
 LIMIT = 1e-6  # of the effect
 RECOMPUTED_LIMIT = 1e-3  # between runs with and without a cache, whose sums have other orders
 TELLING = 1e-3  # by so much of the effect a wrong run has to differ from the right one
+ALIKE = 1e-4  # a wrong result equals another run that has been made
 
 Inside = Callable[[int, int], bool]  # position, length of the prompt
 SCOPES: dict[str, tuple[Any, Inside | None]] = {
@@ -72,8 +73,7 @@ def compared(
     error = share(found, expected, idle)
     if error <= max(LIMIT, rounding):
         return Finding(check, RIGHT, error)
-    unsteered = torch.equal(found, idle)
-    return Finding(check, WRONG, error, "it is unsteered" if unsteered else f"off by {error:.1e}")
+    return Finding(check, WRONG, error, f"off by {error:.1e}")
 
 
 def _edits(subject: Subject, inside: Inside | None, factors: tuple[float, ...]) -> Edits:
@@ -172,7 +172,8 @@ def _in_scopes(
             yield Finding(check, WRONG, message=f"not refused, though {unreadable[name]}")
             continue
         finding = compared(check, found, right[name], idle)
-        alike = [other for other, run in others.items() if share(found, run, idle) < 1e-4]
+        effect = (right[name] - idle).abs().max()
+        alike = [k for k, run in others.items() if (found - run).abs().max() < ALIKE * effect]
         if finding.outcome == WRONG and alike:
             finding = Finding(check, WRONG, finding.error, f"it equals {alike[0]}")
         yield finding
