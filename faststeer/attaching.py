@@ -1,11 +1,13 @@
-"""What patching does to the modules of a model of a known family, and how that is undone.
+"""What patching does to the modules of a model, and how that is undone.
 
-Decoder layers and the final norm change their class, nothing else: parameters, hooks, isinstance
-and saving see the same modules.
+Decoder layers and the final norm of a known family change their class, nothing else: parameters,
+hooks, isinstance and saving see the same modules.
 """
 
 from __future__ import annotations
 
+import operator
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import nn
@@ -20,31 +22,100 @@ from faststeer.stream import EmbeddingSteering, Handoff, LayerStream
 from faststeer.swapping import check_replaceable, replace, replaceable, restore
 
 
-class Fused:
+class Attachment(ABC):
+    """The steering of one decoder's modules.
+
+    It does not hold the decoder, which may hold it: a model is freed when its last user lets go, as
+    a stock one is.
+    """
+
+    kinds: tuple[str, ...]  # the sites of each layer
+    layers: list[nn.Module]
+    hidden_size: int
+    plan: Plan
+    _hooks: list[RemovableHandle]
+
+    @abstractmethod
+    def current_layers(self, decoder: nn.Module) -> list[nn.Module]:
+        """Return the layers that the decoder has now."""
+
+    @abstractmethod
+    def put_on(self, decoder: nn.Module) -> None:
+        """Let `layers` read the tables of `plan`."""
+
+    @abstractmethod
+    def take_off(self) -> None:
+        """Undo `put_on`."""
+
+    @abstractmethod
+    def require_steerable(self, layer: nn.Module, what: str) -> None:
+        """Raise ValueError, calling the layer `what`, where it cannot be steered."""
+
+    def attach(self, decoder: nn.Module) -> None:
+        """Steer the decoder by a new `plan`, which has a table for every site."""
+        self.plan = Plan.for_layers(decoder, devices_of(self.layers), self.hidden_size, self.kinds)
+        self.put_on(decoder)
+
+    def detach(self) -> None:
+        """Restore every module."""
+        self.take_off()
+
+    def follow(self, decoder: nn.Module) -> None:
+        """Steer the layers that the decoder has now: some may have been replaced.
+
+        Raises:
+            ValueError: one of them cannot be steered, or there are more or fewer than there were.
+        """
+        now = self.current_layers(decoder)
+        if len(now) == len(self.layers) and all(map(operator.is_, now, self.layers)):
+            return
+        name = type(decoder).__name__
+        if len(now) != len(self.layers):
+            raise ValueError(
+                f"a {name} had {len(self.layers)} layers when it was patched and has {len(now)} "
+                "now; unpatch() it and patch() it again"
+            )
+        for index, layer in enumerate(now):
+            if not any(layer is old for old in self.layers):
+                self.require_steerable(layer, f"layer {index}")
+        self.take_off()
+        self.layers = now
+        self.put_on(decoder)
+        self.plan.tables.settle(devices_of(now))
+
+
+class Fused(Attachment):
     """A decoder of a known family, whose residual adds and norms become one op with the steering.
 
-    Nothing is changed before `attach`. It does not hold the decoder, which may hold it: a model is
-    freed when its last user lets go, as a stock one is.
+    Nothing is changed before `attach`.
     """
+
+    kinds = ("resid_mid", "resid_post")
 
     def __init__(self, decoder: nn.Module, family: Family) -> None:
         """Raises ValueError where a layer cannot be replaced."""
         self.family = family
         self.layers = layers_of(decoder, family)
+        require_distinct(decoder, self.layers)
         for index, layer in enumerate(self.layers):
-            check_replaceable(layer, family.layer, f"layer {index}")
-            require_same_names(layer, layer.get_submodule(family.attention))
+            self.require_steerable(layer, f"layer {index}")
         if not self.layers:
             raise ValueError(f"{type(decoder).__name__} has no layers; there is nothing to steer")
-        norm = decoder._modules[family.final_norm]
-        assert norm is not None
-        self.norm = norm
-        self.hidden_size = _hidden_size(decoder, norm)
+        self.hidden_size = _hidden_size(decoder, self._norm_of(decoder))
 
-    def attach(self, decoder: nn.Module) -> None:
-        """Let the modules read the tables of a new `plan`, which has one for every site."""
-        self.plan = Plan.for_layers(decoder, devices_of(self.layers), self.hidden_size)
+    def current_layers(self, decoder: nn.Module) -> list[nn.Module]:
+        """The layers that the decoder has now."""
+        return layers_of(decoder, self.family)
+
+    def require_steerable(self, layer: nn.Module, what: str) -> None:
+        """Raise ValueError, calling the layer `what`, where its class cannot be replaced."""
+        check_replaceable(layer, self.family.layer, what)
+        require_same_names(layer, layer.get_submodule(self.family.attention))
+
+    def put_on(self, decoder: nn.Module) -> None:
+        """Replace the classes of the layers and of the final norm."""
         tables = self.plan.tables
+        self.norm = self._norm_of(decoder)
         handoff = Handoff()
         for index, layer in enumerate(self.layers):
             last = index + 1 == len(self.layers)
@@ -59,9 +130,10 @@ class Fused:
         self._norm_replaced = replaceable(self.norm, self.family.norm)
         if self._norm_replaced:
             replace(self.norm, self.family.steered_norm, handoff)
-        self._hooks = beginning(decoder, self.layers, self.plan)
+        embedding = EmbeddingSteering(tables[Site(0, "resid_pre")], self.layers[0])
+        self._hooks = beginning(decoder, self, embedding)
 
-    def detach(self) -> None:
+    def take_off(self) -> None:
         """Give every module its stock class back."""
         for hook in self._hooks:
             hook.remove()
@@ -70,18 +142,36 @@ class Fused:
         if self._norm_replaced:
             restore(self.norm, self.family.norm)
 
+    def _norm_of(self, decoder: nn.Module) -> nn.Module:
+        norm = decoder._modules[self.family.final_norm]
+        assert norm is not None
+        return norm
+
 
 def layers_of(decoder: nn.Module, family: Family) -> list[nn.Module]:
     """The layers that a decoder of a known family has now."""
-    return list(decoder.get_submodule(family.layers).children())
+    layers: Any = decoder.get_submodule(family.layers)
+    return list(layers)
 
 
-def beginning(decoder: nn.Module, layers: list[nn.Module], plan: Plan) -> list[RemovableHandle]:
-    """Hooks that tell `plan` of each forward, and steer what the first layer reads."""
-    embedding = EmbeddingSteering(plan.tables[Site(0, "resid_pre")])
+def require_distinct(decoder: nn.Module, layers: list[nn.Module]) -> None:
+    """Raise ValueError where one module is several layers."""
+    if len(set(layers)) < len(layers):
+        raise ValueError(
+            f"a {type(decoder).__name__} uses one block as several layers, which cannot be steered "
+            "one by one"
+        )
+
+
+def beginning(
+    decoder: nn.Module, attachment: Attachment, embedding: EmbeddingSteering
+) -> list[RemovableHandle]:
+    """Hooks that begin and end each forward of the plan, and steer what the first layer reads."""
+    plan = attachment.plan
+    begins = BeginsForward(plan, attachment)
     return [
-        layers[0].register_forward_pre_hook(embedding, with_kwargs=True),
-        decoder.register_forward_pre_hook(BeginsForward(plan, layers), with_kwargs=True),
+        attachment.layers[0].register_forward_pre_hook(embedding, with_kwargs=True),
+        decoder.register_forward_pre_hook(begins, with_kwargs=True),
         decoder.register_forward_hook(EndsForward(plan)),
     ]
 

@@ -145,6 +145,11 @@ class DecoderCall:
         return columns
 
 
+def first_argument(layer: nn.Module) -> str:
+    """Return the name of the argument in which a layer gets the hidden states."""
+    return tuple(inspect.signature(type(layer).forward).parameters)[1]
+
+
 def require_same_names(layer: nn.Module, attention: nn.Module) -> None:
     """Raise ValueError where a layer's attention names the past, mask or rotary embeddings
     otherwise than the layer does, whose arguments are handed on by name.

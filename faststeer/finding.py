@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -41,38 +42,49 @@ def find_known(model: nn.Module) -> tuple[nn.Module, Family] | None:
     return found[0] if found else None
 
 
-def find_blocks(model: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
-    """A decoder of no known family, and its layers.
+@dataclass(frozen=True)
+class Blocks:
+    """The layers of a decoder of no known family: those of the ModuleList at `path` in it."""
 
-    Its layers are a ModuleList of blocks of one type, as many as the configuration says. The
-    decoder is the innermost transformers model around them.
+    path: str
+
+    def of(self, decoder: nn.Module) -> list[nn.Module]:
+        """Return the layers that `decoder` has now."""
+        blocks: Any = decoder.get_submodule(self.path)
+        return list(blocks)  # not its children(), which leave repeated ones out
+
+
+def find_blocks(model: nn.Module) -> tuple[nn.Module, Blocks]:
+    """Find a decoder of no known family, and its layers.
+
+    Its layers are a ModuleList of as many blocks as the configuration says. The decoder is the
+    innermost transformers model around them.
 
     Raises:
         ValueError: no such list, or several.
     """
     from transformers import PreTrainedModel
 
-    found: dict[nn.ModuleList, tuple[PreTrainedModel, str]] = {}
+    found: dict[nn.ModuleList, tuple[PreTrainedModel, str, str]] = {}
     for name, owner in model.named_modules():
         if isinstance(owner, PreTrainedModel):
             counts = {getattr(owner.config, count, None) for count in _COUNTS}
-            for path, blocks in _lists_of_blocks(owner, f"{name}." if name else ""):
-                if len(blocks) in counts:
-                    found[blocks] = owner, path  # inner models come later
+            for path, blocks in _lists_of_blocks(owner, counts):
+                found[blocks] = owner, path, f"{name}.{path}" if name else path  # inner ones last
     if len(found) > 1:
         found = _of_the_text(model, found)
     if len(found) == 1:
-        [(blocks, (owner, _))] = found.items()
-        return owner, list(blocks)
+        [(owner, path, _)] = found.values()
+        return owner, Blocks(path)
     if found:
-        paths = ", ".join(path for _, path in found.values())
+        paths = ", ".join(path for _, _, path in found.values())
         raise ValueError(
             f"{type(model).__name__} holds several lists of layers ({paths}); patch the module "
             "around those you mean"
         )
     raise ValueError(
         f"{type(model).__name__} holds no decoder that can be patched: none of {known()}, and no "
-        "transformers model with a list of config.num_hidden_layers blocks of one type"
+        "transformers model with a list of config.num_hidden_layers blocks"
     )
 
 
@@ -86,23 +98,30 @@ def model_name(module: nn.Module) -> str | None:
     return getattr(getattr(module, "config", None), "_name_or_path", None) or None
 
 
-def _lists_of_blocks(module: nn.Module, prefix: str) -> list[tuple[str, nn.ModuleList]]:
-    """Lists of modules of one type that have parts, outermost ones alone: experts are in blocks."""
+def _lists_of_blocks(
+    module: nn.Module, counts: set[Any], prefix: str = ""
+) -> list[tuple[str, nn.ModuleList]]:
+    """Lists of a length in `counts` whose modules have parts, outermost ones alone: experts lie in
+    blocks. A list may mix kinds of block, as Jamba's of attention and Mamba does.
+    """
     found = []
     for name, child in module.named_children():
         path = prefix + name
-        if isinstance(child, nn.ModuleList) and len({type(block) for block in child}) == 1:
-            if any(True for _ in child[0].children()):
-                found.append((path, child))
-        else:
-            found += _lists_of_blocks(child, f"{path}.")
+        if isinstance(child, nn.ModuleList) and len(child) in counts and _have_parts(child):
+            found.append((path, child))
+        elif not (isinstance(child, nn.ModuleList) and len({type(block) for block in child}) == 1):
+            found += _lists_of_blocks(child, counts, f"{path}.")
     return found
 
 
+def _have_parts(blocks: nn.ModuleList) -> bool:
+    return all(any(True for _ in block.children()) for block in blocks)
+
+
 def _of_the_text(
-    model: nn.Module, found: dict[nn.ModuleList, tuple[Any, str]]
-) -> dict[nn.ModuleList, tuple[Any, str]]:
-    """Those of the text model, where the outermost configuration tells of one within it."""
+    model: nn.Module, found: dict[nn.ModuleList, tuple[Any, str, str]]
+) -> dict[nn.ModuleList, tuple[Any, str, str]]:
+    """Those of the text model, where the outermost configuration has one within it."""
     from transformers import PreTrainedModel
 
     outer = next(m for m in model.modules() if isinstance(m, PreTrainedModel))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,26 +11,31 @@ from faststeer.calls import DecoderCall
 from faststeer.plan import Plan
 from faststeer.prompts import tokens_of
 
+if TYPE_CHECKING:
+    from faststeer.attaching import Attachment
+
 
 class BeginsForward:
     """A forward pre-hook of the decoder."""
 
-    def __init__(self, plan: Plan, layers: list[nn.Module]) -> None:
-        """`plan` learns how many sequences come to the decoder, and where its `layers` are."""
-        self.layers = layers
+    def __init__(self, plan: Plan, attachment: Attachment) -> None:
+        """`plan` learns how many sequences come to the decoder, `attachment` which layers it has."""
         self.plan = plan
+        self.attachment = attachment
 
     def __call__(self, decoder: nn.Module, args: Any, kwargs: Any) -> None:
         """Check the rows against the batch, before anything is computed."""
         if torch.compiler.is_compiling():
-            self._follow()
+            self._follow(decoder)
+        elif self.plan.tables.in_hand:
+            self.attachment.follow(decoder)
         call = self.plan.signature.bind(args, kwargs)
         given = call.given
         if given is None:
             self._require_all_alike(call)
             return
         tables = self.plan.tables
-        tables.begin(given.shape[0], given.device)
+        tables.begin(given.shape[0], given.shape[1], given.device)
         if self._packed(call):
             raise ValueError(
                 "several sequences are packed into one (packing, continuous batching); rows and "
@@ -52,12 +57,15 @@ class BeginsForward:
             )
 
     @torch.compiler.assume_constant_result
-    def _follow(self) -> None:
-        """Move the tables to where the layers are now, when a graph is made and not within it.
+    def _follow(self, decoder: nn.Module) -> None:
+        """Steer the layers that there are now, and move the tables to where they are, when a graph
+        is made and not within it.
 
         Without a graph each table moves when it meets a tensor of another device.
         """
-        self.plan.tables.settle(devices_of(self.layers))
+        if self.plan.tables.in_hand:
+            self.attachment.follow(decoder)
+        self.plan.tables.settle(devices_of(self.attachment.layers))
 
     def _packed(self, call: DecoderCall) -> bool:
         """Whether a line of the batch holds several sequences, and that matters.

@@ -69,6 +69,8 @@ class Feed:
             raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
         self.plan: Plan = patched.plan
         self.scope = scope_of(positions)
+        if self.scope is not None:
+            self.plan.signature.require_past("which tokens count")
         self.sites = {layer: Site.of(layer, site) for layer in layers}
         if not self.plan.tables.devices.keys() >= set(self.sites.values()):
             raise ValueError(f"{site} of a {type(patched.decoder).__name__} cannot be read")

@@ -5,24 +5,93 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from faststeer.attaching import beginning
+from faststeer.attaching import Attachment, beginning, require_distinct
 from faststeer.bank import Site
-from faststeer.finding import known
-from faststeer.forward import devices_of
+from faststeer.finding import Blocks, known
 from faststeer.ops import FaststeerWarning
 from faststeer.plan import Plan
-from faststeer.stream import steered
+from faststeer.stream import EmbeddingSteering
+from faststeer.stream_layout import PLAIN, StreamLayout
+from faststeer.swapping import become_twin, stop_being_twin
 from faststeer.table import Table
+
+
+class HookedStream:
+    """The residual stream of a decoder that is steered by hooks.
+
+    Its layout is found when a forward begins, and only where sequences or tokens are told apart.
+    """
+
+    def __init__(self, plan: Plan, hidden_size: int) -> None:
+        """`plan`: of the decoder, whose stream is `hidden_size` wide."""
+        self.plan = plan
+        self.decoder = plan.signature.decoder
+        self.hidden_size = hidden_size
+        self.shape: Size | None = None  # None: all is steered alike, whatever the layout
+        self.layout = PLAIN
+
+    def begin(self, hidden: Tensor) -> None:
+        """Look at the first layer's input.
+
+        Raises:
+            ValueError: it is of another width, or cannot be steered or read as asked for.
+        """
+        if hidden.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"the layers of a {self.decoder} are given {list(hidden.shape)}; its configuration "
+                f"says that hidden states are {self.hidden_size} wide"
+            )
+        tables = self.plan.tables
+        if not (tables.in_graph or self.plan.rows or tables.needs_tokens or tables.is_read):
+            self.shape, self.layout = None, PLAIN
+            return
+        self.shape, self.layout = hidden.shape, self._find(hidden.shape)
+
+    def steered(self, hidden: Tensor, table: Table) -> Tensor:
+        """Return the stream after the entries of `table`; itself where there are none."""
+        layout = self.layout
+        if self.shape is not None and hidden.shape != self.shape:
+            layout = self._find(hidden.shape)
+        entries = table.entries(hidden)
+        if entries[0] is not None:
+            hidden = layout.steered(hidden, entries)
+        for reader in table.readers:
+            reader(layout.read(hidden))
+        return hidden
+
+    def _find(self, shape: Size) -> StreamLayout:
+        tables = self.plan.tables
+        layout = StreamLayout.find(shape, *tables.input_shape, self.decoder)
+        if tables.needs_tokens:
+            layout.require_tokens(shape, self.decoder)
+        if tables.is_read:
+            layout.require_readable(shape, self.decoder)
+        return layout
+
+
+class InputSteering(EmbeddingSteering):
+    """A forward pre-hook of the first layer, for its `resid_pre`."""
+
+    def __init__(self, table: Table, layer: nn.Module, stream: HookedStream) -> None:
+        """`table`: the entries to add to the input of `layer`."""
+        super().__init__(table, layer)
+        self.stream = stream
+
+    def steered(self, hidden: Tensor) -> Tensor:
+        """Return the steered input. Raises as `HookedStream.begin`."""
+        self.stream.begin(hidden)
+        return self.stream.steered(hidden, self.table)
 
 
 class OutputSteering:
     """A forward hook of a layer, for its `resid_post`."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, stream: HookedStream) -> None:
         """`table`: the entries to add to the layer's output."""
         self.table = table
+        self.stream = stream
 
     def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
         """The output with the hidden states steered, or None for no change.
@@ -36,7 +105,7 @@ class OutputSteering:
                 f"a {type(layer).__name__} returned a {type(first).__name__}; only layers that "
                 "return hidden states, alone or as the first of several, can be steered"
             )
-        changed = steered(first, self.table)
+        changed = self.stream.steered(first, self.table)
         if changed is first:
             return None
         if output is first:
@@ -44,32 +113,48 @@ class OutputSteering:
         return [changed, *output[1:]] if isinstance(output, list) else (changed, *output[1:])
 
 
-class Hooked:
+class Hooked(Attachment):
     """A decoder of an unknown family. Nothing is changed before `attach`."""
 
-    def __init__(self, decoder: nn.Module, layers: list[nn.Module]) -> None:
-        """`layers`: its blocks, in order."""
-        self.layers = layers
-        config: Any = decoder.config
-        self.hidden_size = int(config.hidden_size)
+    kinds = ("resid_post",)
 
-    def attach(self, decoder: nn.Module) -> None:
-        """Let hooks read the tables of a new `plan`, before anybody else's see the output.
+    def __init__(self, decoder: nn.Module, blocks: Blocks) -> None:
+        """Raises ValueError where the width of the stream is not known, or a block occurs twice."""
+        self.blocks = blocks
+        self.layers = blocks.of(decoder)
+        require_distinct(decoder, self.layers)
+        size = getattr(decoder.config, "hidden_size", None)
+        if not isinstance(size, int):
+            raise ValueError(
+                f"the configuration of a {type(decoder).__name__} has no hidden_size: how wide its "
+                "residual stream is, is not known"
+            )
+        self.hidden_size = size
 
-        The plan has tables for what goes in and out of layers.
-        """
-        self.plan = Plan.for_layers(
-            decoder, devices_of(self.layers), self.hidden_size, ("resid_post",)
-        )
-        self._hooks = beginning(decoder, self.layers, self.plan)
+    def current_layers(self, decoder: nn.Module) -> list[nn.Module]:
+        """The blocks that the decoder has now."""
+        return self.blocks.of(decoder)
+
+    def put_on(self, decoder: nn.Module) -> None:
+        """Let hooks steer, before any others see the output."""
+        tables = self.plan.tables
+        stream = HookedStream(self.plan, self.hidden_size)
+        embedding = InputSteering(tables[Site(0, "resid_pre")], self.layers[0], stream)
+        self._hooks = beginning(decoder, self, embedding)
         for index, layer in enumerate(self.layers):
-            hook = OutputSteering(self.plan.tables[Site(index, "resid_post")])
+            become_twin(layer)  # code that was compiled before is not used for it
+            hook = OutputSteering(tables[Site(index, "resid_post")], stream)
             self._hooks.append(layer.register_forward_hook(hook, prepend=True))
 
-    def detach(self) -> None:
-        """Take the hooks away."""
+    def take_off(self) -> None:
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
+        for layer in self.layers:
+            stop_being_twin(layer)
+
+    def require_steerable(self, layer: nn.Module, what: str) -> None:
+        """Any layer may have a hook."""
 
 
 def warn_of_hooks(decoder: nn.Module) -> None:

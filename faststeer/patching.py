@@ -231,6 +231,8 @@ class Patched(PatchedModel):
     def _put(self, name: str, steered: Steered) -> Handle:
         steered.require_finite(steered.weights())
         self._require_sites(steered)
+        if steered.scope is not None or steered.when is not None:
+            self.plan.signature.require_past(f"where {name!r} acts")
         warn_of_other_model(steered.vector, model_name(self.decoder))
         self.plan.put(name, steered)
         return Handle(self.plan, name)

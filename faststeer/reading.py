@@ -68,7 +68,7 @@ class Reader:
         if isinstance(parts, Family):
             blocks = list(self.decoder.get_submodule(parts.layers).children())
         else:
-            blocks = parts
+            blocks = parts.of(self.decoder)
         config: Any = self.decoder.config
         self.hidden_size = int(config.hidden_size)
         self.layers = chosen_layers(layers, len(blocks))

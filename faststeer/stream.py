@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from faststeer import ops
+from faststeer.calls import first_argument
 from faststeer.models import Family
 from faststeer.table import Table
 
@@ -141,19 +142,34 @@ class LayerStream:
 class EmbeddingSteering:
     """A forward pre-hook of layer 0, for `resid_pre` there: hooks and captures see its result."""
 
-    def __init__(self, table: Table) -> None:
-        """`table`: the entries to add to the first layer's input."""
+    def __init__(self, table: Table, layer: nn.Module) -> None:
+        """`table`: the entries to add to the input of `layer`, its first argument."""
         self.table = table
+        self.argument = first_argument(layer)
+
+    def steered(self, hidden: Tensor) -> Tensor:
+        """Return the steered input; itself where nothing steers it."""
+        return steered(hidden, self.table)
 
     def __call__(self, layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The layer's arguments with the hidden states steered, or None for no change."""
-        hidden = args[0] if args else kwargs["hidden_states"]
-        changed = steered(hidden, self.table)
+        """The layer's arguments with the hidden states steered, or None for no change.
+
+        Raises:
+            TypeError: the first argument is no tensor.
+        """
+        hidden = args[0] if args else kwargs.get(self.argument)
+        if not isinstance(hidden, Tensor):
+            raise TypeError(
+                f"a {type(layer).__name__} was given a {type(hidden).__name__} as "
+                f"{self.argument}; only layers whose first argument is the hidden states can be "
+                "steered"
+            )
+        changed = self.steered(hidden)
         if changed is hidden:
             return None
         if args:
             return (changed, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": changed}
+        return args, {**kwargs, self.argument: changed}
 
 
 def steered(hidden: Tensor, table: Table) -> Tensor:

@@ -58,6 +58,28 @@ def restore(module: nn.Module, stock: type[nn.Module]) -> None:
     module.__dict__.pop(MARK, None)
 
 
+def become_twin(module: nn.Module) -> None:
+    """Give `module` a class of its own that does just what its class does.
+
+    Code that torch.compile made for the stock class looks at the class and not at hooks, so it
+    would go on without those that were registered since.
+    """
+    stock = type(module)
+    if stock not in _twins:
+        _twins[stock] = type(stock.__name__, (stock,), {"__module__": stock.__module__})
+    module.__class__ = _twins[stock]
+
+
+def stop_being_twin(module: nn.Module) -> None:
+    """Undo `become_twin`."""
+    stock = type(module).__mro__[1]
+    if _twins.get(stock) is type(module):
+        module.__class__ = stock
+
+
+_twins: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
     """Set the class and let no instance attribute go on calling the old one's forward."""
     wrapped = _is_own(_inside(module), module)

@@ -41,6 +41,7 @@ class Tables(Mapping[Site, Table]):
         self.gates = Gates(self.device)
         # What looks at the stream for each condition, on the device of its site.
         self._reading: dict[tuple[Condition, torch.device], Callable[[Tensor], None]] = {}
+        self.input_shape = 0, 0  # [B, T] of the forward that has begun
         self._tokens: Tokens | None = None  # of the forward that has begun
         self._mask: Tensor | None = None
         self._make_banks()
@@ -63,8 +64,8 @@ class Tables(Mapping[Site, Table]):
         """Where a forward begins."""
         return self.devices[Site(0, "resid_pre")]
 
-    def begin(self, sequences: int, device: torch.device) -> None:
-        """A forward over so many sequences begins.
+    def begin(self, sequences: int, tokens: int, device: torch.device) -> None:
+        """Prepare for a forward over that many sequences of that many tokens.
 
         Raises:
             ValueError: rows that do not divide the sequences. A graph's are checked on the device.
@@ -75,6 +76,7 @@ class Tables(Mapping[Site, Table]):
             self._sequences = sequences
             self._require_rows()
             self.gates.move(device)
+        self.input_shape = sequences, tokens
         self._tokens = self._mask = None  # a forward that failed did not end
         if any(self.gates.conditions):
             (self.gates.require_room if self.in_graph else self.gates.make_room)(sequences)
@@ -113,6 +115,11 @@ class Tables(Mapping[Site, Table]):
     def needs_tokens(self) -> bool:
         """Whether the forward that has begun depends on positions; a graph's may, later on."""
         return self.may_need_tokens if self.in_graph else self._needs_tokens
+
+    @property
+    def is_read(self) -> bool:
+        """Whether any site has readers."""
+        return any(table.readers for table in self._tables.values())
 
     def keep_to(self, tokens: Tokens) -> None:
         """In the forward that has begun, each column acts on the tokens of its scope alone, and on
