@@ -19,7 +19,7 @@ class BeginsForward:
     """A forward pre-hook of the decoder."""
 
     def __init__(self, plan: Plan, attachment: Attachment) -> None:
-        """`plan` learns how many sequences come to the decoder, `attachment` which layers it has."""
+        """`plan` learns how many sequences come, `attachment` which layers the decoder has."""
         self.plan = plan
         self.attachment = attachment
 

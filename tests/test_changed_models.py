@@ -1,4 +1,4 @@
-"""A model that was compiled before it was patched, or changed afterwards, is steered all the same."""
+"""A model compiled before it was patched, or changed afterwards, is steered all the same."""
 
 import copy
 from typing import Any
@@ -99,7 +99,7 @@ def test_a_layer_that_cannot_be_steered_is_refused_when_it_comes() -> None:
     patched = faststeer.patch(model)
     patched.steer(V, 2.0)
     model.model.layers[1] = torch.nn.Linear(64, 64)
-    with pytest.raises(ValueError, match="layer 1 is a torch.nn.modules.linear.Linear"):
+    with pytest.raises(ValueError, match=r"layer 1 is a torch\.nn\.modules\.linear\.Linear"):
         logits(model)
 
 
@@ -107,9 +107,7 @@ def test_more_or_fewer_layers_than_were_patched_are_refused(model) -> None:
     patched = faststeer.patch(model)
     patched.steer(V, 2.0)
     del model.blocks.layers[2]
-    with pytest.raises(
-        ValueError, match=r"had 3 layers when it was patched and has 2 now; unpatch"
-    ):
+    with pytest.raises(ValueError, match=r"had 3 layers when .* and has 2 now; unpatch"):
         logits(model)
 
 
