@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from faststeer import attaching
 from faststeer.bank import Site
 from faststeer.batches import Batch, logits
 from faststeer.finding import find_blocks, find_decoder, find_known
@@ -28,9 +29,9 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     """Return the decoder layers of a model that `patch` accepts. Raises as `patch`."""
     found = find_known(model)
     if found is None:
-        return find_blocks(model)[1]
-    decoder, family = found
-    return list(decoder.get_submodule(family.layers).children())
+        decoder, blocks = find_blocks(model)
+        return blocks.of(decoder)
+    return attaching.layers_of(*found)
 
 
 def twin(model: nn.Module) -> nn.Module:

@@ -108,9 +108,19 @@ class OutputSteering:
         changed = self.stream.steered(first, self.table)
         if changed is first:
             return None
-        if output is first:
-            return changed
-        return [changed, *output[1:]] if isinstance(output, list) else (changed, *output[1:])
+        return changed if output is first else _with_first(output, changed, layer)
+
+
+def _with_first(output: Any, first: Tensor, layer: nn.Module) -> Any:
+    """Return a tuple or list of the same type with another first element."""
+    if names := getattr(output, "_fields", None):
+        if "hidden" not in names[0]:
+            raise TypeError(
+                f"a {type(layer).__name__} returned a {type(output).__name__} of "
+                f"{', '.join(names)}; its first element has to be the hidden states"
+            )
+        return output._replace(**{names[0]: first})
+    return [first, *output[1:]] if isinstance(output, list) else (first, *output[1:])
 
 
 class Hooked(Attachment):

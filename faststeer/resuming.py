@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from faststeer.attaching import layers_of
 from faststeer.bank import Site
 from faststeer.finding import find_known
 from faststeer.models.blocks import FusedLayer
@@ -28,7 +29,7 @@ class Resuming:
         found = find_known(decoder)
         self.layers: list[Any] = []
         if found is not None:
-            self.layers = list(decoder.get_submodule(found[1].layers).children())
+            self.layers = layers_of(decoder, found[1])
 
     def can(self, site: Site) -> bool:
         """Whether a forward can go on from there. Nothing lies below the first layer's input."""

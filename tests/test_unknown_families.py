@@ -7,7 +7,7 @@ By a hook a layer, against plain hooks; GPT-2 (positional arguments, blocks in `
 import copy
 import warnings
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -221,6 +221,36 @@ def test_layers_that_return_something_else_are_refused_in_words() -> None:
     with pytest.warns(faststeer.FaststeerWarning):
         faststeer.patch(model)
     with pytest.raises(TypeError, match="a Block returned a dict; only layers that return hidden"):
+        model(HIDDEN)
+
+
+class Named(NamedTuple):
+    hidden_states: torch.Tensor
+    more: str
+
+
+class TwoStreams(NamedTuple):
+    attn_output: torch.Tensor
+    hidden_states: torch.Tensor
+
+
+def test_a_named_tuple_stays_one_and_its_first_field_has_to_be_the_hidden_states() -> None:
+    model = Plain(lambda hidden: Named(hidden, "more"))
+    kept = []
+    with pytest.warns(faststeer.FaststeerWarning):
+        patched = faststeer.patch(model)
+    patched.steer(V, 2.0, layers=2)
+    model.blocks[2].register_forward_hook(lambda module, args, output: kept.append(output))
+    with torch.inference_mode(), patched.off():
+        idle = model(HIDDEN)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(HIDDEN), idle + 2 * V.directions[2], **CLOSE)
+    assert [type(output) for output in kept] == [Named, Named]
+    model = Plain(lambda hidden: TwoStreams(hidden, hidden))
+    with pytest.warns(faststeer.FaststeerWarning):
+        patched = faststeer.patch(model)
+    patched.steer(V, 2.0, layers=2)
+    with pytest.raises(TypeError, match="a Block returned a TwoStreams of attn_output, hidden_st"):
         model(HIDDEN)
 
 
