@@ -95,6 +95,21 @@ def test_a_vector_is_the_mean_difference_of_states_stored_of_each_text_alone(
     assert row_error(found, expected) < 1e-4
 
 
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith(("Rwkv", "XLNet"))])
+def test_what_steers_some_tokens_is_read_as_in_each_text_alone(
+    name: str, byte_tokenizer: ByteTokenizer
+) -> None:
+    model = strange(name)
+    vector = faststeer.SteeringVector("v", {0: torch.ones(64)})
+    stock = read(model, byte_tokenizer, layers=[1, 2])
+    with faststeer.patch(model) as patched:
+        patched.steer(vector, 2.0, positions=range(-2, 0))
+        alone = torch.cat([read(model, byte_tokenizer, [text], layers=[1, 2]) for text in TEXTS])
+        found = read(model, byte_tokenizer, layers=[1, 2])
+    assert row_error(stock, alone) > 0.05
+    assert row_error(found, alone) < CLOSE
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_input_of_a_layer_is_the_output_of_the_one_before(
     name: str, byte_tokenizer: ByteTokenizer
