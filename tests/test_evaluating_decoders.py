@@ -67,7 +67,7 @@ def test_token_scores_under_settings_are_those_of_each_text_steered_alone(
         )
     torch.testing.assert_close(whole.surprise, expected, rtol=1e-5, atol=0)
     for other in (before, half):
-        assert float((other.surprise - expected).abs().max()) > 0.5
+        assert float((other.surprise - expected).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("name", PLAIN_HEADS)
