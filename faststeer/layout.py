@@ -70,8 +70,13 @@ class Layout:
             for layer, table in tables.items():
                 table.readers.remove(shapes[layer].append)
         decoder = type(calls.decoder).__name__
+        if skipped := [layer for layer, seen in shapes.items() if not seen]:
+            raise ValueError(
+                f"a {decoder} does not run layers {skipped} on texts alone; choose layers= that it "
+                "runs"
+            )
         for layer, seen in shapes.items():
-            if len(seen) != 1:
+            if len(seen) > 1:
                 raise ValueError(
                     f"a {decoder} runs layer {layer} {len(seen)} times per forward pass, so it has "
                     "no one residual stream to be read; choose layers= that run once"

@@ -47,9 +47,14 @@ class TextCalls:
         self.whole = whole
         self.called = model if whole else self.decoder
         self.signature = DecoderSignature.of(self.called)
-        if not self.signature.takes("input_ids"):
+        if not (self.known or self.signature.takes("input_ids")):
             raise ValueError(
                 f"a {type(self.called).__name__} takes no input_ids, so it cannot be run on texts"
+            )
+        if isinstance(getattr(self.decoder, "embed_tokens", None), nn.ModuleList):
+            raise ValueError(  # MusicGen: ids of several codebooks per place
+                f"a {type(self.decoder).__name__} has several token embeddings, and texts have one "
+                "token per place; it cannot be run on texts"
             )
         self.device = device_of(self.decoder)
         self.pads: bool | None = True if self.known else None

@@ -273,6 +273,28 @@ def test_a_layer_that_runs_several_times_is_refused_and_one_that_runs_once_is_re
     assert int(moments[0].count) == ids.shape[1]
 
 
+def test_layers_that_do_not_run_on_text_are_refused_by_their_numbers(
+    byte_tokenizer: ByteTokenizer,
+) -> None:
+    class Skips(MixesAll):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+            hidden = self.blocks[0](self.embed(input_ids))
+            return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=hidden)
+
+    model = Skips().eval()
+    with pytest.raises(ValueError, match=r"a Skips does not run layers \[1\] on texts alone"):
+        read(model, byte_tokenizer)
+    assert read(model, byte_tokenizer, layers=0).shape == (len(TEXTS), 1, 32)
+
+
+def test_a_decoder_of_several_codebooks_reads_no_texts(byte_tokenizer: ByteTokenizer) -> None:
+    sizes = {"num_hidden_layers": 2, "ffn_dim": 128, "max_position_embeddings": 64}
+    config = transformers.MusicgenDecoderConfig(hidden_size=64, num_attention_heads=4, **sizes)
+    model = transformers.MusicgenForCausalLM(config).eval()
+    with pytest.raises(ValueError, match="a MusicgenDecoder has several token embeddings"):
+        read(model, byte_tokenizer)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "context"),
     [
