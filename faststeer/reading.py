@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from faststeer.bank import Site
 from faststeer.batches import Batch
 from faststeer.finding import find_blocks, find_known
-from faststeer.layout import Layout, batch_first
 from faststeer.meanwhile import patched_meanwhile
 from faststeer.models import Family
 from faststeer.partial_forward import Take, ending_at, reading, run
+from faststeer.passes import require_single_pass
 from faststeer.patching import Patched
 from faststeer.products import fastest_products
 from faststeer.progress import Advance
@@ -86,7 +86,7 @@ class Reader:
         self.tokenizer = tokenizer
         self.add_special_tokens = add_special_tokens
         self.device = self.calls.device
-        self.layout = Layout(transposed=False) if self.known else None
+        self.single_pass = self.known  # or found to be so
         self.dtype: torch.dtype | None = None  # of the stream
         self._opened = ExitStack()  # what reading has patched
         warn_of_later_hooks(blocks, self.layers, site)
@@ -125,7 +125,7 @@ class Reader:
         """
         padded = self.calls.batch(ids, self.tokenizer.pad_token_id)
         with self._ready(ids) as patched:
-            found = self._read(patched, padded, take, self.calls.arguments(padded))
+            found = self._read(patched, take, self.calls.arguments(padded))
         require_finite(
             found, self.site, self.dtype, [f"a text of {len(own)} tokens" for own in ids]
         )
@@ -141,8 +141,9 @@ class Reader:
             self.encoder.missing_bos = missing_bos(
                 self.model, self.tokenizer, rows, self.add_special_tokens
             )
-        if self.layout is None:
-            self.layout = Layout.of(patched, self.calls, self.sites, max(rows, key=len))
+        if not self.single_pass:
+            require_single_pass(patched, self.calls, self.sites, max(rows, key=len))
+            self.single_pass = True
         with evaluating(self.decoder):
             yield patched
 
@@ -168,7 +169,7 @@ class Reader:
             own = [rows[number] for number in group]
             padded = self.calls.batch([row.ids for row in own], pad)
             take = self._taking(padded, self.token.weights(padded, own))
-            parts.append(self._read(patched, padded, take, self.calls.arguments(padded)))
+            parts.append(self._read(patched, take, self.calls.arguments(padded)))
         if len(groups) == 1:
             return parts[0]
         order = torch.tensor([number for group in groups for number in group]).argsort()
@@ -197,18 +198,12 @@ class Reader:
         positions = rest.positions + begun.mask.sum(1).repeat_interleave(2)[:, None]
         weights = None if self.token.index is not None else evenly(rest.real)
         given = self.calls.with_past(rest, mask, positions, cache)
-        return self._read(patched, rest, self._taking(rest, weights), given)
+        return self._read(patched, self._taking(rest, weights), given)
 
-    def _read(
-        self, patched: Patched, padded: Batch, take: Take, given: dict[str, Any]
-    ) -> dict[int, Tensor]:
-        batch, tokens = padded.ids.shape
-        name = type(self.decoder).__name__
-        transposed = None if self.layout is None else self.layout.transposed
-
+    def _read(self, patched: Patched, take: Take, given: dict[str, Any]) -> dict[int, Tensor]:
         def from_stream(hidden: Tensor) -> Tensor:
             self.dtype = hidden.dtype
-            return take(batch_first(hidden, batch, tokens, name, transposed))
+            return take(hidden)
 
         with reading(patched, self.sites, from_stream) as found:
             self._run(patched, given)

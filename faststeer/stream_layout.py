@@ -66,7 +66,11 @@ class StreamLayout:
 
     def require_readable(self, shape: Sequence[int], decoder: str) -> None:
         """Raise ValueError where there is not one vector per token of the input."""
-        self.require_tokens(shape, decoder)
+        if self.own_tokens:
+            raise ValueError(
+                f"the layers of a {decoder} hand on {list(shape)}, with other tokens than its "
+                "input: which of them belong to a text is not known, so they cannot be read"
+            )
         if self.streams:
             raise ValueError(
                 f"the layers of a {decoder} hand on {list(shape)}, several streams per token: "

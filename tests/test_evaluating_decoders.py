@@ -44,7 +44,7 @@ def test_token_scores_are_those_of_each_text_alone(name: str, tokenizer: Any) ->
     assert found.tokens.tolist() == [len(text) for text in TEXTS]
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN_HEADS if not name.startswith("XLNet")])
+@pytest.mark.parametrize("name", PLAIN_HEADS)
 def test_token_scores_under_settings_are_those_of_each_text_steered_alone(
     name: str, tokenizer: Any
 ) -> None:

@@ -95,7 +95,7 @@ def test_a_vector_is_the_mean_difference_of_states_stored_of_each_text_alone(
     assert row_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith(("Rwkv", "XLNet"))])
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith("Rwkv")])
 def test_what_steers_some_tokens_is_read_as_in_each_text_alone(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
@@ -214,7 +214,7 @@ def test_several_parallel_streams_or_tokens_of_its_own_are_refused_by_class_and_
 ) -> None:
     model = strange(name, **PARALLEL[name])
     kind = type(decoder_of(model)).__name__
-    with pytest.raises(ValueError, match=rf"a {kind} .*\d+, \d+, .*64"):
+    with pytest.raises(ValueError, match=rf"the layers of a {kind} hand on \[\d+, \d+, .*64\], "):
         read(model, byte_tokenizer)
     assert "_faststeer" not in decoder_of(model).__dict__
 
@@ -251,7 +251,7 @@ def test_a_layer_that_runs_several_times_is_refused_and_one_that_runs_once_is_re
 ) -> None:
     decoder = decoder_of(looped)
     kind = type(decoder).__name__
-    with pytest.raises(ValueError, match=rf"a {kind} runs layer 1 3 times per forward pass"):
+    with pytest.raises(ValueError, match=rf"a {kind} runs layers \[1\] several times per"):
         faststeer.extract(looped, byte_tokenizer, PAIRS, progress=False)
     ids = torch.tensor([byte_tokenizer("some text")["input_ids"]])
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
