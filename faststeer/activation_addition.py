@@ -92,6 +92,7 @@ def act_add(
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
+        "num_layers": reader.num_layers,
         "method": "act_add",
         "faststeer": VERSION,
     }

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from faststeer.bakeable import require_bakeable
 from faststeer.bank import Site
 from faststeer.edits import Edits, InPlace
-from faststeer.finding import model_name
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
+from faststeer.intended import warn_of_use
 from faststeer.steered import finite
 from faststeer.vectors import SteeringVector
 from faststeer.version import VERSION
@@ -36,7 +36,7 @@ def bake(
     coefficient: float = 1.0,
     layers: Layers = None,
     *,
-    mode: str = "add",
+    mode: str | None = None,
     **varying: NoReturn,
 ) -> Model:
     """Write steering into the weights of `model`, in place: a plain model that saves as any other.
@@ -68,7 +68,7 @@ def bake(
         vector: directions ``[H]``, one a layer.
         coefficient: the factor on the direction; for ``ablate`` the fraction taken out.
         layers: as `Patched.steer` takes them; for ``ablate`` the layer whose direction it is.
-        mode: ``add`` or ``ablate``.
+        mode: ``add`` or ``ablate``; by default what the vector states, or else ``add``.
         varying: nothing; other keywords are refused.
 
     Returns:
@@ -78,16 +78,18 @@ def bake(
         TypeError: not a module or no SteeringVector, a coefficient that is no number, or steering
             that varies.
         ValueError: a model that cannot be baked into, with the reason; a vector of another hidden
-            size, a layer that the model or the vector lacks, several layers or a zero direction
-            to ablate, a value that is not finite in the weights' dtype. Nothing has changed then.
+            size, or one that states a mode which no weights have; a layer that the model or the
+            vector lacks, several layers or a zero direction to ablate, a value that is not finite
+            in the weights' dtype. Nothing has changed then.
     """
     if varying:
         raise TypeError(f"bake() takes no {', '.join(varying)}: {_CONSTANT}")
-    if mode not in MODES:
+    if mode is not None and mode not in MODES:
         raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
     require_bakeable(model)
     causal: Any = model
     require_fitting(vector, causal.config.hidden_size, "bake")
+    mode = _intended_mode(vector, mode)
     try:
         coefficient = finite(coefficient, f"coefficient of {vector.name!r}")
     except TypeError as error:
@@ -97,7 +99,7 @@ def bake(
     edits = Edits(causal)
     (_add if mode == "add" else _ablate)(edits, vector, weights)
     edits.require_finite()
-    warn_of_other_model(vector, model_name(model))
+    warn_of_other_model(vector, model)
     edits.make()
     baked = {
         "vector": vector.name,
@@ -108,6 +110,22 @@ def bake(
     }
     causal.config.faststeer_baked = [*getattr(causal.config, "faststeer_baked", []), baked]
     return model
+
+
+def _intended_mode(vector: SteeringVector, mode: str | None) -> str:
+    stated = vector.metadata.get("mode")
+    if mode is None and stated not in (None, "add"):
+        raise ValueError(
+            f"vector {vector.name!r} states mode {stated!r} at {vector.site}, which weights cannot "
+            "do; mode='ablate' takes a direction out everywhere, mode='add' adds it"
+        )
+    mode = "add" if mode is None else mode
+    if stated not in (None, {"add": "add", "ablate": "project"}[mode]):
+        warn_of_use(vector, f"mode {stated!r}", f"mode {mode!r}", 4)
+    positions = vector.metadata.get("positions")
+    if positions not in (None, "all"):
+        warn_of_use(vector, f"positions {positions!r}", "all tokens: it is constant", 4)
+    return mode
 
 
 def _add(edits: Edits, vector: SteeringVector, weights: Mapping[int, float]) -> None:

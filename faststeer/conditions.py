@@ -17,12 +17,13 @@ from faststeer.vectors import SteeringVector
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Made by `when`. `direction` ``[H]`` float32 is read at `site`."""
+    """A condition that `when` made: `direction` ``[H]`` float32, of `vector`, is read at `site`."""
 
     direction: Tensor
     site: Site
     threshold: float
     above: bool
+    vector: SteeringVector
 
     def require_fitting(
         self, sites: Iterable[Site], known: Container[Site], hidden_size: int
@@ -102,4 +103,5 @@ def when(
             raise ValueError(f"{vector.name!r} has layers {vector.layers}; say which with layer=")
         layer = vector.layers[0]
     direction = vector.at(layer).normalized().directions[layer]
-    return Condition(direction, Site.of(layer, vector.site), float(threshold), above is not None)
+    site = Site.of(layer, vector.site)
+    return Condition(direction, site, float(threshold), above is not None, vector)

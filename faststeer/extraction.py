@@ -124,6 +124,7 @@ def extract(
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
+        "num_layers": reader.num_layers,
         "method": method,
         "read_token": told(read_token),
         "positives": counts[POSITIVE],
@@ -132,6 +133,9 @@ def extract(
     }
     if pairs is not None:
         metadata["pairs"] = counts[POSITIVE]
+    template = getattr(pairs, "template", None)  # of faststeer.data.InChat
+    if template is not None:
+        metadata["template"] = template
     directions = {layer: statistics[layer].direction() for layer in reader.layers}
     return SteeringVector(name, directions, site, metadata)
 

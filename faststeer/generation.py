@@ -12,6 +12,7 @@ from rich.text import Text
 
 from faststeer.batches import device_of, left_padded
 from faststeer.data.chat import chat_text
+from faststeer.intended import template_digest, warn_of_other_template
 from faststeer.loading import Loaded
 from faststeer.patching import patch
 from faststeer.steer_option import SteerOption
@@ -58,6 +59,9 @@ def show_side_by_side(
     tokenizer = loaded.tokenizer
     whole = [chat_text(prompt, tokenizer) if chat else prompt for prompt in prompts]
     said = partial(continuations, loaded.model, tokenizer, whole, max_new_tokens, not chat)
+    if chat:
+        for option in options:
+            warn_of_other_template(option.vector, template_digest(tokenizer))
     with patch(loaded.model) as patched:
         handles = [option.apply(patched) for option in options]
         steered = said()

@@ -13,17 +13,18 @@ from torch import nn
 from faststeer.attaching import Fused
 from faststeer.conditions import Condition
 from faststeer.dormant import Dormant
-from faststeer.finding import find_blocks, find_known, model_name
+from faststeer.finding import find_blocks, find_known
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
 from faststeer.handle import Handle
 from faststeer.hooking import Hooked, warn_of_hooks
+from faststeer.intended import intended_mode, intended_scope
 from faststeer.learning import Learned
 from faststeer.models import Family
 from faststeer.patched_model import PatchedModel
 from faststeer.plan import Row
 from faststeer.rows import Rows
-from faststeer.scopes import Positions, scope_of
-from faststeer.steered import MODES, Steered, finite
+from faststeer.scopes import Positions
+from faststeer.steered import Steered, finite
 from faststeer.swapping import MARK
 from faststeer.vectors import SteeringVector
 
@@ -74,8 +75,8 @@ class Patched(PatchedModel):
         *,
         layers: Layers = None,
         name: str | None = None,
-        mode: str = "add",
-        positions: Positions = "all",
+        mode: str | None = None,
+        positions: Positions | None = None,
         keep_norm: bool = False,
         when: Condition | None = None,
     ) -> Handle:
@@ -87,12 +88,14 @@ class Patched(PatchedModel):
             layers: one layer, several, or {layer: factor} with the factor multiplying the
                 coefficient there. Default: every layer of the vector, which is a strong dose.
             name: the handle's name, the vector's by default. A repeated name replaces.
-            mode: "add" adds ``coefficient * direction``. The others take the direction at norm 1,
+            mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
+                "add" adds ``coefficient * direction``. The others take the direction at norm 1,
                 after all additions at the site, in the order of steering: "project" takes the
                 fraction `coefficient` of the residual's projection on it away (1.0: all of it,
                 see `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature
                 of a sparse autoencoder.
-            positions: the tokens it acts on: "all", "prompt", "generated" (from the first generated
+            positions: the tokens it acts on, by default what the vector states, or else "all":
+                "all", "prompt", "generated" (from the first generated
                 token's own position), "from_last_prompt" (from the one that predicts it), "last"
                 (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
                 numbers count from the prompt's end: range(-3, 0) is its last three), a function of
@@ -115,12 +118,11 @@ class Patched(PatchedModel):
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
         amount = finite(coefficient, f"coefficient of {name!r}")
-        if mode not in MODES:
-            raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-        acting = vector if mode == "add" else vector.normalized()
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
-        scope = scope_of(positions, self.plan.tables.device)
+        mode = intended_mode(vector, mode)
+        scope = intended_scope(vector, positions, self.plan.tables.device)
+        acting = vector if mode == "add" else vector.normalized()
         return self._put(name, Steered(acting, amount, factors, scope, mode, keep_norm, when))
 
     def ablate(
@@ -130,7 +132,7 @@ class Patched(PatchedModel):
         layer: int | None = None,
         fraction: float = 1.0,
         name: str | None = None,
-        positions: Positions = "all",
+        positions: Positions | None = None,
     ) -> Handle:
         """Take one direction out of the residual stream at every site of every layer.
 
@@ -157,7 +159,8 @@ class Patched(PatchedModel):
         factors = dict.fromkeys(range(self.num_layers), 1.0)
         everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
         amount = finite(fraction, f"fraction of {name!r}")
-        scope = scope_of(positions, self.plan.tables.device)
+        intended_mode(vector, "project")
+        scope = intended_scope(vector, positions, self.plan.tables.device)
         kinds = tuple(sorted({site.kind for site in self.plan.tables}))
         return self._put(name, Steered(everywhere, amount, factors, scope, "project", kinds=kinds))
 
@@ -212,10 +215,13 @@ class Patched(PatchedModel):
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "learn")
+        intended_mode(vector, "add")
+        intended_scope(vector, "all", self.plan.tables.device)
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
         steered = Steered(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
         self._require_sites(steered)
+        warn_of_other_model(vector, self.decoder)
         self.plan.tables.learned[name] = Learned(self.plan, name, steered)
         return self.plan.tables.learned[name]
 
@@ -233,7 +239,9 @@ class Patched(PatchedModel):
         self._require_sites(steered)
         if steered.scope is not None or steered.when is not None:
             self.plan.signature.require_past(f"where {name!r} acts")
-        warn_of_other_model(steered.vector, model_name(self.decoder))
+        warn_of_other_model(steered.vector, self.decoder, 4)
+        if steered.when is not None:
+            warn_of_other_model(steered.when.vector, self.decoder, 4)
         self.plan.put(name, steered)
         return Handle(self.plan, name)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from faststeer.batches import Batch
+from faststeer.intended import warn_of_other_reading
 from faststeer.prompts import Prompts
 from faststeer.scopes import Positions, Tokens, scope_of
 from faststeer.texts import TextRow, Unit
@@ -120,6 +123,28 @@ def read_token_of_vector(vector: SteeringVector) -> int | Positions:
         raise ValueError(
             f"{vector.name!r} was read at {said}, which its file cannot tell; give read_token"
         ) from None
+
+
+def read_token_for(
+    vectors: Sequence[SteeringVector], read_token: int | Positions | None, texts: Any
+) -> int | Positions:
+    """Return `read_token`, or where it is None the one that the vectors state, or -1.
+
+    A `FaststeerWarning` names a vector that states another token, or another chat template than
+    `texts` (`faststeer.data.InChat`) come from.
+
+    Raises:
+        ValueError: no read token is given, and vectors state several, or one that is no text.
+    """
+    if read_token is None:
+        stated = {told(read_token_of_vector(vector)) for vector in vectors}
+        if len(stated) > 1:
+            raise ValueError(f"the vectors were read at tokens {stated}; give read_token")
+        read_token = read_token_of_vector(vectors[0]) if vectors else -1
+    for vector in vectors:
+        template = getattr(texts, "template", None)
+        warn_of_other_reading(vector, told(read_token), template, 5)
+    return read_token
 
 
 def told(read_token: int | Positions) -> int | str:

@@ -71,7 +71,8 @@ class Reader:
             blocks = parts.of(self.decoder)
         config: Any = self.decoder.config
         self.hidden_size = int(config.hidden_size)
-        self.layers = chosen_layers(layers, len(blocks))
+        self.num_layers = len(blocks)
+        self.layers = chosen_layers(layers, self.num_layers)
         if site not in SITES:
             raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
         if site == "resid_mid" and not self.known:

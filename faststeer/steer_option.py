@@ -7,29 +7,38 @@ from functools import cached_property
 
 from faststeer.handle import Handle
 from faststeer.patching import Patched
+from faststeer.scopes import NAMED
+from faststeer.steered import MODES
 from faststeer.vectors import SteeringVector
 
-FORM = "FILE[:layer=N[,N...]][:coefficient=X]"
+FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"
+_USES = {"mode": MODES, "positions": tuple(NAMED)}
 
 
 @dataclass(frozen=True)
 class SteerOption:
-    """One `--steer`: a vector's file, where it goes and how strongly."""
+    """One `--steer`: a vector's file, where it goes and how strongly.
+
+    `mode` and `positions` are None for what the vector states.
+    """
 
     path: str
     layers: list[int] | None = None
     coefficient: float = 1.0
+    mode: str | None = None
+    positions: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> SteerOption:
         """Read `FORM`; ``multiplier`` says the same as ``coefficient``.
 
         Raises:
-            ValueError: an unknown key or a value that is no number.
+            ValueError: an unknown key, mode or positions, or a value that is no number.
         """
         path, *settings = text.split(":")
         layers: list[int] | None = None
         coefficient = 1.0
+        use: dict[str, str] = {}
         for setting in settings:
             key, _, value = setting.partition("=")
             try:
@@ -37,11 +46,15 @@ class SteerOption:
                     layers = [int(number) for number in value.split(",")]
                 elif key in {"coefficient", "multiplier"}:
                     coefficient = float(value)
+                elif key in _USES:
+                    if value not in _USES[key]:
+                        raise ValueError(f"{key} is one of {', '.join(_USES[key])}")
+                    use[key] = value
                 else:
                     raise ValueError(f"unknown setting {key!r}")
             except ValueError as error:
                 raise ValueError(f"--steer {text!r}: {error}; expected {FORM}") from error
-        return cls(path, layers, coefficient)
+        return cls(path, layers, coefficient, **use)
 
     @cached_property
     def vector(self) -> SteeringVector:
@@ -53,4 +66,11 @@ class SteerOption:
         name, number = self.vector.name, 2
         while name in patched.plan.steered:
             name, number = f"{self.vector.name}-{number}", number + 1
-        return patched.steer(self.vector, self.coefficient, layers=self.layers, name=name)
+        return patched.steer(
+            self.vector,
+            self.coefficient,
+            layers=self.layers,
+            name=name,
+            mode=self.mode,
+            positions=self.positions,
+        )

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from faststeer.scopes import Positions
 
 SITES = ("resid_pre", "resid_mid", "resid_post")  # in the order in which a layer has them
 
@@ -22,7 +25,8 @@ class SteeringVector:
         name: what it steers; handles and files carry it.
         directions: 0-based decoder layer -> direction ``[H]``. Copied to float32 on the CPU.
         site: ``resid_pre``, ``resid_mid`` (after attention) or ``resid_post`` (a layer's output).
-        metadata: facts about its making: model, method, read_token, pairs, ...
+        metadata: facts about its making (model, method, read_token, ...) and its use (mode,
+            positions); docs/vectors.md lists the keys.
 
     Raises:
         TypeError: a layer that is no int, or a direction that is no tensor.
@@ -136,6 +140,25 @@ class SteeringVector:
         """The direction of `layer` alone, moved to layer `to` where that is given."""
         return self._with({layer if to is None else to: self._at(layer)})
 
+    def for_use(
+        self, *, mode: str | None = None, positions: Positions | None = None
+    ) -> SteeringVector:
+        """Return the same vector, its metadata stating how it is to steer; files keep that.
+
+        `Patched.steer` and others take what the vector states where they are not told otherwise,
+        and warn where they are.
+
+        Args:
+            mode: "add", "project" or "clamp", as for `Patched.steer`.
+            positions: as for `Patched.steer`: a name, a range or a slice.
+
+        Raises:
+            TypeError, ValueError: an unknown mode, or positions that no text can hold.
+        """
+        from faststeer import intended
+
+        return replace(self, metadata=intended.stating(self, mode, positions))
+
     def save(self, path: str | PathLike[str], file_format: str | None = None) -> None:
         """Write a file, whole or not at all.
 
@@ -225,6 +248,9 @@ class SteeringVector:
                 f"{self.name!r} ({self.site}, hidden size {self.hidden_size}) and {other.name!r} "
                 f"({other.site}, {other.hidden_size}) cannot be combined: both must be equal"
             )
+        from faststeer import intended
+
+        intended.require_same_use(self, other)
         directions = dict(self.directions)
         for layer, direction in other.directions.items():
             mine = directions.get(layer)

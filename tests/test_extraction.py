@@ -78,6 +78,7 @@ def test_a_vector_says_how_it_was_made(
     assert vector.metadata == {
         "model": "tiny",
         "hidden_size": 64,
+        "num_layers": 4,
         "method": "mean_difference",
         "read_token": -2,
         "positives": 30,

@@ -19,23 +19,31 @@ def bake(
     model: options.ModelOption,
     dtype: options.DtypeOption = None,
     mode: Annotated[
-        str, typer.Option(help="add, or ablate: take the layer's direction out everywhere.")
-    ] = "add",
+        str | None,
+        typer.Option(
+            help="add, or ablate: take the layer's direction out everywhere. Default: as the "
+            "vector states, or add."
+        ),
+    ] = None,
 ) -> None:
     """Write steering into a checkpoint, for other engines to serve without faststeer."""
     import faststeer
     from faststeer import baking, checkpoint
     from faststeer.steer_option import SteerOption
 
-    if mode not in baking.MODES:
+    if mode is not None and mode not in baking.MODES:
         raise ValueError(f"--mode {mode!r} is unknown; expected one of {', '.join(baking.MODES)}")
     checkpoint.require_free(output)
     steering = [SteerOption.parse(text) for text in steer]
     for option in steering:
+        if option.mode is not None or option.positions is not None:
+            raise ValueError(
+                f"--steer {option.path}: its mode is --mode here, and its positions are all tokens"
+            )
         option.vector  # noqa: B018 - a broken file is told before the model is loaded
     loaded = options.load(model, "cpu", dtype, None)
     for option in steering:
         faststeer.bake(loaded.model, option.vector, option.coefficient, option.layers, mode=mode)
     checkpoint.save(loaded, output)
     told = ", ".join(f"{option.vector.name} {option.coefficient:+g}" for option in steering)
-    Console().print(f"wrote {output}: {mode} {told}", soft_wrap=True, markup=False)
+    Console().print(f"wrote {output}: {mode or 'add'} {told}", soft_wrap=True, markup=False)

@@ -13,7 +13,10 @@ from faststeer.commands import options
 def generate(
     prompt: Annotated[list[str], typer.Option(help="May be given several times.")],
     steer: Annotated[
-        list[str], typer.Option(help="FILE[:layer=N[,N...]][:coefficient=X]; several add up.")
+        list[str],
+        typer.Option(
+            help="FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]; several add up."
+        ),
     ],
     model: options.ModelOption,
     device: options.DeviceOption = "cpu",

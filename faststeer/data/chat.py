@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from faststeer.intended import template_digest
+
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -38,7 +40,8 @@ def chat_text(messages: Messages | str, tokenizer: Any) -> str:
 class InChat:
     """Pairs whose sides are messages, or texts of a user's, as pairs of texts.
 
-    Extract them with ``add_special_tokens=False``: templates bring their own.
+    Extract them with ``add_special_tokens=False``: templates bring their own. `template` is a
+    digest of the tokenizer's, which a vector made of them states.
 
     Raises:
         ValueError: as `chat_text`, with the number of the pair.
@@ -49,6 +52,7 @@ class InChat:
     ) -> None:
         self.pairs = pairs
         self.tokenizer = tokenizer
+        self.template = template_digest(tokenizer)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for number, (positive, negative) in enumerate(self.pairs):

@@ -12,6 +12,7 @@ from torch import nn
 from faststeer.diagnostics.crossing import falls, first_crossing, nearest
 from faststeer.evaluate.tokens import token_scores_by_setting
 from faststeer.fitting import Layers
+from faststeer.intended import positions_in_texts
 from faststeer.meanwhile import patched_meanwhile
 from faststeer.ops import FaststeerWarning
 from faststeer.vectors import SteeringVector
@@ -60,7 +61,8 @@ def calibrate(
         model: a causal model that `patch` accepts, patched or not; what steers it otherwise is off
             meanwhile.
         tokenizer: its tokenizer.
-        vector: what will steer.
+        vector: what will steer, in the mode and at the positions that it states; one of generated
+            tokens is measured at all tokens, with a warning.
         target: nats, above 0. At 0.1 text is much as it was, at 1 it is another.
         texts: neutral ones; by default a few paragraphs of encyclopaedic prose, in English.
         layers: as for `Patched.steer`.
@@ -95,7 +97,9 @@ def calibrate(
         return [one.kl for one in scores]
 
     with patched_meanwhile(model) as patched:
-        handle = patched.steer(vector, 0.0, layers=layers, name=_NAME)
+        handle = patched.steer(
+            vector, 0.0, layers=layers, name=_NAME, positions=positions_in_texts(vector)
+        )
         try:
             known = first_crossing(divergences, target, tolerance)
         finally:

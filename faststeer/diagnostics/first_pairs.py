@@ -19,6 +19,7 @@ class FirstPairs:
             raise ValueError(f"most_pairs is {most}; expected at least 1")
         self.pairs = pairs
         self.most = most
+        self.template = getattr(pairs, "template", None)  # of faststeer.data.InChat
 
     def __iter__(self) -> Iterator[Pair]:
         """From the first on, each time."""

@@ -110,7 +110,8 @@ def inspect(
             them cannot be told; the held-out AUC is of halves that have not seen what they tell.
         others: vectors of other behaviours, to compare with.
         coefficient: c of the relative dose ``|c| * |v| / |h|``.
-        read_token: as for `faststeer.extract`; by default what the vector's metadata say, or -1.
+        read_token: as for `faststeer.extract`; by default what the vector's metadata state, or -1.
+            Another token, or pairs from another chat template, give a `FaststeerWarning`.
         lens_tokens: tokens that each layer promotes, and suppresses.
         batch_size: texts of pairs a forward.
         max_length: texts are cut after so many tokens.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faststeer.batches import device_of
 from faststeer.diagnostics.tokens import token_text
-from faststeer.finding import find_decoder, model_name
+from faststeer.finding import find_decoder
 from faststeer.fitting import require_fitting, warn_of_other_model
 from faststeer.vectors import SteeringVector
 
@@ -64,7 +64,7 @@ def lens_logits(model: nn.Module, vector: SteeringVector) -> Tensor:
     decoder, family = find_decoder(model)
     config: Any = decoder.config
     require_fitting(vector, int(config.hidden_size), "logit_lens")
-    warn_of_other_model(vector, model_name(decoder))
+    warn_of_other_model(vector, decoder)
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is None:
         raise ValueError(f"{type(model).__name__} has no unembedding; give the model with its head")

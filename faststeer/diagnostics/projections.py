@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from faststeer.diagnostics.tokens import pieces
-from faststeer.finding import model_name
 from faststeer.fitting import require_fitting, warn_of_other_model
 from faststeer.reading import Reader
 from faststeer.texts import POSITIVE, Unit
@@ -60,7 +59,7 @@ def project_tokens(
     ((at, direction),) = chosen.directions.items()
     reader = Reader(model, tokenizer, at, vector.site, -1, max_length, add_special_tokens)
     require_fitting(vector, reader.hidden_size, "project_tokens")
-    warn_of_other_model(vector, model_name(reader.decoder))
+    warn_of_other_model(vector, reader.decoder)
     found = []
     with reader.opened():
         for number, text in enumerate(texts):

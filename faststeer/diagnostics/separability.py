@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.extraction import labelled_units, refuse_answer
-from faststeer.finding import model_name
 from faststeer.fitting import require_fitting, warn_of_other_model
 from faststeer.progress import progress_bar
+from faststeer.read_tokens import read_token_for
 from faststeer.reading import Reader
 from faststeer.scopes import Positions
 from faststeer.texts import NEGATIVE, POSITIVE, Unit
@@ -51,7 +51,7 @@ def pair_projections(
     vectors: Sequence[SteeringVector],
     pairs: Iterable[tuple[str, str]],
     *,
-    read_token: int | Positions = -1,
+    read_token: int | Positions | None = None,
     batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
@@ -61,8 +61,11 @@ def pair_projections(
 
     Returns for each vector: layer -> ``[N, 2]`` float64 on the CPU, positive before negative, in
     the order of the pairs. Zero where a direction is. Arguments and errors are those of
-    `faststeer.extract`; the vectors have the same site and layers.
+    `faststeer.extract`; the vectors have the same site and layers, and by default the read token
+    is the one that they state, or -1. Another one, or another chat template, gives a
+    `FaststeerWarning`.
     """
+    read_token = read_token_for(vectors, read_token, pairs)
     wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
     found = _projections(model, tokenizer, vectors, labelled_units(pairs, None, None), *wanted)
     ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
@@ -95,7 +98,7 @@ def _projections(
     )
     for vector in vectors:
         require_fitting(vector, reader.hidden_size, "pair_projections")
-        warn_of_other_model(vector, model_name(reader.decoder))
+        warn_of_other_model(vector, reader.decoder)
     unit = {layer: _unit_columns(vectors, layer) for layer in reader.layers}
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     sides: list[int] = []
@@ -133,7 +136,7 @@ def separability(
     *,
     positive: Iterable[str] | None = None,
     negative: Iterable[str] | None = None,
-    read_token: int | Positions = -1,
+    read_token: int | Positions | None = None,
     batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
@@ -143,8 +146,9 @@ def separability(
 
     Give pairs, or positive and negative texts, that the vector was not made from: with as many
     dimensions as texts, directions can be found that tell any apart. Arguments and errors are
-    those of `faststeer.extract`.
+    those of `faststeer.extract`; the read token is by default the one that the vector states.
     """
+    read_token = read_token_for([vector], read_token, pairs)
     if pairs is None:
         refuse_answer(read_token)
     labelled = labelled_units(pairs, positive, negative)

@@ -55,6 +55,7 @@ class _Half:
     def __init__(self, pairs: Iterable[tuple[str, str]], side: int) -> None:
         self.pairs = pairs
         self.side = side
+        self.template = getattr(pairs, "template", None)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for pair, side in zip(self.pairs, _sides(), strict=False):

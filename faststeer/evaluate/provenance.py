@@ -32,8 +32,11 @@ def data_hash(data: Any) -> str:
 
 
 def vector_hash(vector: SteeringVector) -> str:
-    """SHA-256 of a vector's site and directions."""
+    """SHA-256 of a vector's site and directions, and of the mode and positions that it states."""
     digest = hashlib.sha256(vector.site.encode())
+    for key in ("mode", "positions"):
+        if key in vector.metadata:
+            digest.update(f"{key}={vector.metadata[key]}".encode())
     for layer, direction in vector.directions.items():
         digest.update(str(layer).encode())
         digest.update(_bytes(direction))

@@ -19,6 +19,7 @@ from faststeer.evaluate.provenance import model_facts, vector_hash, versions
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.tasks import Subject, Task, Verdict
 from faststeer.files import write_whole
+from faststeer.intended import positions_in_texts
 from faststeer.meanwhile import patched_meanwhile
 from faststeer.progress import Advance, progress_bar
 from faststeer.reading import chosen_layers
@@ -186,7 +187,9 @@ def sweep(
         handles = []
         try:
             for vector in vectors:
-                handles.append(patched.steer(vector, 0.0, layers=numbers))  # rows say how much
+                positions = positions_in_texts(vector)
+                handle = patched.steer(vector, 0.0, layers=numbers, positions=positions)
+                handles.append(handle)  # rows say how much
             folder.mkdir(parents=True, exist_ok=True)
             records = Records(folder / RESULTS, header)
             with progress_bar("sweeping", total, progress) as advance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from faststeer.intended import require_addition
 from faststeer.vectors import SteeringVector
 
 
@@ -13,8 +14,10 @@ def block_outputs(vector: SteeringVector, kind: str) -> dict[int, Tensor]:
     ``resid_pre`` of layer L is ``resid_post`` of layer L-1: the same number in the stream.
 
     Raises:
-        ValueError: `kind`, a format, has no place for the vector's site.
+        ValueError: `kind`, a format, has no place for the vector's site, or the vector states that
+            it is not to be added.
     """
+    require_addition(vector, kind)
     if vector.site == "resid_post":
         return dict(vector.directions)
     if vector.site == "resid_pre" and 0 not in vector.directions:

@@ -25,6 +25,7 @@ import torch
 
 from faststeer.formats.gguf import model_hint
 from faststeer.formats.layers import block_outputs
+from faststeer.intended import require_addition
 from faststeer.vectors import SteeringVector
 
 PACKAGES = ("steering-vectors", "repeng")
@@ -92,6 +93,7 @@ def to_object(vector: SteeringVector, package: str) -> Any:
         import steering_vectors
 
         if vector.site == "resid_mid":
+            require_addition(vector, package)
             copies = {layer: d.clone() for layer, d in vector.directions.items()}
             return steering_vectors.SteeringVector(copies, "self_attn")
         copies = {layer: d.clone() for layer, d in block_outputs(vector, package).items()}
