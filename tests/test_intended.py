@@ -296,20 +296,20 @@ def test_llama_cpp_s_name_of_an_architecture_stands_for_mistral_too(
 
 
 class Chat:
-    """A tokenizer of bytes with a chat template."""
+    """A tokenizer of bytes with a chat template, and without special tokens."""
 
     pad_token_id = None
-    bos_token_id = 256
+    bos_token_id = None
 
     def __init__(self, mark: str) -> None:
         self.chat_template = mark + "{{ messages }}"
         self.mark = mark
 
     def __call__(self, text: str, add_special_tokens: bool = True, **more: Any) -> dict[str, Any]:
-        return {"input_ids": [self.bos_token_id] * add_special_tokens + list(text.encode())}
+        return {"input_ids": list(text.encode())}
 
     def decode(self, ids: list[int], **more: Any) -> str:
-        return bytes(token for token in ids if token < self.bos_token_id).decode(errors="replace")
+        return bytes(token for token in ids if token < 256).decode(errors="replace")
 
     def convert_ids_to_tokens(self, token: int) -> str:
         return f"<{token}>"
