@@ -17,7 +17,7 @@ from every_model.table import written
 
 
 def main() -> int:
-    """The number of classes that are wrong or crashed."""
+    """Return the number of classes that are wrong or crashed."""
     parser = argparse.ArgumentParser(prog="every_model", description=__doc__)
     parser.add_argument("--only", help="classes, separated by commas")
     parser.add_argument("--output", type=Path, help="where the table goes (Markdown)")

@@ -1,4 +1,4 @@
-"""Building a tiny random model of a class from its recipe."""
+"""Builds a tiny random model of a class from its recipe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LARGEST = 5_000_000  # parameters: more, and the recipe has left a size as it wa
 
 
 class Unbuilt(Exception):
-    """A class of which no model could be made, and why."""
+    """Raised, with the reason, for a class of which no model can be built."""
 
 
 def mapping() -> dict[str, str]:
-    """Class name -> the model type under which transformers lists it first."""
+    """Return {class name: the model type under which transformers lists it first}."""
     found: dict[str, str] = {}
     for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
         for name in (names,) if isinstance(names, str) else names:
@@ -31,7 +31,7 @@ def mapping() -> dict[str, str]:
 
 
 def model_types(name: str) -> list[str]:
-    """All model types under which transformers lists a class."""
+    """Return all model types under which transformers lists a class."""
     return [
         model_type
         for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
@@ -40,10 +40,10 @@ def model_types(name: str) -> list[str]:
 
 
 def build(name: str, model_type: str) -> Any:
-    """A model of class `name` with random weights, the same each time, in float32 and eval mode.
+    """Return a model of class `name` with reproducible random weights, in float32 and eval mode.
 
     Raises:
-        Unbuilt: it could not be made.
+        Unbuilt: it cannot be built.
     """
     import transformers
 
@@ -75,9 +75,9 @@ def _config(kind: Any, model_type: str, recipe: Recipe) -> Any:
 def _sized(
     kind: Any, own: dict[str, Any], other: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """Arguments for a configuration of `kind`: sizes that it knows, those of its parts, its own.
+    """Return arguments for a configuration of `kind`: known sizes, its parts' sizes, and `own`.
 
-    `other`: sizes that take the place of the usual ones.
+    `other`: sizes that replace the usual ones.
     """
     known = set(inspect.signature(kind.__init__).parameters)
     for base in kind.__mro__:
@@ -108,7 +108,7 @@ def _require_tiny(kind: Any, config: Any) -> None:
 
 @torch.no_grad()
 def _randomize(model: nn.Module) -> None:
-    """Make what starts as ones, zeros or too small to matter random; fresh ones hide mistakes."""
+    """Randomise weights that start as ones, as zeros or too small to matter; they hide mistakes."""
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():

@@ -1,4 +1,4 @@
-"""All checks of one class, in the process that is its own."""
+"""Runs all checks of one class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 import faststeer
+from every_model.ablation_check import ablation_check
 from every_model.building import Unbuilt, build
+from every_model.calls import Prompts
 from every_model.outcomes import CRASHED, RIGHT, VOID, WRONG, Finding, Report, is_refusal, judged
 from every_model.reading_checks import reading_checks
 from every_model.recipes import RECIPES, Recipe
-from every_model.reference import Prompts, logits_of
+from every_model.runs import logits_of
 from every_model.steering_checks import steering_checks
 from every_model.subject import Subject, Unexaminable, padded_prompts
 
@@ -20,7 +22,7 @@ NOTABLE = 1e-4  # of the logits
 
 
 def examine(name: str, model_type: str) -> Report:
-    """Build a model of the class and hold faststeer against it."""
+    """Build a model of the class and compare faststeer with plain hooks on it."""
     report = Report(name, model_type)
     try:
         model = build(name, model_type)
@@ -31,7 +33,7 @@ def examine(name: str, model_type: str) -> Report:
 
 
 def examine_model(model: Any, report: Report, recipe: Recipe) -> Report:
-    """As `examine`, of a model that is there."""
+    """Fill in and return `report` for a model that exists already."""
     prompts = padded_prompts((7, 7, 7), 2, recipe.codebooks)
     try:
         before = _State(model, prompts)
@@ -72,7 +74,7 @@ def _examine_patched(
         message = f"{layers} layers instead of {len(subject.blocks)}"
         report.findings.append(Finding("blocks", WRONG, message=message))
         return
-    for checks in (steering_checks, reading_checks):
+    for checks in (steering_checks, ablation_check, reading_checks):
         try:
             report.findings.extend(checks(subject))
         except Exception as error:
@@ -81,7 +83,7 @@ def _examine_patched(
 
 
 def _note(subject: Subject, report: Report) -> None:
-    """What of the stock model limits what can be compared."""
+    """Record properties of the stock model that limit the comparison."""
     for prompts, what in ((subject.even, "prompts"), (subject.padded, "padded prompts")):
         reason = subject.cannot_generate(prompts)
         if reason is not None:
@@ -99,11 +101,11 @@ def _note(subject: Subject, report: Report) -> None:
 
 
 class _State:
-    """What patching and unpatching may not change."""
+    """The state that patching and unpatching must not change."""
 
     def __init__(self, model: Any, prompts: Prompts) -> None:
-        """Of the model as it is now."""
-        logits_of(model, prompts)  # what a first forward leaves behind stays
+        """Record the present state."""
+        logits_of(model, prompts)  # a first forward may leave attributes behind
         self.logits = logits_of(model, prompts)
         self.modules = self._modules(model)
 
@@ -121,7 +123,7 @@ class _State:
         ]
 
     def compared(self, model: Any, prompts: Prompts) -> Finding:
-        """Whether all is as it was."""
+        """Return a finding that compares the present state with the recorded one."""
         check = "unpatch"
         after = self._modules(model)
         for one, other in zip(self.modules, after, strict=True):

@@ -1,4 +1,4 @@
-"""What came out of a check, and telling a refusal in words from a crash."""
+"""Outcomes of checks, and the distinction between a refusal and a crash."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Finding:
 
     @property
     def failed(self) -> bool:
-        """Whether it shows a fault, or nothing at all."""
+        """Whether it shows a fault, or proves nothing."""
         return self.outcome in FAILURES
 
 
 @dataclass
 class Report:
-    """All that is known of a class. `way`: fused, by hook, refused, not built or crashed."""
+    """The findings for one class. `way`: fused, by hook, refused, not built or crashed."""
 
     name: str
     model_type: str
@@ -50,16 +50,12 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether it is wrong or crashed in any way."""
+        """Whether anything is wrong, void or crashed."""
         return self.way == CRASHED or any(f.failed for f in self.findings)
 
 
-class Wrong(Exception):
-    """A result that is not what it has to be."""
-
-
 def judged(check: str, error: BaseException, model: nn.Module) -> Finding:
-    """The finding of a check that raised `error`."""
+    """Return the finding of a check that raised `error`."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = f"{type(error).__name__}: {error}".strip()
     if is_refusal(error, model):
@@ -68,7 +64,7 @@ def judged(check: str, error: BaseException, model: nn.Module) -> Finding:
 
 
 def is_refusal(error: BaseException, model: nn.Module) -> bool:
-    """Whether faststeer raised it, with a text that names a class of the model or an argument."""
+    """Return whether faststeer raised it and names a class of the model or `positions=`."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     if (
         not isinstance(error, (ValueError, TypeError))

@@ -1,4 +1,4 @@
-"""Importing once, in the parent, what every child would import."""
+"""Imports once, in the parent process, what every child would import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def preload() -> None:
-    """Import transformers and faststeer as a model of any class needs them."""
+    """Import the parts of transformers that models of all classes need."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)  # a fork of a process with threads may hang
     import transformers

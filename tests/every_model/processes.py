@@ -1,6 +1,6 @@
-"""A process of its own for each class, with a limit on its time and memory.
+"""Examines each class in a separate process with limits on time and memory.
 
-All are forked from one that has imported what takes long, so that a class takes seconds.
+They are forked from a parent that has imported transformers, so that a class takes seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MEMORY = 6 << 30
 def examined_apart(
     examine: Callable[[str, str], Report], name: str, model_type: str, seconds: float = SECONDS
 ) -> Report:
-    """What `examine` reports of a class; a crash or too long a run is a report as well."""
+    """Return the report of `examine`; a crash and a time-out are reports as well."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -49,7 +49,7 @@ def examined_apart(
 def _be_examined(
     examine: Callable[[str, str], Report], name: str, model_type: str, write_end: int
 ) -> None:
-    """In the child; never returns."""
+    """Run in the child: write the report and exit."""
     os.setsid()  # so that it can be killed with all that it starts
     status = 1
     try:
@@ -68,7 +68,7 @@ def _be_examined(
 
 
 def _read(read_end: int, deadline: float) -> str | None:
-    """All that is written until the end; None where that takes too long."""
+    """Read until the writer closes; return None if `deadline` comes first."""
     parts: list[bytes] = []
     with os.fdopen(read_end, "rb", buffering=0) as stream:
         while True:

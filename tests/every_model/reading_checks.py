@@ -1,4 +1,4 @@
-"""What is read of the stream, held against states that hooks stored by hand."""
+"""Compares capture, activations and extract with states that plain hooks store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import faststeer
+from every_model.calls import Amount, Prompts, Unreadable
+from every_model.hooks import keeping
 from every_model.outcomes import RIGHT, STOCK, VOID, WRONG, Finding, judged
-from every_model.reference import Amount, Prompts, Unreadable, keeping, logits_of, step_logits
+from every_model.runs import logits_of, step_logits
 from every_model.subject import STEERED, Subject, random_tokens
 
 LIMIT = 1e-5  # of what is told apart: batches of another shape are summed in another order
@@ -19,22 +21,22 @@ LENGTHS = (5, 9, 7, 6)
 
 
 class Words:
-    """A tokenizer of texts that are numbers."""
+    """A tokenizer for texts that consist of token ids."""
 
     pad_token_id = 0
     bos_token_id = None
 
     def __call__(self, text: str, **how: Any) -> dict[str, list[int]]:
-        """The numbers."""
+        """Return the ids in `text`."""
         return {"input_ids": [int(word) for word in text.split()]}
 
     def decode(self, ids: list[int]) -> str:
-        """The text of these tokens."""
+        """Return the text of `ids`."""
         return " ".join(map(str, ids))
 
 
 def reading_checks(subject: Subject) -> Iterator[Finding]:
-    """Findings of capture, activations and extract."""
+    """Yield the findings for capture, activations and extract."""
     yield _captured(subject)
     yield _captured_in_generate(subject)
     yield _activations(subject)
@@ -50,7 +52,7 @@ def _generated(row: int, position: int | None, length: int) -> float:
 
 
 def _kept(subject: Subject, run: Any, amount: Amount) -> dict[int, Tensor]:
-    """By layer the rows ``[N, ..., H]`` that hooks store during `run`."""
+    """Return, per layer, the rows ``[N, ..., H]`` that hooks store during `run`."""
     kept: dict[int, list[Tensor]] = {layer: [] for layer in STEERED}
     run([(subject.blocks[layer], keeping(own, amount)) for layer, own in kept.items()])
     return {layer: torch.cat(own) for layer, own in kept.items()}
@@ -110,7 +112,7 @@ def _moments(
 
 
 def _alone(subject: Subject, ids: list[int]) -> Tensor:
-    """The states ``[L, ..., H]`` at the last token of one text."""
+    """Return the states ``[L, ..., H]`` at the last token of one text, run by itself."""
     text = torch.tensor([ids])
     prompts = Prompts(text, torch.ones_like(text), subject.even.lines)
 

@@ -1,4 +1,4 @@
-"""Tiny random models of every class: sizes by the names that configurations use, and exceptions.
+"""Sizes of tiny models, by the names that configurations use, and exceptions by class.
 
 Sizes differ from each other where a mistake could exchange them: 4 layers, 8 experts, hidden 32. A
 window of 4 tokens is shorter than the prompts, so that caches of windows do wrap around.
@@ -111,7 +111,7 @@ SIZES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a class needs beside the general sizes.
+    """Additions to the general sizes for one class.
 
     `config`: facts of its configuration. `blocks`: the path of its blocks, where several lists
     could be meant. `codebooks`: lines of ids per sequence. `unbuilt`: why it cannot be built.

@@ -1,4 +1,4 @@
-"""Steering, held against plain hooks in the same cached generate and against full recomputation."""
+"""Compares steering with plain hooks in the same cached generate, and those with recomputation."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import faststeer
+from every_model.calls import Amount, Prompts, Unreadable
+from every_model.hooks import Edit, Edits, adding, adding_by_sequence
 from every_model.outcomes import RIGHT, STOCK, VOID, WRONG, Finding, judged
-from every_model.reference import (
-    Amount,
-    Edit,
-    Edits,
-    Input,
-    Prompts,
-    Unreadable,
-    adding,
-    adding_by_sequence,
-    logits_of,
-    step_logits,
-    without,
-)
+from every_model.runs import logits_of, step_logits
 from every_model.subject import Subject
 
 LIMIT = 1e-6  # of the effect
@@ -45,7 +34,7 @@ ROWS = (1.0, 0.0, -1.0)  # the second row is unsteered: {}
 
 
 def amount_of(inside: Inside, factors: tuple[float, ...]) -> Amount:
-    """What `inside` means for a hook; padding is never inside."""
+    """Return the factor per token for a hook; padding is never inside."""
 
     def amount(row: int, position: int | None, length: int) -> float:
         return 0.0 if position is None else factors[row] * inside(position, length)
@@ -54,22 +43,21 @@ def amount_of(inside: Inside, factors: tuple[float, ...]) -> Amount:
 
 
 def steering_checks(subject: Subject) -> Iterator[Finding]:
-    """One finding per scope, for rows, for a plain forward and for ablation."""
+    """Yield a finding for a plain forward, for each scope and for rows."""
     yield _forward(subject)
     yield from _scopes(subject)
     yield from _rows(subject)
-    yield _ablation(subject)
 
 
 def share(found: Tensor, expected: Tensor, idle: Tensor) -> float:
-    """The largest error as a share of the largest effect."""
+    """Return the largest error as a share of the largest effect."""
     return float((found - expected).abs().max() / (expected - idle).abs().max())
 
 
 def compared(
     check: str, found: Tensor, expected: Tensor, idle: Tensor, rounding: float = 0.0
 ) -> Finding:
-    """Right, or wrong by how much. `rounding`: what hooks of equal right differ by."""
+    """Return the finding for `found`. `rounding`: an error that equally valid hooks make."""
     error = share(found, expected, idle)
     if error <= max(LIMIT, rounding):
         return Finding(check, RIGHT, error)
@@ -77,7 +65,7 @@ def compared(
 
 
 def _edits(subject: Subject, inside: Inside | None, factors: tuple[float, ...]) -> Edits:
-    """Hooks for the positions that are `inside`, or for all there are, padding too, where None."""
+    """Return hooks for the positions `inside`; None: everywhere, padding included."""
 
     def edit(direction: Tensor) -> Edit:
         if inside is None:
@@ -96,7 +84,7 @@ def _forward(subject: Subject) -> Finding:
         expected = logits_of(subject.model, subject.even, edits)
     except Unreadable as error:
         expected, reason = None, error
-    if expected is not None and not _matters(expected, idle):
+    if expected is not None and not matters(expected, idle):
         return Finding(check, VOID, message="the dose has next to no effect")
     try:
         with faststeer.patch(subject.model) as patched:
@@ -109,7 +97,8 @@ def _forward(subject: Subject) -> Finding:
     return compared(check, found, expected, idle)
 
 
-def _matters(expected: Tensor, idle: Tensor) -> bool:
+def matters(expected: Tensor, idle: Tensor) -> bool:
+    """Return whether a change of the logits is large enough to measure errors against."""
     return float((expected - idle).abs().max()) > 0.1 * float(idle.abs().max())
 
 
@@ -133,7 +122,7 @@ def _in_scopes(
     scopes: dict[str, tuple[Any, Inside | None]],
     factors: tuple[float, ...],
 ) -> Iterator[Finding]:
-    """Steer in each scope; `factors` by row, given as rows where they differ."""
+    """Steer in each scope with `factors` per row; where they differ, through `rows`."""
     rows = None
     if len(set(factors)) > 1:
         rows = [{subject.vector.name: factor} if factor else {} for factor in factors]
@@ -182,9 +171,9 @@ def _in_scopes(
 def _void(
     subject: Subject, prompts: Prompts, right: Tensor, others: dict[str, Tensor], edits: Edits
 ) -> str | None:
-    """Why nothing would follow from a run that equals `right`, if so.
+    """Return the reason why a result equal to `right` would prove nothing, or None.
 
-    Another run is too near, or the hooks are not what they are without a cache.
+    A wrong run is too near, or the hooks differ from their own recomputation without a cache.
     """
     effect = float((right - others["unsteered"]).abs().max())
     distances = {name: float((run - right).abs().max()) for name, run in others.items()}
@@ -201,9 +190,9 @@ def _void(
 def _wrong_runs(
     subject: Subject, prompts: Prompts, factors: tuple[float, ...]
 ) -> dict[str, Tensor]:
-    """A range that lies a token further on, and every row's factor given to its neighbour.
+    """Return runs that a faulty program might produce: a range one token late, rows rotated.
 
-    Fewer where blocks do not show their tokens.
+    Those that need tokens are left out where blocks do not show them.
     """
     runs: dict[str, tuple[Inside | None, tuple[float, ...]]] = {
         "a range one token on": (lambda p, n: 3 <= p < 9, factors)
@@ -217,55 +206,3 @@ def _wrong_runs(
         with suppress(Unreadable):
             found[name] = _generated(subject, prompts, _edits(subject, inside, own))
     return found
-
-
-def _ablation(subject: Subject) -> Finding:
-    check = "ablate"
-    layer, direction = subject.common_direction()
-    vector = faststeer.SteeringVector("common", {layer: direction})
-    try:
-        expected, single = (
-            logits_of(subject.model, subject.even, _ablating(subject, direction, dtype))
-            for dtype in (torch.float64, torch.float32)
-        )
-    except Unreadable as error:
-        expected, reason = None, error
-    idle = logits_of(subject.model, subject.even)
-    if expected is not None and not _matters(expected, idle):
-        return Finding(check, VOID, message="ablation has next to no effect")
-    try:
-        with faststeer.patch(subject.model) as patched:
-            patched.ablate(vector)
-            found = logits_of(subject.model, subject.even)
-    except Exception as error:
-        return judged(check, error, subject.model)
-    if expected is None:
-        return Finding(check, WRONG, message=f"not refused, though {reason}")
-    # Projections are rounded in every layer: by how much that matters, two hooks show.
-    return compared(check, found, expected, idle, 4 * share(single, expected, idle))
-
-
-def _ablating(subject: Subject, direction: Tensor, dtype: torch.dtype) -> Edits:
-    edits: list[Any] = [(Input(subject.blocks[0]), without(direction, dtype))]
-    for block in subject.blocks:
-        edits.append((block, without(direction, dtype)))
-        if subject.fused:
-            edits += _between(block, direction, dtype)
-    return edits
-
-
-def _between(block: Any, direction: Tensor, dtype: torch.dtype) -> list[Any]:
-    """Edits of a block whose attention and MLP are added one after the other, at resid_mid."""
-    kept: list[Tensor] = []
-    normed = hasattr(block, "pre_feedforward_layernorm")
-    added = block.post_attention_layernorm if normed else block.self_attn
-    take = without(direction, dtype)
-
-    def remember(call: Any, hidden: Tensor) -> Tensor:
-        kept[:] = [hidden]
-        return hidden
-
-    def edit(call: Any, addition: Tensor) -> Tensor:
-        return take(call, kept[0] + addition) - kept[0]
-
-    return [(Input(block), remember), (added, edit)]

@@ -1,4 +1,4 @@
-"""A model that is examined: its blocks, the prompts, and vectors strong enough to matter."""
+"""A model under examination: its blocks, the prompts, and vectors strong enough to matter."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ import torch
 from torch import Tensor, nn
 
 import faststeer
+from every_model.calls import Prompts
+from every_model.hooks import first_tensor
 from every_model.recipes import FIRST_TOKEN, LAYERS, VOCABULARY, Recipe
-from every_model.reference import Prompts, first_tensor, logits_of, run_of_blocks, step_logits
+from every_model.runs import logits_of, run_of_blocks, step_logits
 
 STEERED = (1, 2)  # the middle ones: of hybrids, one of each kind
 NEW_TOKENS = 4
 
 
 class Unexaminable(Exception):
-    """A model whose blocks the reference cannot tell."""
+    """Raised for a model whose blocks the reference cannot identify."""
 
 
 def random_tokens(*shape: int, seed: int) -> Tensor:
-    """Ids without special tokens."""
+    """Return ids without special tokens."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(FIRST_TOKEN, VOCABULARY, shape, generator=draw)
 
 
 def padded_prompts(lengths: tuple[int, ...], seed: int, lines: int = 1) -> Prompts:
-    """Prompts of these lengths, padded on the left."""
+    """Return prompts of these lengths, padded on the left."""
     width = max(lengths)
     mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
     return Prompts(random_tokens(len(lengths), width, seed=seed) * mask, mask, lines)
 
 
 class Subject:
-    """A stock model with what the checks need of it."""
+    """A stock model with its blocks, prompts and vectors."""
 
     def __init__(self, model: Any, recipe: Recipe, fused: bool, hidden_size: int) -> None:
         """`hidden_size`: of the vectors that faststeer takes. Raises Unexaminable."""
@@ -57,7 +59,7 @@ class Subject:
         return next(iter(found.values()))
 
     def _directions(self) -> dict[int, Tensor]:
-        """Random ones, of the mean norm of the stream after each layer."""
+        """Return random directions with the mean norm of the stream after each layer."""
         draw = torch.Generator().manual_seed(5)
         directions = {}
         for layer, hidden in self._streams().items():
@@ -66,14 +68,14 @@ class Subject:
         return directions
 
     def common_direction(self) -> tuple[int, Tensor]:
-        """A layer and a direction of norm 1 that all tokens have much of, but not all they have."""
+        """Return a layer and a unit direction: half the stream's mean there, half random."""
         layer, hidden = next(iter(self._streams().items()))
         common = hidden.reshape(-1, self.hidden_size).mean(0)
         direction = common / common.norm() + self.directions[layer] / self.directions[layer].norm()
         return layer, direction / direction.norm()
 
     def _streams(self) -> dict[int, Tensor]:
-        """What each steered block returns in a forward of the prompts."""
+        """Return the output of each steered block in a forward of the prompts."""
         streams: dict[int, Tensor] = {}
         hooks = [
             self.blocks[layer].register_forward_hook(
@@ -89,22 +91,22 @@ class Subject:
         return streams
 
     def cannot_generate(self, prompts: Prompts) -> str | None:
-        """Why the stock model cannot generate from these prompts, if it cannot."""
+        """Return the reason why the stock model cannot generate from `prompts`, or None."""
         stock = self._stock_steps(prompts)
         return stock if isinstance(stock, str) else None
 
     def cache_differs(self, prompts: Prompts) -> bool:
-        """Whether the stock model itself gives other logits with a cache than without."""
+        """Return whether the stock model's logits depend on the use of a cache."""
         return self.cache_difference(prompts) > 1e-4
 
     def cache_difference(self, prompts: Prompts) -> float:
-        """By how much, as a share of the logits."""
+        """Return the difference that the cache makes, as a share of the logits."""
         stock = self._stock_steps(prompts)
         assert not isinstance(stock, str)
         return float((stock[True] - stock[False]).abs().max() / stock[True].abs().max())
 
     def padding_difference(self) -> float:
-        """By how much the logits of padded prompts differ from those alone, as a share of them."""
+        """Return the difference between padded prompts and each alone, as a share of the logits."""
         found = self._stock_steps(self.padded)
         assert not isinstance(found, str)
         worst = 0.0

@@ -1,4 +1,4 @@
-"""The table of what works on what: `docs/models.md`."""
+"""Writes the table of classes, `docs/models.md`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ row makes no difference to the model, counts as a failure.
 
 
 def written(reports: Sequence[Report], limit: float) -> str:
-    """The whole document."""
+    """Return the whole document."""
     groups = {way: [r for r in reports if r.way == way] for way in ORDER}
     counts = ", ".join(f"{len(own)} {way}" for way, own in groups.items() if own)
     parts = [
