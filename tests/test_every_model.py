@@ -37,12 +37,8 @@ WAYS = {
 }
 
 
-SHAPE = "the stream is not [B, T, H], and is not yet held against the shape of the ids"
 PENDING = {
-    "Gemma3nForCausalLM": SHAPE,
-    "JambaForCausalLM": "two kinds of block in one list are not yet steered",
     "RwkvForCausalLM": "the padding mask does not reach its decoder, and capture counts all tokens",
-    "XLNetLMHeadModel": SHAPE,
 }
 
 

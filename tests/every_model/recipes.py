@@ -105,6 +105,7 @@ SIZES: dict[str, Any] = {
     **{name: number for number, name in enumerate(_TOKENS.split())},
     "initializer_range": 0.1,
     "init_std": 0.1,
+    "use_mamba_kernels": False,
     "is_decoder": True,
 }
 
@@ -113,11 +114,13 @@ SIZES: dict[str, Any] = {
 class Recipe:
     """Additions to the general sizes for one class.
 
-    `config`: facts of its configuration. `blocks`: the path of its blocks, where several lists
+    `config`: facts of its configuration. `older`: those that releases before need, which are tried
+    where the first do not do. `blocks`: the path of its blocks, where several lists
     could be meant. `codebooks`: lines of ids per sequence. `unbuilt`: why it cannot be built.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
+    older: dict[str, Any] | None = None
     blocks: str | None = None
     codebooks: int = 1
     unbuilt: str | None = None
@@ -178,11 +181,14 @@ RECIPES: dict[str, Recipe] = {
     "GotOcr2ForConditionalGeneration": Recipe({"text_config": {"model_type": "qwen2"}}),
     "GPTJForCausalLM": Recipe({"rotary_dim": 8}),
     "GPTNeoForCausalLM": Recipe({"attention_types": [[["global", "local"], 2]]}),
-    "GraniteMoeHybridForCausalLM": Recipe({"layer_types": _TURNS}),
+    "GraniteMoeHybridForCausalLM": Recipe(
+        {"layer_types": _TURNS}, older={"layer_types": ["mamba", "attention"] * 2}
+    ),
     "JambaForCausalLM": Recipe({"attn_layer_period": 2, "attn_layer_offset": 1}),
     "KimiLinearForCausalLM": Recipe({"layer_types": _TURNS}),
     "Lfm2MoeForCausalLM": Recipe({"layer_types": ["conv", "full_attention"] * 2}),
     "Mamba2ForCausalLM": Recipe({"num_heads": 8}),
+    "MllamaForCausalLM": Recipe(older={"rope_scaling": {"rope_type": "default"}}),
     "MoshiForCausalLM": Recipe(
         {"audio_vocab_size": 64, "audio_encoder_config": {"model_type": "mimi"}}
     ),
@@ -210,6 +216,7 @@ RECIPES: dict[str, Recipe] = {
             "num_buckets": 2,
         }
     ),
+    "TransfoXLLMHeadModel": Recipe({"cutoffs": [40, 80], "d_embed": HIDDEN, "mem_len": 16}),
     "xLSTMForCausalLM": Recipe({"hidden_size": 128, "embedding_dim": 128}),
     "XmodForCausalLM": Recipe({"default_language": "en_XX"}),
     "ZambaForCausalLM": Recipe(
