@@ -17,7 +17,7 @@ from faststeer.moments import Moments
 from faststeer.ops import FaststeerWarning
 from faststeer.patching import Patched
 from faststeer.plan import Plan
-from faststeer.prompts import tokens_of
+from faststeer.prompts import real_tokens, tokens_of
 from faststeer.reading import chosen_layers
 from faststeer.scopes import Positions, scope_of
 from faststeer.vectors import SITES
@@ -109,19 +109,14 @@ class Feed:
 
     def _begin(self, call: DecoderCall) -> None:
         """Choose the tokens of the forward that begins."""
-        given, mask = call.given, call.attention_mask
-        assert given is not None
-        batch, count = given.shape[:2]
-        if self.scope is None and mask is None:
-            real = chosen = torch.ones(batch, count, dtype=torch.bool, device=given.device)
-        elif self.scope is None and isinstance(mask, Tensor) and mask.dim() == 2:
-            real = chosen = mask[:, -count:].bool()
+        if self.scope is None:
+            real = chosen = real_tokens(self.plan, call)
         else:
             tokens = tokens_of(self.plan, call)
             real = tokens.positions >= 0
-            chosen = real if self.scope is None else self.scope.mask(tokens) & real
+            chosen = self.scope.mask(tokens) & real
         self.fed.clear()
-        self.sequences += batch
+        self.sequences += len(real)
         self.empty = self.empty + (~real.any(1)).sum()
         self.group = torch.where(chosen, 0, -1).to(torch.int32)
 

@@ -56,8 +56,9 @@ class After(Scope):
         """
         if prompts.ids is None:
             raise ValueError(
-                "positions=after(...) has to see the prompt's ids: call generate with input_ids, "
-                "or the model with the whole prompt at once"
+                "positions=after(...) has to see the prompt's ids, and this forward has embeddings "
+                "or a part of the prompt: call generate with input_ids, or a text model with the "
+                "ids of the whole prompt"
             )
         if _in_graph(prompts.ids):
             return self._traced(prompts.ids)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from faststeer.attaching import Fused
+from faststeer.generating import Watched
 from faststeer.hooking import Hooked
-from faststeer.prompts import Watched, lengths_of
+from faststeer.outer_masks import OuterMask, preparing_models
+from faststeer.prompts import lengths_of
 from faststeer.swapping import MARK
 from faststeer.turns import Counted
 
@@ -29,12 +31,15 @@ class PatchedModel:
         self._attachment = attachment
         self._counted = Counted(decoder, self.plan.turns)
         self._watched: list[Watched] = []
+        self._outer: list[OuterMask] = []
         self._entered = 0
         self.watch(model)
         decoder.__dict__[MARK] = self
 
     def watch(self, model: nn.Module) -> None:
-        """Learn of the prompts of each `generate` in `model`, a module around the decoder."""
+        """Learn the prompts of each `generate` in `model`, a module around the decoder, and the
+        masks of models that prepare the decoder's.
+        """
         known = [watched.model for watched in self._watched]
         for module in model.modules():
             if (
@@ -43,6 +48,9 @@ class PatchedModel:
                 and any(part is self.decoder for part in module.modules())
             ):
                 self._watched.append(Watched(self.plan, module))
+        for module in preparing_models(model, self.decoder):
+            if all(module is not outer.model for outer in self._outer):
+                self._outer.append(OuterMask(self.plan, module))
 
     @property
     def num_layers(self) -> int:
@@ -90,6 +98,8 @@ class PatchedModel:
         self.plan.clear()
         for watched in self._watched:
             watched.restore()
+        for outer in self._outer:
+            outer.restore()
         self._counted.restore()
         self._attachment.detach()
         del self.decoder.__dict__[MARK]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class Plan:
     rows: list[list[Row]] = field(default_factory=list)  # of nested blocks; the last counts
     times_off: int = 0
     prompts: Prompts | None = None  # of the generate that is running
+    unknown_prompts: str | None = None  # why those of the generate that is running are not known
+    outer_masks: list[Any] = field(default_factory=list)  # of running models around the decoder
     prompt_lengths: Tensor | None = None  # [B], set by the caller
     turns: Turns = field(default_factory=Turns)
     watchers: list[Callable[[DecoderCall], None]] = field(default_factory=list)  # of each forward

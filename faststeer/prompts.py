@@ -6,16 +6,16 @@ assisted decoding sends several. So `generate` is watched while a model is patch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from faststeer.calls import DecoderCall
-from faststeer.markers import After
-from faststeer.scopes import Scope, Tokens
+from faststeer.outer_masks import padding_mask
+from faststeer.scopes import Tokens
 
 if TYPE_CHECKING:
     from faststeer.plan import Plan
@@ -94,7 +94,7 @@ def tokens_of(plan: Plan, call: DecoderCall) -> Tokens:
     """Return the tokens of a forward of the decoder.
 
     Raises:
-        ValueError: where the prompts end, or how long the past is, is not known.
+        ValueError: where the prompts end, how long the past is, or what is padding, is not known.
     """
     given = call.given
     assert given is not None
@@ -125,25 +125,38 @@ def _require_whole_mask(call: DecoderCall, count: int) -> None:
 def _from_forward(plan: Plan, given: Tensor, call: DecoderCall) -> Prompts:
     """For a model that is called outside of `generate`."""
     batch, count = given.shape[:2]
-    mask, past = call.attention_mask, call.past_length()
-    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
-        raise ValueError(
-            "positions= other than 'all' needs an attention mask of two dimensions, or generate"
-        )
+    mask, past = padding_mask(plan, call, "positions= other than 'all'"), call.past_length()
     if plan.prompt_lengths is not None:
         lengths = _spread(plan.prompt_lengths.to(given.device), batch)
         if mask is None:
             return Prompts(lengths, torch.zeros_like(lengths))
         real = mask.bool()  # past and present
         return Prompts(lengths, (~real).sum(1), positions=_positions(real))
+    if plan.unknown_prompts is not None:
+        raise ValueError(plan.unknown_prompts)
     if isinstance(past, Tensor) or past > 0:
         raise ValueError(
             "positions= other than 'all' has to know where the prompts end, and a forward with a "
-            "past does not tell: use generate, or set patched.prompt_lengths to a tensor [B]"
+            "past does not show it: call generate of a model that patch() was given, or set "
+            "patched.prompt_lengths to a tensor [B]"
         )
     if mask is None:
         mask = torch.ones(batch, count, dtype=torch.bool, device=given.device)
     return Prompts.masked(mask, given if given.dim() == 2 else None)
+
+
+def real_tokens(plan: Plan, call: DecoderCall) -> Tensor:
+    """Return which tokens of a forward are not padding, ``[B, T]`` bool. Raises as `tokens_of`."""
+    given, mask = call.given, call.attention_mask
+    assert given is not None
+    prepared = mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2)
+    if prepared and plan.prompts is not None:
+        return tokens_of(plan, call).positions >= 0
+    mask = padding_mask(plan, call, "counting tokens")
+    batch, count = given.shape[:2]
+    if mask is None:
+        return torch.ones(batch, count, dtype=torch.bool, device=given.device)
+    return mask[:, -count:].bool()
 
 
 def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
@@ -157,92 +170,3 @@ def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
         if found.min() < 1:
             raise ValueError(f"prompt_lengths holds {int(found.min())}; a prompt has a token")
         return found.to(device, torch.int64, copy=True)
-
-
-class Watched:
-    """A model's `generate` that tells the plan of its prompts, and is put back by `restore`."""
-
-    def __init__(self, plan: Plan, model: Any) -> None:
-        """Takes the place of ``model.generate`` on this one model."""
-        self.plan = plan
-        self.model = model
-        self.own = model.__dict__.get("generate")  # somebody else's wrapper
-        self.generate: Callable[..., Any] = model.generate
-        model.__dict__["generate"] = self
-
-    def restore(self) -> None:
-        """Undo what the constructor did."""
-        if self.model.__dict__.get("generate") is self:
-            del self.model.__dict__["generate"]
-            if self.own is not None:
-                self.model.__dict__["generate"] = self.own
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's own, with the prompts known to the plan meanwhile."""
-        tables = self.plan.tables
-        with self.plan.turns.generating() as within, tables.gates.deciding_anew(within):
-            before = self.plan.prompts
-            if tables.may_need_tokens or self.plan.watchers:
-                named = dict(zip(("inputs", "generation_config"), args, strict=False)) | kwargs
-                if tables.may_need_tokens:
-                    _require_one_context(self.model, named)
-                self.plan.prompts = _of_generate(self.model, named, tables.device)
-                _look_up_markers(self.plan.prompts, tables.columns)
-            try:
-                return self.generate(*args, **kwargs)
-            finally:
-                self.plan.prompts = before
-
-
-def _require_one_context(model: Any, named: Mapping[str, Any]) -> None:
-    scale = _setting(model, named, "guidance_scale")
-    if scale not in (None, 1):
-        raise ValueError(
-            f"guidance_scale={scale} calls the model with other prompts than those of generate; "
-            "positions= and when= cannot tell them apart: steer all positions, or do without it"
-        )
-
-
-def _setting(model: Any, named: Mapping[str, Any], name: str) -> Any:
-    """An argument of `generate`, wherever it was given."""
-    own, config = named.get("generation_config"), model.generation_config
-    return _given(named.get(name), getattr(own, name, None), getattr(config, name, None))
-
-
-def _of_generate(model: Any, named: Mapping[str, Any], device: torch.device) -> Prompts | None:
-    ids = _given(named.get("inputs"), named.get("input_ids"))
-    embeds = named.get("inputs_embeds")
-    if embeds is not None:
-        given, ids = embeds, None  # where both are there, the prompt is the embeddings
-    elif ids is not None:
-        given = ids
-    else:
-        return None
-    mask = named.get("attention_mask")
-    if mask is None:
-        mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-        # As generate itself infers a mask where none is given.
-        pad, ends = (_setting(model, named, name) for name in ("pad_token_id", "eos_token_id"))
-        if ids is not None and pad is not None and pad not in _listed(ends):
-            mask = ids != pad
-    if ids is not None:
-        # With a past, the ids may be only what is new; the mask is of the whole conversation.
-        ids = ids.to(device) if ids.shape == mask.shape else None
-    return Prompts.masked(mask.to(device), ids).simplified()
-
-
-def _look_up_markers(prompts: Prompts | None, scopes: Sequence[Scope | None]) -> None:
-    """Find every marker now: the compiled forwards of a `generate` have no text to look in."""
-    if prompts is None or prompts.ids is None:
-        return
-    for scope in scopes:
-        if isinstance(scope, After) and scope.key not in prompts.begins:
-            scope.look_up(prompts)
-
-
-def _given(*choices: Any) -> Any:
-    return next((choice for choice in choices if choice is not None), None)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

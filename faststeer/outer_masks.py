@@ -1,0 +1,108 @@
+"""Padding that only a model around the decoder knows.
+
+A multimodal model takes the mask ``[B, T]`` and hands its text decoder one that it has prepared: of
+four dimensions, or a dict of such, from which padding cannot be read. While such a model runs, the
+mask that it was called with is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+if TYPE_CHECKING:
+    from faststeer.calls import DecoderCall
+    from faststeer.plan import Plan
+
+_MASK = "attention_mask"
+
+
+class OuterMask:
+    """Hooks of one model around the decoder: its mask is known while its forward runs."""
+
+    def __init__(self, plan: Plan, model: nn.Module) -> None:
+        """Register the hooks."""
+        self.plan, self.model = plan, model
+        self.order = tuple(inspect.signature(type(model).forward).parameters)[1:]
+        self._hooks: list[RemovableHandle] = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, always_call=True),
+        ]
+
+    def restore(self) -> None:
+        """Take the hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling():  # a graph knows the prompts of generate alone
+            named = {**dict(zip(self.order, args, strict=False)), **kwargs}
+            self.plan.outer_masks.append(named.get(_MASK))
+
+    def _end(self, model: nn.Module, args: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling() and self.plan.outer_masks:
+            self.plan.outer_masks.pop()
+
+
+def preparing_models(model: nn.Module, decoder: nn.Module) -> Iterator[nn.Module]:
+    """Yield the models around `decoder` that may prepare its mask; none with a plain language head.
+
+    A LlamaForCausalLM hands its mask on as it is, and pays for no hooks.
+    """
+    from transformers import PreTrainedModel
+
+    for module in model.modules():
+        if (
+            isinstance(module, PreTrainedModel)
+            and module is not decoder
+            and module.base_model is not decoder
+            and _MASK in inspect.signature(type(module).forward).parameters
+            and any(part is decoder for part in module.modules())
+        ):
+            yield module
+
+
+def padding_mask(plan: Plan, call: DecoderCall, what: str) -> Tensor | None:
+    """Return the mask ``[B, past + T]`` of the tokens that are not padding; None: there is none.
+
+    Raises:
+        ValueError: the decoder got a prepared mask, and no model around it got another.
+    """
+    mask = call.attention_mask
+    if mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
+        return mask
+    for outer in reversed(plan.outer_masks):
+        if outer is None:
+            return None
+        if isinstance(outer, Tensor) and outer.dim() == 2:
+            return _require_fitting(outer, call, what)
+    shape = f" of {mask.dim()} dimensions" if isinstance(mask, Tensor) else ""
+    raise ValueError(
+        f"{what} needs an attention mask of two dimensions, [B, T] with 0 for padding, but a "
+        f"{call.signature.decoder} got a {type(mask).__name__}{shape}: give patch() or capture() "
+        "the whole model, and call that, or its generate, with such a mask"
+    )
+
+
+def _require_fitting(mask: Tensor, call: DecoderCall, what: str) -> Tensor:
+    """Return the mask of a model around the decoder, if it is of the decoder's own tokens.
+
+    Raises:
+        ValueError: it is of more or fewer, as where images are put in.
+    """
+    given, past = call.given, call.past_length()
+    assert given is not None
+    batch, count = given.shape[:2]
+    fits = mask.shape[0] == batch and (isinstance(past, Tensor) or mask.shape[1] == past + count)
+    if not fits:
+        raise ValueError(
+            f"{what} needs the padding of {batch} sequences of {count} new tokens, but the model "
+            f"around the {call.signature.decoder} got a mask of shape {tuple(mask.shape)}: other "
+            "tokens than the decoder's, whose padding is not known"
+        )
+    return mask
