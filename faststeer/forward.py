@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faststeer.calls import DecoderCall
 from faststeer.plan import Plan
-from faststeer.prompts import tokens_of
+from faststeer.prompts import real_tokens, tokens_of
 
 if TYPE_CHECKING:
     from faststeer.attaching import Attachment
@@ -47,6 +47,18 @@ class BeginsForward:
             tables.gates.close()  # these prompts pass unseen
         for watcher in self.plan.watchers:
             watcher(call)
+        if not torch.compiler.is_compiling() and self.plan.doses.due:
+            self._measure(decoder, call, given)
+
+    def _measure(self, decoder: nn.Module, call: DecoderCall, given: Tensor) -> None:
+        """Let doses be measured in this forward, unless padding is not known."""
+        if not self.plan.doses.measurable(self.plan, given):
+            return
+        try:
+            real = real_tokens(self.plan, call)
+        except ValueError:  # nothing that is asked for depends on it
+            real = torch.zeros(given.shape[:2], dtype=torch.bool)
+        self.plan.doses.begin(self.plan, decoder, real)
 
     def _require_all_alike(self, call: DecoderCall) -> None:
         """Raise ValueError where it matters which sequences and tokens come, and none are seen."""
@@ -97,6 +109,8 @@ class EndsForward:
 
     def __call__(self, decoder: nn.Module, args: Any, output: Any) -> None:
         """Let go of what only that forward needed."""
+        if not torch.compiler.is_compiling() and self.plan.doses.due:
+            self.plan.doses.end(self.plan)
         self.plan.tables.end()
 
 

@@ -53,6 +53,7 @@ class Handle:
     def coefficient(self, value: float) -> None:
         self._require_active()
         self._plan.set_coefficient(self._steered, finite(value, f"coefficient of {self.name!r}"))
+        self._plan.doses.expect(self.name, self._steered)
 
     def remove(self) -> None:
         """Stop steering with this vector."""

@@ -13,6 +13,7 @@ from torch import nn
 from faststeer.attaching import Fused
 from faststeer.conditions import Condition
 from faststeer.dormant import Dormant
+from faststeer.doses import warn_of_zeros
 from faststeer.finding import find_blocks, find_known
 from faststeer.fitting import Layers, layer_factors, require_fitting, warn_of_other_model
 from faststeer.handle import Handle
@@ -242,7 +243,9 @@ class Patched(PatchedModel):
         warn_of_other_model(steered.vector, self.decoder, 4)
         if steered.when is not None:
             warn_of_other_model(steered.when.vector, self.decoder, 4)
+        warn_of_zeros(name, steered)
         self.plan.put(name, steered)
+        self.plan.doses.expect(name, steered)
         return Handle(self.plan, name)
 
     def _require_sites(self, steered: Steered) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from faststeer.bank import Site
 from faststeer.calls import DecoderCall, DecoderSignature
+from faststeer.doses import Doses
 from faststeer.prompts import Prompts
 from faststeer.slots import Setting
 from faststeer.steered import Steered, Weights
@@ -35,6 +36,7 @@ class Plan:
     outer_masks: list[Any] = field(default_factory=list)  # of running models around the decoder
     prompt_lengths: Tensor | None = None  # [B], set by the caller
     turns: Turns = field(default_factory=Turns)
+    doses: Doses = field(default_factory=Doses)
     watchers: list[Callable[[DecoderCall], None]] = field(default_factory=list)  # of each forward
 
     @classmethod

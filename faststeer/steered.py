@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Steered:
     keep_norm: bool = False
     when: Condition | None = None
     kinds: tuple[str, ...] = ()  # of sites, where it goes to others than the vector's
+    judged: set[float] = field(default_factory=set)  # magnitudes whose dose was measured
 
     @property
     def does_more_than_add(self) -> bool:

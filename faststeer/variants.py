@@ -45,6 +45,7 @@ def steered_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
     """`model` patched and steered, but for its weights a model apart."""
     other = twin(model)
     patched = patch(other)
+    patched.plan.doses.judged = False  # they are small on purpose
     for vector in vectors:
         patched.steer(vector)
     return other
