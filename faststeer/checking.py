@@ -141,10 +141,12 @@ class _State:
 
 def _built_in_batch(loaded: Loaded) -> Batch:
     if loaded.tokenizer is None:
-        ids = random_ids(loaded.model, len(PROMPTS), len(PROMPTS)).tolist()
+        ids = random_ids(loaded.model, len(PROMPTS), len(PROMPTS) + 1).tolist()
         rows = [own[row:] for row, own in enumerate(ids)]
     else:
         rows = [loaded.tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    if max(map(len, rows)) == len(rows):  # a layer's axes are known by their lengths
+        rows.pop()
     return left_padded(rows, 0, device_of(loaded.model))
 
 

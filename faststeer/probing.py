@@ -98,6 +98,7 @@ class Probes:
         """
         self.stock, self.patched, self.model = stock, patched, model
         self.limit = HALF_LIMIT if half else LIMIT
+        self._numbered = False
         ids = torch.tensor(words[: _ROWS * _TOKENS]).view(_ROWS, _TOKENS)
         ids[:, _MARKER] = ids[0, _MARKER].clone()
         device = device_of(model)
@@ -116,7 +117,12 @@ class Probes:
         except Exception as error:  # whatever the model's own code raises
             yield Finding("tokens", None, f"the stock model does not generate: {_short(error)}")
             return
-        noise = rms(cached - self._recomputed(self.prompts, sequences[:, :-1])[:, -_NEW:])
+        noises = {}
+        for self._numbered in (True, False):  # generate gives some models position ids
+            again = self._recomputed(self.prompts, sequences[:, :-1])[:, -_NEW:]
+            noises[self._numbered] = rms(cached - again)
+        self._numbered = min(noises, key=lambda numbered: noises[numbered])
+        noise = noises[self._numbered]
         for name, probed in scopes(self.prompts.ids).items():
             yield _refusable(
                 f"these tokens and no others (positions={name})",
@@ -204,9 +210,9 @@ class Probes:
         mask = batch.mask
         mask = torch.cat([mask, mask.new_ones(len(ids), ids.shape[1] - mask.shape[1])], 1)
         if vector is None or amounts is None:
-            return forward(self.stock, ids, mask)
+            return forward(self.stock, ids, mask, self._numbered)
         with adding(self.block, vector.directions[self.layer], amounts):
-            return forward(self.stock, ids, mask)
+            return forward(self.stock, ids, mask, self._numbered)
 
     def _vector(self, dose: float) -> SteeringVector:
         norms = {self.layer: dose * self.norm}

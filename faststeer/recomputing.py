@@ -29,10 +29,13 @@ def amounts_of(batch: Batch, ids: Tensor, inside: Inside) -> Tensor:
     return amounts
 
 
-def forward(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return logits ``[B, T, V]`` float32 of one forward without a cache."""
+def forward(model: Any, ids: Tensor, mask: Tensor, numbered: bool = False) -> Tensor:
+    """Return logits ``[B, T, V]`` float32 of one forward without a cache.
+
+    `numbered`: with position ids from 0, which a padded batch always gets; else the model counts.
+    """
     call: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    if not bool(mask.all()):  # else the model counts, from where it likes
+    if numbered or not bool(mask.all()):
         call["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     with torch.inference_mode():
         output = model(**accepted(model, call))

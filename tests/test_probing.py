@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from test_checking import PROBED, failed, passed, tiny
-from test_unknown_families import make
+from test_unknown_families import SIZES, make
 
 from faststeer import checking, patching
 from faststeer.checking import check
@@ -54,6 +55,17 @@ def test_a_decoder_steered_by_hooks_passes_every_probe_and_check_says_how_it_is_
     assert passed(findings) >= PROBED
     assert failed(findings) == set()
     assert "hooks steer it" in findings[0].measured
+
+
+def test_positions_that_generate_counts_otherwise_than_the_model_are_no_obstacle() -> None:
+    """RoBERTa counts from 2; some versions of generate give it positions from 0."""
+    config = transformers.RobertaConfig(
+        **{**SIZES, "vocab_size": 300, "max_position_embeddings": 200}, is_decoder=True
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.RobertaForCausalLM(config).eval()
+    assert {finding.name for finding in probed(of(model)) if finding.passed} >= TOKENS
 
 
 def test_a_sliding_window_shorter_than_the_prompt_is_checked_and_timed(make_tiny) -> None:
