@@ -130,6 +130,8 @@ def _activations(subject: Subject) -> Finding:
         expected = torch.stack([_alone(subject, ids) for ids in texts])
     except Unreadable:
         expected = None
+    except Exception as error:
+        return Finding(check, STOCK, message=f"{type(error).__name__}: {error}")
     written = [" ".join(map(str, ids)) for ids in texts]
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -154,6 +156,8 @@ def _extracted(subject: Subject) -> Finding:
         expected = torch.stack([own[0] - own[1] for own in states]).mean(0)
     except Unreadable:
         expected = None
+    except Exception as error:
+        return Finding(check, STOCK, message=f"{type(error).__name__}: {error}")
     written = [tuple(" ".join(map(str, ids)) for ids in pair) for pair in pairs]
     try:
         with warnings.catch_warnings(record=True) as caught:
