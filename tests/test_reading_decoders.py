@@ -103,6 +103,10 @@ def test_what_steers_some_tokens_is_read_as_in_each_text_alone(
     vector = faststeer.SteeringVector("v", {0: torch.ones(64)})
     stock = read(model, byte_tokenizer, layers=[1, 2])
     with faststeer.patch(model) as patched:
+        if patched.plan.signature.unknown:  # RecurrentGemma of transformers 4.57
+            with pytest.raises(ValueError, match="is known to carry its past"):
+                patched.steer(vector, 2.0, positions=range(-2, 0))
+            return
         patched.steer(vector, 2.0, positions=range(-2, 0))
         alone = torch.cat([read(model, byte_tokenizer, [text], layers=[1, 2]) for text in TEXTS])
         found = read(model, byte_tokenizer, layers=[1, 2])
@@ -173,12 +177,13 @@ def test_what_padding_does_is_measured_once_and_of_known_families_never(
     tiny_model: Any, byte_tokenizer: ByteTokenizer
 ) -> None:
     texts = [f"{'x' * (n % 7)}{n}" for n in range(40)]
-    for model, more in ((tiny_model, 0), (strange("GPT2LMHeadModel"), 3)):
+    for model, more in ((tiny_model, 0), (strange("GPT2LMHeadModel"), 4)):
         calls: list[int] = []
         decoder = decoder_of(model)
         decoder.register_forward_pre_hook(lambda *given, calls=calls: calls.append(1))
         read(model, byte_tokenizer, texts, batch_size=4)
-        assert len(calls) == 10 + more  # the layers' order, a text alone, a text beside padding
+        # How often layers run, texts of two lengths alone, and both beside padding.
+        assert len(calls) == 10 + more
 
 
 @pytest.mark.parametrize(
