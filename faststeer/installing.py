@@ -16,6 +16,7 @@ from faststeer.loading import default_dtype
 from faststeer.models import family_of
 from faststeer.ops import FaststeerWarning
 from faststeer.patching import Patched, patch
+from faststeer.supported import check_transformers
 from faststeer.swapping import MARK
 
 Prepare = Callable[[Patched], object]
@@ -33,7 +34,11 @@ def install(prepare: Prepare | None = None) -> None:
         prepare: called with the handle of each such decoder as soon as it is made, before its
             weights are loaded: for code that keeps its model to itself. What it raises reaches
             the code that makes the model. Another call of `install` replaces it.
+
+    Raises:
+        ImportError: transformers is not installed, or older than 4.57; as `patch` does.
     """
+    check_transformers()
     _installation.prepare = prepare
     _installation.begin()
 

@@ -26,6 +26,7 @@ from faststeer.plan import Row
 from faststeer.rows import Rows
 from faststeer.scopes import Positions
 from faststeer.steered import Steered, finite
+from faststeer.supported import check_transformers
 from faststeer.swapping import MARK
 from faststeer.vectors import SteeringVector
 
@@ -40,10 +41,13 @@ def patch(model: nn.Module) -> Patched:
     leaving the outermost.
 
     Raises:
+        ImportError: transformers is not installed, or older than 4.57. A release newer than the
+            newest tested gives a FaststeerWarning, once per process.
         TypeError: not a module.
         ValueError: no decoder inside or more than one, or a layer that cannot be replaced; nothing
             has been changed then.
     """
+    check_transformers()
     found = find_known(model)
     decoder, parts = found or find_blocks(model)
     mark: Patched | Dormant | None = decoder.__dict__.get(MARK)
