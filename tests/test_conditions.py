@@ -4,6 +4,7 @@ import pytest
 import torch
 from by_token import greedy, padded
 from hooked import random_vector
+from renamed import past, past_of
 from test_compiled import COMPILED
 
 import faststeer
@@ -147,10 +148,10 @@ def test_parts_of_prompts_are_refused_in_words(tiny_model, patched, middle) -> N
     patched.steer(V, layers=3, when=faststeer.when(C, above=middle))
     with pytest.raises(ValueError, match="whole prompts: no chunked prefill"):
         greedy(tiny_model, IDS, MASK, prefill_chunk_size=4)
-    cache = tiny_model.model(IDS[:, :3]).past_key_values
+    cache = past_of(tiny_model.model(IDS[:, :3]))
     patched.prompt_lengths = [7, 7, 7, 7]
     with pytest.raises(ValueError, match="no prompt behind a past"):
-        tiny_model(IDS[:, 3:], past_key_values=cache)
+        tiny_model(IDS[:, 3:], **past(tiny_model, cache))
     for token in (0, 1):  # a token at a time
         with pytest.raises(RuntimeError, match="whole prompts"):
             tiny_model(IDS[:, token : token + 1])
@@ -158,14 +159,14 @@ def test_parts_of_prompts_are_refused_in_words(tiny_model, patched, middle) -> N
 
 def test_without_the_condition_at_work_nothing_is_asked(tiny_model, patched, middle) -> None:
     handle = patched.steer(V, layers=3, when=faststeer.when(C, above=middle))
-    cache = tiny_model.model(IDS[:, :3]).past_key_values
+    cache = past_of(tiny_model.model(IDS[:, :3]))
     with patched.off():
-        idle = tiny_model(IDS[:, 3:4], past_key_values=cache).logits
+        idle = tiny_model(IDS[:, 3:4], **past(tiny_model, cache)).logits
     # Nobody has looked at these prompts, so nobody is steered.
-    cache, patched.prompt_lengths = tiny_model.model(IDS[:, :3]).past_key_values, [3] * 4
+    cache, patched.prompt_lengths = past_of(tiny_model.model(IDS[:, :3])), [3] * 4
     handle.remove()
     handle = patched.steer(V, layers=3, when=faststeer.when(C, above=-1.0))
-    assert torch.equal(tiny_model(IDS[:, 3:4], past_key_values=cache).logits, idle)
+    assert torch.equal(tiny_model(IDS[:, 3:4], **past(tiny_model, cache)).logits, idle)
     handle.remove()
     assert not any(table.readers for table in patched.plan.tables.values())
 

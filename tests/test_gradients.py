@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from hooked import hooked, random_vector
+from renamed import enable_checkpointing
 
 import faststeer
 
@@ -33,7 +34,7 @@ def test_gradients_are_those_of_the_stock_model(tiny_model, checkpointing, steer
     tiny_model.train()
     if checkpointing is not None:
         options = {"use_reentrant": checkpointing}
-        tiny_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        enable_checkpointing(tiny_model, options)
         tiny_model.enable_input_require_grads()
     stock = copy.deepcopy(tiny_model)
     with hooked(stock.model, [(VECTOR, 1.5, range(4))] if steered else []):

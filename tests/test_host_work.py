@@ -9,6 +9,7 @@ import pytest
 import torch
 from by_token import padded
 from hooked import random_vector
+from renamed import past, past_of
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
@@ -38,10 +39,10 @@ def patched(model):
 def events_of_a_step(model, batch: int = 4) -> list[FunctionEvent]:
     """Every op of the second decode step, in order."""
     ids = IDS[:batch]
-    cache = model(ids).past_key_values
-    model(ids[:, :1], past_key_values=cache)
+    cache = past_of(model(ids))
+    model(ids[:, :1], **past(model, cache))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        model(ids[:, :1], past_key_values=cache)
+        model(ids[:, :1], **past(model, cache))
     return profiled.events()
 
 

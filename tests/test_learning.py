@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from hooked import hooked, random_vector
+from renamed import enable_checkpointing
 from torch import Tensor, nn
 
 import faststeer
@@ -60,7 +61,7 @@ def test_gradients_reach_directions_and_coefficient_as_through_plain_hooks(
     tiny_model.requires_grad_(False)
     if checkpointing is not None:
         tiny_model.train()
-        tiny_model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+        enable_checkpointing(tiny_model, {"use_reentrant": checkpointing})
         tiny_model.enable_input_require_grads()
     stock = copy.deepcopy(tiny_model)
     reference = HookedVector(vector, 1.5)

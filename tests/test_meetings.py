@@ -4,6 +4,7 @@ import pytest
 import torch
 from by_token import greedy, padded
 from hooked import random_vector
+from renamed import past, past_of
 from test_compiled import At
 from torch._dynamo.testing import CompileCounter
 
@@ -120,8 +121,8 @@ def test_prompts_that_a_condition_did_not_see_have_not_passed_it(tiny_model, pat
     patched.steer(V, 2.0, layers=3, when=faststeer.when(C, **EVERYBODY))
     with patched.off():
         idle = greedy(tiny_model, IDS, MASK)
-        cached = tiny_model(IDS).past_key_values
-        alone = tiny_model(IDS[:, :1], past_key_values=cached).logits
+        cached = past_of(tiny_model(IDS))
+        alone = tiny_model(IDS[:, :1], **past(tiny_model, cached)).logits
     assert not torch.equal(greedy(tiny_model, IDS, MASK)[1], idle[1])  # all pass
     with patched.rows([{}] * 4) as rows:
 
@@ -133,9 +134,9 @@ def test_prompts_that_a_condition_did_not_see_have_not_passed_it(tiny_model, pat
     assert torch.equal(found[1], idle[1])
     tiny_model(IDS)
     with patched.off():
-        cached = tiny_model(IDS).past_key_values
+        cached = past_of(tiny_model(IDS))
     patched.prompt_lengths = [7] * 4
-    assert torch.equal(tiny_model(IDS[:, :1], past_key_values=cached).logits, alone)
+    assert torch.equal(tiny_model(IDS[:, :1], **past(tiny_model, cached)).logits, alone)
 
 
 @pytest.mark.parametrize(

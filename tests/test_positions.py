@@ -9,6 +9,7 @@ import torch
 import transformers
 from by_token import greedy, padded, steered_by_token
 from hooked import random_vector
+from renamed import past, past_of
 
 import faststeer
 
@@ -124,10 +125,10 @@ def text_logits(model, mask=TEXT_MASK, calls=(12,)):
             TEXT[:, here],
             attention_mask=mask[:, :begin],
             position_ids=numbers[:, here],
-            past_key_values=cache,
             use_cache=True,
+            **past(model, cache),
         )
-        cache = output.past_key_values
+        cache = past_of(output)
         found.append(output.logits)
     return torch.cat(found, 1)[mask.bool()]
 
@@ -182,6 +183,6 @@ def test_a_continued_chat_has_a_longer_prompt(how, patched, plain) -> None:
     with steered_by_token(plain.model, twice, mask):
         expected = greedy(plain, text, mask, use_cache=False)
     given = text if how == "the whole text" else text[:, 10:]
-    sequences, logits = greedy(patched.model, given, mask, past_key_values=first.past_key_values)
+    sequences, logits = greedy(patched.model, given, mask, **past(patched.model, past_of(first)))
     whole = torch.cat([text, sequences[:, given.shape[1] :]], 1)
     same((whole, logits), expected)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from by_token import greedy, padded, steered_by_token
 from hooked import random_vector
+from renamed import enable_checkpointing, past, past_of
 from transformers import GenerationConfig
 
 import faststeer
@@ -98,20 +99,20 @@ def test_assisted_decoding_steers_every_token_that_it_checks(
 
 def test_a_cached_forward_that_tells_nothing_is_refused(tiny_model, patched) -> None:
     idle = tiny_model(IDS).logits
-    cache = tiny_model(IDS[:, :4]).past_key_values
+    cache = past_of(tiny_model(IDS[:, :4]))
     patched.steer(VECTOR, 2.0, positions="last")
     tiny_model.generate(IDS, max_new_tokens=2)  # what it told is forgotten after it
     with pytest.raises(ValueError, match="set patched\\.prompt_lengths to a"):
-        tiny_model(IDS[:, 4:], past_key_values=cache)
+        tiny_model(IDS[:, 4:], **past(tiny_model, cache))
     made = torch.ones(3, 1, 7, 7, dtype=torch.bool).tril()
     for mask in (made, {"full_attention": made}):
         with pytest.raises(ValueError, match="an attention mask of two dimensions"):
             tiny_model(IDS, attention_mask=mask)
     with patched.off():
-        rest = tiny_model(IDS[:, 4:], past_key_values=cache).logits
+        rest = tiny_model(IDS[:, 4:], **past(tiny_model, cache)).logits
     torch.testing.assert_close(rest, idle[:, 4:], **CLOSE)
     with patched.rows([{}]):  # nobody is steered by position
-        tiny_model(IDS[:, :1], past_key_values=cache)
+        tiny_model(IDS[:, :1], **past(tiny_model, cache))
     patched.prompt_lengths = torch.tensor([7, 7])
     with pytest.raises(ValueError, match="there are 2 prompts for a batch of 3"):
         tiny_model(IDS)
@@ -213,7 +214,7 @@ def test_checkpointed_layers_are_computed_again_with_their_positions(make_tiny, 
     for checkpointed in (False, True):
         model = make_tiny().train()
         if checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            enable_checkpointing(model, {"use_reentrant": reentrant})
         with faststeer.patch(model) as patched:
             patched.steer(random_vector("v", [1], site="resid_mid"), 2.0, positions="last")
             model(IDS, use_cache=False).logits.square().mean().backward()

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from hooked import hooked, random_vector
+from renamed import past, past_of
 
 import faststeer
 
@@ -215,8 +216,8 @@ def test_generation_with_a_cache_steers_every_token(tiny_model) -> None:
         cache, steps = None, []
         for position in range(IDS.shape[1]):
             token = IDS[:, position : position + 1]
-            output = tiny_model(token, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = tiny_model(token, use_cache=True, **past(tiny_model, cache))
+            cache = past_of(output)
             steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=0, atol=5e-6)
 

@@ -43,36 +43,37 @@ def test_every_installation_of_the_makefile_is_pinned_but_that_of_the_newest() -
     assert all("--target $(NEWEST)" in line for line in loose)
 
 
-def recipe(target: str, *variables: str) -> str:
-    """What `make` would run for a target."""
+def merged(target: str, *variables: str) -> dict[str, str]:
+    """The pins that `make` would write into a file: its recipe is run, but for the redirection."""
     command = ["make", "-n", "-B", *variables, target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout
+    [line] = [line for line in done.stdout.splitlines() if line.endswith(f">{target}")]
+    merge = line.rpartition(" >")[0]
+    done = subprocess.run(merge, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    pins = dict(line.split("==", 1) for line in lines)
+    assert len(pins) == len(lines)  # a package pinned twice is a conflict
+    return pins
 
 
 def test_an_active_environment_keeps_its_torch(tmp_path) -> None:
-    """The recipe is run with an interpreter that says another torch is installed."""
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\necho torch==2.10.0+cu128\n")
-    fake.chmod(0o755)
-    (line,) = [
-        line
-        for line in recipe("build/constraints.txt", f"PYTHON={fake}", "PINS=build/constraints.txt")
-        .splitlines()
-        if "awk" in line
-    ]
-    merge = line.partition(" >")[0]
-    done = subprocess.run(merge, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
-    pins = done.stdout.splitlines()
-    assert [pin for pin in pins if pin.startswith("torch==")] == ["torch==2.10.0+cu128"]
-    assert len(pins) == len(pinned("constraints.txt"))
+    """Its python3 reports another torch than the pinned one."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho torch==2.10.0+cu128\n")
+    python.chmod(0o755)
+    pins = merged("build/pins.txt", f"PYTHON={python}", "PINS=build/pins.txt")
+    assert pins["torch"] == "2.10.0+cu128"
+    assert set(pins) == set(pinned("constraints.txt"))
+    own = merged("build/pins.txt", f"PYTHON={python}", "PINS=build/pins.txt", "CONSTRAINTS=")
+    assert own == {"torch": "2.10.0+cu128"}
 
 
-def test_other_constraints_win_over_the_general_ones() -> None:
-    (line,) = [line for line in recipe("build/constraints-parity.txt").splitlines() if "parity" in line and "awk" in line]
-    merge = line.partition(" >")[0]
-    done = subprocess.run(merge, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
-    pins = dict(pin.split("==") for pin in done.stdout.splitlines())
-    assert pins["transformers"].startswith("4.57.")
-    assert pins["numpy"].startswith("1.")
-    assert pins["torch"]
+def test_the_oldest_transformers_and_the_peers_have_pins_of_their_own() -> None:
+    general = merged("build/constraints-oldest.txt")
+    assert general["transformers"].startswith("4.57.")
+    assert set(general) == set(pinned("constraints.txt"))
+    peers = merged("build/constraints-parity.txt")
+    assert peers["transformers"] == general["transformers"]
+    assert set(peers) - set(general) == {"steering-vectors", "repeng"}
+    assert peers["numpy"] != general["numpy"]
+    assert peers["torch"] == general["torch"]

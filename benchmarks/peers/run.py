@@ -54,7 +54,9 @@ def outcomes_of(suite: Suite, root: Path, cache: Path, install: bool, share: int
         done = subprocess.run(command, cwd=root, env=environment, stdout=output, stderr=output)
     if done.returncode not in (0, 1):  # 1: some failed, which they may without faststeer too
         tail = log.read_text(encoding="utf-8")[-2000:]
-        raise RuntimeError(f"pytest ended with {done.returncode} in {suite.package}'s tests:\n{tail}")
+        raise RuntimeError(
+            f"pytest ended with {done.returncode} in {suite.package}'s tests:\n{tail}"
+        )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
