@@ -129,11 +129,35 @@ def extraction_text(results: dict[str, Any]) -> str:
     )
 
 
+def peers_table(results: dict[str, Any]) -> str:
+    """Other projects' tests with `faststeer.install()` and without, a line per project."""
+    versions = results["versions"]
+    lines = [
+        f"On transformers {versions['transformers']} and torch {versions['torch']}, over tiny "
+        "random models. Tests that fail without faststeer too need files or devices that were not there.",
+        "",
+        "| tests of | run | pass without | pass with | make a fused decoder | outcome differs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for suite in results["suites"]:
+        counts = (
+            suite["tests"],
+            suite["without"].get("passed", 0),
+            suite["with"].get("passed", 0),
+            suite["tests_with_fused_decoders"],
+            len(suite["differing"]),
+        )
+        cells = [f"{suite['package']} {suite['version']}", *(f"{count:,}" for count in counts)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 # By page and mark: which of the committed results, and what is made of it.
 PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     "README.md": {
         "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
         "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
+        "peers": (RESULTS / "peers.json", peers_table),
     },
     "docs/benchmarks.md": {
         "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),

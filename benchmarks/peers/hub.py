@@ -63,7 +63,8 @@ _COMMON = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    "initializer_range": 0.2,  # at the usual 0.02 so small a model hardly depends on its adapters
+    # Logits of about 1: the tests' tolerances are absolute, and at the usual 0.02 hold too much.
+    "initializer_range": 0.05,
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 3,  # its embedding is zero, and the tests feed tokens 1 and 2
