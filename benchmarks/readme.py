@@ -134,7 +134,7 @@ def peers_table(results: dict[str, Any]) -> str:
     versions = results["versions"]
     lines = [
         f"On transformers {versions['transformers']} and torch {versions['torch']}, over tiny "
-        "random models. Tests that fail without faststeer too need files or devices that were not there.",
+        "random models. Tests that fail in both runs need files that are not available locally.",
         "",
         "| tests of | run | pass without | pass with | make a fused decoder | outcome differs |",
         "|---|---:|---:|---:|---:|---:|",
