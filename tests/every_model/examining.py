@@ -11,7 +11,17 @@ import faststeer
 from every_model.ablation_check import ablation_check
 from every_model.building import Unbuilt, build
 from every_model.calls import Prompts
-from every_model.outcomes import CRASHED, RIGHT, VOID, WRONG, Finding, Report, is_refusal, judged
+from every_model.outcomes import (
+    CRASHED,
+    REFUSED,
+    RIGHT,
+    VOID,
+    WRONG,
+    Finding,
+    Report,
+    is_refusal,
+    judged,
+)
 from every_model.reading_checks import reading_checks
 from every_model.recipes import RECIPES, Recipe
 from every_model.runs import logits_of
@@ -80,6 +90,10 @@ def _examine_patched(
         except Exception as error:
             report.findings.append(judged(checks.__name__, error, model))
     _note(subject, report)
+    for finding in report.findings:
+        if finding.check == "forward" and finding.outcome == REFUSED:
+            # It patches, but not even steering of all positions is possible.
+            report.way, report.reason = "refused", finding.message
 
 
 def _note(subject: Subject, report: Report) -> None:
