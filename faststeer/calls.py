@@ -112,6 +112,14 @@ class DecoderCall:
         """Whether a past was given, be it empty."""
         return any(self.named.get(name) is not None for name in _PASTS)
 
+    @property
+    def counts_past(self) -> bool:
+        """Whether `past_length` is known."""
+        given = [name for name in _PASTS if self.named.get(name) is not None]
+        if self.named.get("cache_position") is not None:
+            return True
+        return _counted(self.named[given[0]]) is not None if given else not self.signature.unknown
+
     def past_length(self) -> int | Tensor:
         """How many tokens the past holds; a tensor on the device for a static cache.
 

@@ -100,6 +100,16 @@ class Doses:
                 one.judged.add(abs(one.coefficient))
                 _judge(name, one, streams, self._dtype)
 
+    @property
+    def measuring(self) -> bool:
+        """Whether the forward that is running is read."""
+        return bool(self._readers)
+
+    def cancel(self, plan: Plan) -> None:
+        """Measure nothing of what was to be measured: this decoder's stream cannot be read."""
+        self._stop(plan)
+        self._measured = {}
+
     def _stop(self, plan: Plan) -> None:
         for site, reader in self._readers:
             plan.tables[site].readers.remove(reader)

@@ -44,6 +44,8 @@ class HookedStream:
                 f"says that hidden states are {self.hidden_size} wide"
             )
         tables = self.plan.tables
+        if self.plan.doses.measuring and not self._readable(hidden.shape):
+            self.plan.doses.cancel(self.plan)
         if not (tables.in_graph or self.plan.rows or tables.needs_tokens or tables.is_read):
             self.shape, self.layout = None, PLAIN
             return
@@ -60,6 +62,15 @@ class HookedStream:
         for reader in table.readers:
             reader(layout.read(hidden))
         return hidden
+
+    def _readable(self, shape: Size) -> bool:
+        """Whether there is one vector per token of the input."""
+        try:
+            layout = StreamLayout.find(shape, *self.plan.tables.input_shape, self.decoder)
+            layout.require_readable(shape, self.decoder)
+        except ValueError:
+            return False
+        return True
 
     def _find(self, shape: Size) -> StreamLayout:
         tables = self.plan.tables

@@ -1,8 +1,8 @@
 """Padding that only a model around the decoder knows.
 
 A multimodal model takes the mask ``[B, T]`` and hands its text decoder one that it has prepared: of
-four dimensions, or a dict of such, from which padding cannot be read. While such a model runs, the
-mask that it was called with is kept.
+four dimensions, or a dict of such, from which padding cannot be read. RWKV's language model hands
+none on. While such a model runs, the mask that it was called with is kept.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class OuterMask:
             self.plan.outer_masks.pop()
 
 
-def preparing_models(model: nn.Module, decoder: nn.Module) -> Iterator[nn.Module]:
-    """Yield the models around `decoder` that may prepare its mask; none with a plain language head.
+def preparing_models(model: nn.Module, decoder: nn.Module, known: bool) -> Iterator[nn.Module]:
+    """Yield the models around `decoder` that may hand it another mask than they were given.
 
-    A LlamaForCausalLM hands its mask on as it is, and pays for no hooks.
+    `known`: the decoder's family is: its plain language head, a LlamaForCausalLM say, hands its
+    mask on as it is, and pays for no hooks.
     """
     from transformers import PreTrainedModel
 
@@ -60,7 +61,7 @@ def preparing_models(model: nn.Module, decoder: nn.Module) -> Iterator[nn.Module
         if (
             isinstance(module, PreTrainedModel)
             and module is not decoder
-            and module.base_model is not decoder
+            and not (known and module.base_model is decoder)
             and _MASK in inspect.signature(type(module).forward).parameters
             and any(part is decoder for part in module.modules())
         ):
@@ -74,13 +75,15 @@ def padding_mask(plan: Plan, call: DecoderCall, what: str) -> Tensor | None:
         ValueError: the decoder got a prepared mask, and no model around it got another.
     """
     mask = call.attention_mask
-    if mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
+    if isinstance(mask, Tensor) and mask.dim() == 2:
         return mask
     for outer in reversed(plan.outer_masks):
         if outer is None:
             return None
         if isinstance(outer, Tensor) and outer.dim() == 2:
             return _require_fitting(outer, call, what)
+    if mask is None:
+        return None
     shape = f" of {mask.dim()} dimensions" if isinstance(mask, Tensor) else ""
     raise ValueError(
         f"{what} needs an attention mask of two dimensions, [B, T] with 0 for padding, but a "
@@ -95,10 +98,13 @@ def _require_fitting(mask: Tensor, call: DecoderCall, what: str) -> Tensor:
     Raises:
         ValueError: it is of more or fewer, as where images are put in.
     """
-    given, past = call.given, call.past_length()
+    given = call.given
     assert given is not None
     batch, count = given.shape[:2]
-    fits = mask.shape[0] == batch and (isinstance(past, Tensor) or mask.shape[1] == past + count)
+    fits = mask.shape[0] == batch and mask.shape[1] >= count
+    if fits and call.counts_past:
+        past = call.past_length()
+        fits = isinstance(past, Tensor) or mask.shape[1] == past + count
     if not fits:
         raise ValueError(
             f"{what} needs the padding of {batch} sequences of {count} new tokens, but the model "

@@ -40,15 +40,16 @@ class PatchedModel:
         """Learn the prompts of each `generate` in `model`, a module around the decoder, and the
         masks of models that prepare the decoder's.
         """
-        known = [watched.model for watched in self._watched]
+        watched = [own.model for own in self._watched]
         for module in model.modules():
             if (
                 hasattr(module, "generate")
-                and all(module is not one for one in known)
+                and all(module is not one for one in watched)
                 and any(part is self.decoder for part in module.modules())
             ):
                 self._watched.append(Watched(self.plan, module))
-        for module in preparing_models(model, self.decoder):
+        known = isinstance(self._attachment, Fused)
+        for module in preparing_models(model, self.decoder, known):
             if all(module is not outer.model for outer in self._outer):
                 self._outer.append(OuterMask(self.plan, module))
 

@@ -37,21 +37,7 @@ WAYS = {
 }
 
 
-PENDING = {
-    "RwkvForCausalLM": "the padding mask does not reach its decoder, and capture counts all tokens",
-}
-
-
-def dozen() -> list[Any]:
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=PENDING[name]))
-        if name in PENDING
-        else name
-        for name in WAYS
-    ]
-
-
-@pytest.mark.parametrize("name", dozen())
+@pytest.mark.parametrize("name", WAYS)
 def test_each_of_a_dozen_decoders_is_steered_and_read_as_by_plain_hooks_or_refuses(name) -> None:
     report = examine(name, mapping()[name])
     faults = [f for f in report.findings if f.failed]
