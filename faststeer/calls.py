@@ -113,12 +113,38 @@ class DecoderCall:
         return any(self.named.get(name) is not None for name in _PASTS)
 
     @property
+    def _past(self) -> tuple[str, Any] | None:
+        """The past that was given, with its name."""
+        given = ((name, self.named.get(name)) for name in _PASTS)
+        return next((pair for pair in given if pair[1] is not None), None)
+
+    @property
+    def _columns(self) -> Tensor | None:
+        """`cache_position`, which transformers 4 passes, where it is one number per token: Mamba's
+        counts something else.
+        """
+        columns, given = self.named.get("cache_position"), self.given
+        if columns is None or given is None or columns.shape != given.shape[1:2]:
+            return None
+        if self._past is not None and self._past[0] in _UNCOUNTED:
+            return None
+        found: Tensor = columns
+        return found
+
+    def _known_past(self) -> int | Tensor | None:
+        if self._past is None and not self.signature.unknown:
+            return 0
+        past = None if self._past is None else self._past[1]
+        # Caches of a class of their own may count otherwise: Jamba's of transformers 4, while it is
+        # empty, counts sequences.
+        if any(base.__name__ == "Cache" for base in type(past).__mro__):
+            return _counted(past)
+        return _counted(past) if self._columns is None else self._columns[0]
+
+    @property
     def counts_past(self) -> bool:
         """Whether `past_length` is known."""
-        given = [name for name in _PASTS if self.named.get(name) is not None]
-        if self.named.get("cache_position") is not None:
-            return True
-        return _counted(self.named[given[0]]) is not None if given else not self.signature.unknown
+        return self._known_past() is not None
 
     def past_length(self) -> int | Tensor:
         """How many tokens the past holds; a tensor on the device for a static cache.
@@ -126,36 +152,36 @@ class DecoderCall:
         Raises:
             ValueError: it is not known.
         """
-        columns = self.named.get("cache_position")
-        given = [name for name in _PASTS if self.named.get(name) is not None]
-        if not given and not self.signature.unknown:
-            return 0
-        if given and (length := _counted(self.named[given[0]])) is not None:
+        length = self._known_past()
+        if length is not None:
             return length
-        if columns is not None:
-            first: Tensor = columns[0]
-            return first
-        if not given:
+        if self._past is None:
             self.signature.require_past("what is asked for")
+        assert self._past is not None
+        name, past = self._past
         raise ValueError(
-            f"a {self.signature.decoder} got a past, {given[0]}= (a "
-            f"{type(self.named[given[0]]).__name__}), that does not count its tokens, so their "
-            "positions are not known: steer all positions, or generate with use_cache=False"
+            f"a {self.signature.decoder} got a past, {name}= (a {type(past).__name__}), that does "
+            "not count its tokens, so their positions are not known: steer all positions, or "
+            "generate with use_cache=False"
         )
 
     def columns(self, count: int, device: torch.device) -> Tensor:
         """The places ``[T]`` of `count` tokens in the cache, padding included. Raises as
         `past_length`.
         """
-        columns: Tensor | None = self.named.get("cache_position")
-        if columns is None:
-            columns = torch.arange(count, device=device) + self.past_length()
-        return columns
+        if self._columns is not None:
+            return self._columns
+        return torch.arange(count, device=device) + self.past_length()
 
 
-def first_argument(layer: nn.Module) -> str:
-    """Return the name of the argument in which a layer gets the hidden states."""
-    return tuple(inspect.signature(type(layer).forward).parameters)[1]
+def hidden_argument(layer: nn.Module) -> tuple[int, str]:
+    """Return the place and name of the argument in which a layer gets the hidden states.
+
+    It is mostly the first, whatever its name; Reformer's first is another stream.
+    """
+    names = tuple(inspect.signature(type(layer).forward).parameters)[1:]
+    place = names.index("hidden_states") if "hidden_states" in names else 0
+    return place, names[place]
 
 
 def require_same_names(layer: nn.Module, attention: nn.Module) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from faststeer import ops
-from faststeer.calls import first_argument
+from faststeer.calls import hidden_argument
 from faststeer.models import Family
 from faststeer.table import Table
 
@@ -143,9 +143,9 @@ class EmbeddingSteering:
     """A forward pre-hook of layer 0, for `resid_pre` there: hooks and captures see its result."""
 
     def __init__(self, table: Table, layer: nn.Module) -> None:
-        """`table`: the entries to add to the input of `layer`, its first argument."""
+        """`table`: the entries to add to the hidden states that `layer` is given."""
         self.table = table
-        self.argument = first_argument(layer)
+        self.place, self.argument = hidden_argument(layer)
 
     def steered(self, hidden: Tensor) -> Tensor:
         """Return the steered input; itself where nothing steers it."""
@@ -155,20 +155,20 @@ class EmbeddingSteering:
         """The layer's arguments with the hidden states steered, or None for no change.
 
         Raises:
-            TypeError: the first argument is no tensor.
+            TypeError: the argument of the hidden states is no tensor.
         """
-        hidden = args[0] if args else kwargs.get(self.argument)
+        by_place = len(args) > self.place
+        hidden = args[self.place] if by_place else kwargs.get(self.argument)
         if not isinstance(hidden, Tensor):
             raise TypeError(
-                f"a {type(layer).__name__} was given a {type(hidden).__name__} as "
-                f"{self.argument}; only layers whose first argument is the hidden states can be "
-                "steered"
+                f"a {type(layer).__name__} was given a {type(hidden).__name__} as {self.argument}; "
+                "only layers that are given hidden states there can be steered"
             )
         changed = self.steered(hidden)
         if changed is hidden:
             return None
-        if args:
-            return (changed, *args[1:]), kwargs
+        if by_place:
+            return (*args[: self.place], changed, *args[self.place + 1 :]), kwargs
         return args, {**kwargs, self.argument: changed}
 
 

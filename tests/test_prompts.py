@@ -164,7 +164,6 @@ def test_packed_sequences_are_refused_in_words(tiny_model, patched) -> None:
         (torch.ones(7), TypeError, "torch.float32 tensor of shape \\(7,\\); expected bool"),
         (torch.ones(1, 1, 7).bool(), TypeError, "shape \\(1, 1, 7\\); expected bool, \\[P\\] or"),
         ([0, 1], TypeError, "positions= is a list"),
-        (None, TypeError, "positions= is a NoneType"),
     ],
 )
 def test_positions_that_make_no_sense_are_refused(positions, error, message, patched) -> None:

@@ -24,9 +24,12 @@ class FusedLayer(nn.Module):
     def by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments after the hidden states by name; attention takes them under these.
 
-        All are handed on, whatever their names: those of the cache and others change.
+        All are handed on, whatever their names: those of the cache and others change. Attention
+        wants a mask, be it None.
         """
-        return {**dict(zip(self.arguments, args, strict=False)), **kwargs} if args else kwargs
+        if args:
+            kwargs = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
+        return kwargs if "attention_mask" in kwargs else {"attention_mask": None, **kwargs}
 
     def through(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
         """The residual after the layer, and what attention returns beside its output."""
