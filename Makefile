@@ -42,7 +42,7 @@ test: $(call DONE,dev)
 # Where transformers is met: what runs on the oldest and on the newest release too.
 SUBSET := $(patsubst %,tests/test_%.py,patching hooks_of_others copies dtypes threads steering \
   gradients dispatch activations rows positions prompts learning bake families gemma \
-  unknown_families readers read_tokens installing resuming modes conditions supported)
+  unknown_families calls changed_models stream_layouts multimodal every_model readers read_tokens installing resuming modes conditions supported)
 
 # The oldest transformers that is supported: it precedes the environment's own.
 test-oldest: $(call DONE,dev) build/done-oldest
@@ -83,6 +83,7 @@ bench-models: $(call DONE,dev)
 	  --batch-sizes 1,8,32 --prompt-tokens 4 --new-tokens 2 --rounds 15 --output $(word 2,$(MODELS))
 	$(PYTHON) benchmarks/model_targets.py $(MODELS)
 	$(PYTHON) benchmarks/capture.py --output benchmarks/results/capture-cpu.json
+	$(PYTHON) benchmarks/host.py --output benchmarks/results/host-cpu.json
 	$(PYTHON) benchmarks/readme.py
 
 # Beside steering-vectors and repeng, which want transformers 4: an environment of its own. Fails if
