@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ class Watched:
         self.model = model
         self.own = model.__dict__.get("generate")  # somebody else's wrapper
         self.generate: Callable[..., Any] = model.generate
+        # The order of arguments given by position: a model may have a generate of its own.
+        self.order = tuple(inspect.signature(self.generate).parameters)
         model.__dict__["generate"] = self
 
     def restore(self) -> None:
@@ -42,7 +45,7 @@ class Watched:
         with self.plan.turns.generating() as within, tables.gates.deciding_anew(within):
             before = self.plan.prompts, self.plan.unknown_prompts
             if tables.may_need_tokens or self.plan.watchers:
-                named = dict(zip(("inputs", "generation_config"), args, strict=False)) | kwargs
+                named = dict(zip(self.order, args, strict=False)) | kwargs
                 if tables.may_need_tokens:
                     _require_one_context(self.model, named)
                 self.plan.unknown_prompts = _why_unknown(self.model, named)
