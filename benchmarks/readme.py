@@ -134,7 +134,8 @@ def peers_table(results: dict[str, Any]) -> str:
     versions = results["versions"]
     lines = [
         f"On transformers {versions['transformers']} and torch {versions['torch']}, over tiny "
-        "random models. Tests that fail in both runs need files that are not available locally.",
+        "random models. Tests that fail do so in both runs: they need files from the hub, or other "
+        "sizes and weights than these models have.",
         "",
         "| tests of | run | pass without | pass with | make a fused decoder | outcome differs |",
         "|---|---:|---:|---:|---:|---:|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,3 +75,11 @@ def test_a_test_that_ran_once_only_differs(program: ModuleType) -> None:
     found = program.compared([one, other], [one])
     [differing] = found["differing"]
     assert (differing["id"], differing["with"]) == ("b", "did not run")
+
+
+def test_the_committed_run_fused_decoders_in_every_suite_and_nothing_differs() -> None:
+    results = json.loads((FOLDER.parent / "results" / "peers.json").read_text(encoding="utf-8"))
+    for suite in results["suites"]:
+        assert suite["differing"] == []
+        assert suite["tests_with_fused_decoders"] > 0
+        assert suite["fused_without_install"] == 0

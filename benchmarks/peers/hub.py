@@ -54,8 +54,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "hf-internal-testing/Mixtral-tiny": ("MixtralForCausalLM", _LLAMA | {"num_local_experts": 4}),
     "hf-internal-testing/tiny-random-Gemma3ForCausalLM": ("Gemma3ForCausalLM", _LLAMA),
     "peft-internal-testing/tiny-random-gemma4-E2B": ("Gemma4ForCausalLM", _LLAMA | _GEMMA4),
-    # accelerate's tests take GPT-2 where any decoder does.
-    "gpt2": ("LlamaForCausalLM", _LLAMA),
 }
 _COMMON = {
     "vocab_size": VOCABULARY,
@@ -63,7 +61,8 @@ _COMMON = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    # Logits of about 1: the tests' tolerances are absolute, and at the usual 0.02 hold too much.
+    # Logits of about 1. The tests' tolerances are absolute: at the usual 0.02 they admit too much,
+    # at 0.2 one of 1e-6 is below the rounding of logits of 7, where fused and stock norms differ.
     "initializer_range": 0.05,
     "bos_token_id": 0,
     "eos_token_id": 1,

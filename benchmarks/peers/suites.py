@@ -31,7 +31,6 @@ lora_intruders other shadow multitask_prompt_tuning tuners_utils xlora seq_class
 
 SUITES = (
     Suite("peft", tuple(f"tests/test_{name}.py" for name in _OF_PEFT.split()), STOCK),
-    Suite("accelerate", ("tests/test_compile.py",), share=1),
     # Half of the time, and about the name of an argument of from_pretrained.
     Suite(
         "transformers",
