@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy
 import pytest
 import torch
@@ -33,7 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    datasets.load_dataset = _local_dataset
     config.pluginmanager.register(_Outcomes(config.getoption("outcomes")))
     if config.getoption("faststeer_install"):
         import faststeer
@@ -43,12 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Call every model cached; with --share, keep a fixed share of the tests."""
-    import sys
-
-    helpers = sys.modules.get("tests.testing_utils")
+    """Keep PEFT's helpers offline; with --share, keep a fixed share of the tests."""
+    helpers: Any = sys.modules.get("tests.testing_utils")
     if hasattr(helpers, "_HUB_MODEL_ACCESSES"):  # PEFT goes online for a model's first use
         helpers._HUB_MODEL_ACCESSES = _AllCached()
+        helpers.load_dataset = _local_dataset
     share = config.getoption("share")
     config.hook.pytest_deselected(items=[item for n, item in enumerate(items) if n % share])
     items[:] = items[::share]
@@ -117,7 +115,9 @@ class _AllCached(dict[str, int]):
         return 0
 
 
-def _local_dataset(name: str, *args: Any, **kwargs: Any) -> datasets.DatasetDict:
+def _local_dataset(name: str, *args: Any, **kwargs: Any) -> Any:
+    import datasets
+
     if name != "ybelkada/english_quotes_copy":
         raise ConnectionError(f"{name} is not available offline")
     return datasets.DatasetDict(train=datasets.Dataset.from_dict({"quote": QUOTES}))
