@@ -165,13 +165,10 @@ class DecoderCall:
             "generate with use_cache=False"
         )
 
-    def columns(self, count: int, device: torch.device) -> Tensor:
-        """The places ``[T]`` of `count` tokens in the cache, padding included. Raises as
-        `past_length`.
-        """
-        if self._columns is not None:
-            return self._columns
-        return torch.arange(count, device=device) + self.past_length()
+    def columns(self, count: int, past: int | Tensor, device: torch.device) -> Tensor:
+        """The places ``[T]`` of `count` tokens in the cache, padding included, behind `past`."""
+        columns = self._columns
+        return torch.arange(count, device=device) + past if columns is None else columns
 
 
 def hidden_argument(layer: nn.Module) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from torch import nn
 from faststeer.attaching import Fused, layers_of
 from faststeer.forward import devices_of
 from faststeer.models import Family
-from faststeer.swapping import MARK
+from faststeer.swapping import MARK, restore
 
 # Decoders that are or were dormant: what uninstall() has to look at.
 fused_decoders: WeakSet[nn.Module] = WeakSet()
@@ -46,6 +46,9 @@ class Dormant:
             return self.attachment
         self.attachment.detach()
         del decoder.__dict__[MARK]
+        for layer in layers_of(decoder, family):
+            if type(layer) is family.steered_layer:  # a copy of one that was fused
+                restore(layer, family.layer)
         attachment = Fused(decoder, family)
         attachment.attach(decoder)
         return attachment

@@ -1,4 +1,4 @@
-"""Doses that nobody means: vectors that change next to nothing, or that drown the residual stream.
+"""Warnings of doses that hardly change the residual stream, or exceed it many times.
 
 What a coefficient means depends on the stream's norm, which differs by two orders of magnitude
 between models and layers. It is measured once per vector and magnitude, in the first eager forward
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from faststeer.plan import Plan
 
 LEAST, MOST = 0.01, 10.0  # times the stream's norm
+_FEWEST = 4  # tokens from which a norm is taken
 _SAMPLE = 256  # tokens, of which the median norm is known well enough
 
 
@@ -51,13 +52,20 @@ class Doses:
         self._measured: dict[str, Steered] = {}  # by the forward that is running
         self._readers: list[tuple[Site, partial[None]]] = []
         self._found: dict[Site, tuple[Tensor, Tensor]] = {}
+        self._streams: dict[Site, list[float]] = {}  # of sites that were measured
         self._dtype = torch.float32
 
     def expect(self, name: str, steered: Steered) -> None:
         """Measure the vector in the next forward, unless this magnitude of it was before."""
         amount = abs(steered.coefficient)
         self._pending.pop(name, None)
-        if self.judged and steered.mode == "add" and amount and amount not in steered.judged:
+        if not (self.judged and steered.mode == "add" and amount) or amount in steered.judged:
+            return
+        known = steered.sites() <= self._streams.keys()  # of an earlier vector or coefficient
+        if known and self._dtype != torch.float16:  # which may overflow with this one
+            steered.judged.add(amount)
+            _judge(name, steered, self._streams, self._dtype)
+        else:
             self._pending[name] = steered
             self.due = True
 
@@ -67,15 +75,22 @@ class Doses:
             plan.rows
             or plan.times_off
             or plan.tables.capturing
+            or torch._C._get_tracing_state() is not None
             or type(given) is not Tensor
             or given.is_meta
         )
 
-    def begin(self, plan: Plan, decoder: nn.Module, real: Tensor) -> None:
-        """Read the steered sites in the forward that begins; `real` ``[B, T]``: not padding."""
-        self._stop(plan)
-        waiting = self._measured | self._pending  # the last forward may have failed
-        self._measured = {n: s for n, s in waiting.items() if plan.steered.get(n) is s}
+    def begin(self, plan: Plan, decoder: nn.Module, real: Tensor, first: bool) -> None:
+        """Read the steered sites in the forward that begins; `real` ``[B, T]``: not padding.
+
+        `first`: it holds the first token of each sequence, which is left out: many models make it
+        an attention sink, whose norm is a hundred times the others'.
+        """
+        if first:
+            real = real & (real.cumsum(1) > 1)
+            if int(real.sum()) < _FEWEST:
+                return
+        self._measured = {n: s for n, s in self._pending.items() if plan.steered.get(n) is s}
         self._pending, self.due = {}, bool(self._measured)
         if any(map(_compiled, decoder.modules())) or plan.tables.learned:
             self._measured, self.due = {}, False  # a reader would recompile them
@@ -94,21 +109,29 @@ class Doses:
         if not found:
             return
         numbers = torch.stack([torch.stack(own).cpu() for own in found.values()]).tolist()
-        streams = dict(zip(found, numbers, strict=True))
+        self._streams |= dict(zip(found, numbers, strict=True))
         for name, one in measured.items():
-            if one.sites() <= streams.keys():
+            if one.sites() <= self._streams.keys():
                 one.judged.add(abs(one.coefficient))
-                _judge(name, one, streams, self._dtype)
+                _judge(name, one, self._streams, self._dtype)
 
     @property
     def measuring(self) -> bool:
         """Whether the forward that is running is read."""
         return bool(self._readers)
 
+    def interrupt(self, plan: Plan) -> None:
+        """Stop reading: the forward has ended, however it did; what it has not measured waits."""
+        if self._readers:
+            self._stop(plan)
+            self._pending = self._measured | self._pending
+            self._measured, self._found = {}, {}
+            self.due = bool(self._pending)
+
     def cancel(self, plan: Plan) -> None:
         """Measure nothing of what was to be measured: this decoder's stream cannot be read."""
         self._stop(plan)
-        self._measured = {}
+        self._measured, self.due = {}, False
 
     def _stop(self, plan: Plan) -> None:
         for site, reader in self._readers:
@@ -182,9 +205,9 @@ def _judge(
         return
     norm, weight = float(one.vector.directions[layer].norm()), one.weights()[layer]
     why = (
-        f"over {MOST:g} drowns what the model wrote"
+        f"over {MOST:g} replaces what the model computed"
         if share > MOST
-        else f"under {LEAST:g}, here at every layer, changes next to nothing"
+        else f"under {LEAST:g}, here at every layer, has almost no effect"
     )
     _warn(
         f"vector {name!r} at layer {layer}: its norm {norm:.3g} times the coefficient {weight:.3g} "

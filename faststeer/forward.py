@@ -43,7 +43,7 @@ class BeginsForward:
             )
         if tables.needs_tokens:
             tables.keep_to(tokens_of(self.plan, call))
-        elif tables.may_need_tokens and _starts(call):
+        elif any(tables.gates.conditions) and _starts(call):
             tables.gates.close()  # these prompts pass unseen
         for watcher in self.plan.watchers:
             watcher(call)
@@ -58,7 +58,7 @@ class BeginsForward:
             real = real_tokens(self.plan, call)
         except ValueError:  # nothing that is asked for depends on it
             real = torch.zeros(given.shape[:2], dtype=torch.bool)
-        self.plan.doses.begin(self.plan, decoder, real)
+        self.plan.doses.begin(self.plan, decoder, real, not call.has_past or _starts(call))
 
     def _require_all_alike(self, call: DecoderCall) -> None:
         """Raise ValueError where it matters which sequences and tokens come, and none are seen."""
@@ -96,7 +96,7 @@ class BeginsForward:
 
 def _starts(call: DecoderCall) -> bool:
     """Whether nothing came before; static caches do not say so without waiting for the device."""
-    past = call.past_length()
+    past = call.past_length() if call.counts_past else None
     return isinstance(past, int) and past == 0
 
 

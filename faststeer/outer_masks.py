@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from faststeer.plan import Plan
 
 _MASK = "attention_mask"
+_UNMASKED = ("RwkvModel",)  # their language models hand no mask on
 
 
 class OuterMask:
@@ -42,11 +44,15 @@ class OuterMask:
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():  # a graph knows the prompts of generate alone
             named = {**dict(zip(self.order, args, strict=False)), **kwargs}
-            self.plan.outer_masks.append(named.get(_MASK))
+            self.plan.outer_masks.append((get_ident(), named.get(_MASK)))
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling() and self.plan.outer_masks:
-            self.plan.outer_masks.pop()
+        if torch.compiler.is_compiling():
+            return
+        for place in reversed(range(len(self.plan.outer_masks))):  # other threads have theirs
+            if self.plan.outer_masks[place][0] == get_ident():
+                del self.plan.outer_masks[place]
+                return
 
 
 def preparing_models(model: nn.Module, decoder: nn.Module, known: bool) -> Iterator[nn.Module]:
@@ -77,19 +83,39 @@ def padding_mask(plan: Plan, call: DecoderCall, what: str) -> Tensor | None:
     mask = call.attention_mask
     if isinstance(mask, Tensor) and mask.dim() == 2:
         return mask
-    for outer in reversed(plan.outer_masks):
+    own = [mask for thread, mask in plan.outer_masks if thread == get_ident()]
+    for outer in reversed(own):
         if outer is None:
             return None
         if isinstance(outer, Tensor) and outer.dim() == 2:
             return _require_fitting(outer, call, what)
     if mask is None:
+        _require_no_padding(call, what)
         return None
     shape = f" of {mask.dim()} dimensions" if isinstance(mask, Tensor) else ""
     raise ValueError(
         f"{what} needs an attention mask of two dimensions, [B, T] with 0 for padding, but a "
-        f"{call.signature.decoder} got a {type(mask).__name__}{shape}: give patch() or capture() "
-        "the whole model, and call that, or its generate, with such a mask"
+        f"{call.signature.decoder} got a {type(mask).__name__}{shape}: {_mend()}"
     )
+
+
+def _require_no_padding(call: DecoderCall, what: str) -> None:
+    """Raise ValueError where a decoder without a mask may get padding: RWKV's language model is
+    given a mask and hands none on.
+    """
+    given = call.given
+    assert given is not None
+    if call.signature.decoder in _UNMASKED and given.shape[0] > 1:
+        raise ValueError(
+            f"{what} needs to know the padding, which a {call.signature.decoder} is never given: "
+            f"{_mend()}"
+        )
+
+
+def _mend() -> str:
+    if torch.compiler.is_compiling():
+        return "a compiled forward does not see it; call generate, or the model without compiling"
+    return "give patch() or capture() the whole model, and call that, or its generate, with a mask"
 
 
 def _require_fitting(mask: Tensor, call: DecoderCall, what: str) -> Tensor:

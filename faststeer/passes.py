@@ -1,4 +1,4 @@
-"""How often a decoder runs each layer in one forward pass: what is read is of a single one."""
+"""How often a decoder runs each layer per forward pass: reading needs exactly one run."""
 
 from __future__ import annotations
 

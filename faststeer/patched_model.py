@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from faststeer.outer_masks import OuterMask, preparing_models
 from faststeer.prompts import lengths_of
 from faststeer.swapping import MARK
 from faststeer.turns import Counted
+from faststeer.virtual_tokens import wrappers_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +31,8 @@ class PatchedModel:
         self.plan = attachment.plan
         self.plan.tables.in_hand = True
         self._attachment = attachment
-        self._counted = Counted(decoder, self.plan.turns)
+        ended = partial(self.plan.doses.interrupt, self.plan)
+        self._counted = Counted(decoder, self.plan.turns, ended)
         self._watched: list[Watched] = []
         self._outer: list[OuterMask] = []
         self._entered = 0
@@ -49,6 +52,9 @@ class PatchedModel:
             ):
                 self._watched.append(Watched(self.plan, module))
         known = isinstance(self._attachment, Fused)
+        for module in wrappers_of(model, self.decoder):
+            if all(module is not one for one in self.plan.peft_models):
+                self.plan.peft_models.append(module)
         for module in preparing_models(model, self.decoder, known):
             if all(module is not outer.model for outer in self._outer):
                 self._outer.append(OuterMask(self.plan, module))

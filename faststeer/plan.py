@@ -33,7 +33,9 @@ class Plan:
     times_off: int = 0
     prompts: Prompts | None = None  # of the generate that is running
     unknown_prompts: str | None = None  # why those of the generate that is running are not known
-    outer_masks: list[Any] = field(default_factory=list)  # of running models around the decoder
+    # Of running models around the decoder: their thread and the mask that they were given.
+    outer_masks: list[tuple[int, Any]] = field(default_factory=list)
+    peft_models: list[nn.Module] = field(default_factory=list)  # around the decoder
     prompt_lengths: Tensor | None = None  # [B], set by the caller
     turns: Turns = field(default_factory=Turns)
     doses: Doses = field(default_factory=Doses)
@@ -86,6 +88,7 @@ class Plan:
         self.rows.clear()
         self.steered.clear()
         self.tables.learned.clear()
+        self.doses.interrupt(self)
         self._rewrite(None)
 
     @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 from faststeer.calls import DecoderCall
 from faststeer.outer_masks import padding_mask
 from faststeer.scopes import Tokens
+from faststeer.virtual_tokens import require_own_tokens
 
 if TYPE_CHECKING:
     from faststeer.plan import Plan
@@ -98,21 +99,23 @@ def tokens_of(plan: Plan, call: DecoderCall) -> Tokens:
     """
     given = call.given
     assert given is not None
+    require_own_tokens(plan.peft_models)
     batch, count = given.shape[:2]
-    columns = call.columns(count, given.device)
-    _require_whole_mask(call, count)
+    past = call.past_length()
+    columns = call.columns(count, past, given.device)
+    _require_whole_mask(call, past, count)
     prompts = plan.prompts
     if prompts is None:
-        prompts = _from_forward(plan, given, call)
+        prompts = _from_forward(plan, given, call, past)
     prompts = prompts.spread(batch)
     return Tokens(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
 
 
-def _require_whole_mask(call: DecoderCall, count: int) -> None:
+def _require_whole_mask(call: DecoderCall, past: int | Tensor, count: int) -> None:
     """Raise ValueError where the mask covers more or fewer tokens than past and input: one of the
     two is not what it is taken for.
     """
-    mask, past = call.attention_mask, call.past_length()
+    mask = call.attention_mask
     if not (isinstance(mask, Tensor) and mask.dim() == 2 and isinstance(past, int)):
         return
     if mask.shape[1] != past + count:
@@ -122,10 +125,10 @@ def _require_whole_mask(call: DecoderCall, count: int) -> None:
         )
 
 
-def _from_forward(plan: Plan, given: Tensor, call: DecoderCall) -> Prompts:
+def _from_forward(plan: Plan, given: Tensor, call: DecoderCall, past: int | Tensor) -> Prompts:
     """For a model that is called outside of `generate`."""
     batch, count = given.shape[:2]
-    mask, past = padding_mask(plan, call, "positions= other than 'all'"), call.past_length()
+    mask = padding_mask(plan, call, "positions= other than 'all'")
     if plan.prompt_lengths is not None:
         lengths = _spread(plan.prompt_lengths.to(given.device), batch)
         if mask is None:

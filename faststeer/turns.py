@@ -88,9 +88,10 @@ class Counted:
     Hooks are within that call, and are not told of failures.
     """
 
-    def __init__(self, module: nn.Module, turns: Turns) -> None:
-        """Takes its place on this one module."""
+    def __init__(self, module: nn.Module, turns: Turns, ended: Callable[[], None]) -> None:
+        """Takes its place on this one module; `ended` is called after each forward."""
         self.module = module
+        self.ended = ended
         self.turns = turns
         module.__dict__["_call_impl"] = self
 
@@ -106,4 +107,5 @@ class Counted:
         try:
             return _call(self.module, *args, **kwargs)
         finally:
+            self.ended()
             self.turns.end()

@@ -38,6 +38,10 @@ def call(forward: Any, *args: Any, **kwargs: Any) -> Any:
     return DecoderSignature.of(decoder(forward)).bind(args, kwargs)
 
 
+def columns_of(made: Any) -> list[int]:
+    return made.columns(3, made.past_length(), IDS.device).tolist()
+
+
 def today(self, input_ids=None, attention_mask=None, cache=None, use_cache=None, **kwargs): ...
 def before(self, input_ids=None, attention_mask=None, past_key_values=None, **kwargs): ...
 def recurrent(self, input_ids=None, attention_mask=None, state=None, use_cache=None): ...
@@ -51,7 +55,7 @@ def test_the_past_is_counted_under_either_name_by_place_or_by_name(forward, name
     assert call(forward, IDS).past_length() == 0
     assert call(forward, IDS, **{name: Cache(4)}).past_length() == 4
     assert call(forward, IDS, None, Cache(4)).past_length() == 4
-    assert call(forward, IDS, **{name: Cache(4)}).columns(3, IDS.device).tolist() == [4, 5, 6]
+    assert columns_of(call(forward, IDS, **{name: Cache(4)})) == [4, 5, 6]
 
 
 def test_a_name_that_the_class_renames_is_understood_too() -> None:
@@ -65,18 +69,14 @@ def test_a_past_that_does_not_count_is_refused_once_there_is_one() -> None:
     # Mamba's cache_position counts something else in transformers 4.
     with pytest.raises(ValueError, match="cache_params="):
         call(mamba, IDS, cache_params=object(), cache_position=torch.arange(3)).past_length()
-    assert call(mamba, IDS, cache_position=torch.arange(4)).columns(3, IDS.device).tolist() == [
-        0,
-        1,
-        2,
-    ]
+    assert columns_of(call(mamba, IDS, cache_position=torch.arange(4))) == [0, 1, 2]
 
 
 def test_a_cache_of_a_class_of_its_own_is_believed_less_than_the_columns_given() -> None:
     columns = torch.arange(3)
     found = call(before, IDS, past_key_values=Foreign(), cache_position=columns)
     assert int(found.past_length()) == 0
-    assert found.columns(3, IDS.device) is columns
+    assert found.columns(3, 0, IDS.device) is columns
 
 
 def test_an_unknown_name_of_the_past_refuses_what_depends_on_it_and_names_the_arguments() -> None:

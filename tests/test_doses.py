@@ -40,9 +40,9 @@ def run(patched) -> None:
 
 
 def median_norm(plain, layer: int, site: str = "resid_post") -> float:
-    """Of the unsteered stream over all real tokens, each text run alone."""
+    """Of the unsteered stream over all real tokens but the first, each text run alone."""
     rows = [ids[mask.bool()] for ids, mask in zip(IDS, MASK, strict=True)]
-    norms = [residual_streams(plain, row.tolist())[site][layer].norm(dim=-1) for row in rows]
+    norms = [residual_streams(plain, row.tolist())[site][layer][1:].norm(dim=-1) for row in rows]
     return float(torch.cat(norms).median())
 
 
@@ -59,7 +59,7 @@ def test_a_vector_of_zeros_is_warned_of_at_once_with_its_layers(patched) -> None
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
-@pytest.mark.parametrize(("share", "why"), [(0.004, "under 0.01"), (25.0, "over 10 drowns")])
+@pytest.mark.parametrize(("share", "why"), [(0.004, "under 0.01"), (25.0, "over 10 replaces")])
 def test_a_dose_out_of_range_is_warned_of_with_the_streams_own_norm(
     share, why, site, patched, plain
 ) -> None:
@@ -98,8 +98,11 @@ def test_it_is_warned_once_for_each_magnitude_of_a_handle(patched) -> None:
     assert warned(lambda: run(patched)) == []
     handle.coefficient = -1e-4
     assert warned(lambda: run(patched)) == []
-    handle.coefficient = 1e4
-    assert len(warned(lambda: run(patched))) == 1
+    # The stream's norm is known by now: no other forward measures it.
+    [message] = warned(lambda: setattr(handle, "coefficient", 1e4))
+    assert "over 10 replaces" in message
+    assert not patched.plan.doses.due
+    assert warned(lambda: run(patched)) == []
     handle.coefficient = 1e-4
     assert warned(lambda: run(patched)) == []
     handle.coefficient = 0.0
@@ -146,6 +149,27 @@ def test_while_generating_it_is_measured_once_and_tokens_are_the_same(patched) -
     [message] = warned(lambda: found.append(greedy(patched.model, IDS, MASK)))
     assert "under 0.01" in message
     assert torch.equal(found[0][1], expected[1])
+
+
+def test_a_first_token_that_is_an_attention_sink_is_not_taken_for_the_stream(patched) -> None:
+    own = patched.model.model.embed_tokens
+    sink = torch.zeros(IDS.max() + 1, 64)
+    sink[IDS[0, -3]] = 1e5  # the first real token of the first text, which is three tokens long
+    own.register_forward_hook(lambda module, args, output: output + sink[args[0].clamp(max=511)])
+    patched.steer(V, 1.0)
+    alone = IDS[:1, -3:-2]
+    assert warned(lambda: patched.model(alone)) == []
+    assert patched.plan.doses.due  # a first token alone shows nothing
+    assert warned(lambda: run(patched)) == []
+    assert not patched.plan.doses.due
+
+
+def test_a_forward_that_extraction_ends_early_leaves_no_reader(patched, byte_tokenizer) -> None:
+    patched.steer(V, 1.0)
+    faststeer.activations(patched.model, byte_tokenizer, ["hello!"], layers=[0], progress=False)
+    assert readers(patched) == 0
+    patched.clear()
+    assert readers(patched) == 0
 
 
 def test_rows_and_off_are_not_judged_and_what_is_steered_after_them_is(patched) -> None:
