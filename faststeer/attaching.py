@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from typing import Any
+from weakref import ref
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -53,6 +54,7 @@ class Attachment(ABC):
 
     def attach(self, decoder: nn.Module) -> None:
         """Steer the decoder by a new `plan`, which has a table for every site."""
+        self.bind(decoder)
         self.plan = Plan.for_layers(decoder, devices_of(self.layers), self.hidden_size, self.kinds)
         self.put_on(decoder)
 
@@ -60,17 +62,28 @@ class Attachment(ABC):
         """Restore every module."""
         self.take_off()
 
-    def follow(self, decoder: nn.Module) -> None:
+    def bind(self, decoder: nn.Module) -> None:
+        """Remember the decoder whose layers are followed: a copied model's attachment has another.
+
+        Graphs read it from here; as an argument of theirs it would be a guard on the very model.
+        """
+        self._decoder = ref(decoder)
+
+    def follow(self) -> None:
         """Steer the layers that the decoder has now: some may have been replaced.
 
         Raises:
             ValueError: one of them cannot be steered, or there are more or fewer than there were.
         """
+        decoder = self._decoder()
+        assert decoder is not None  # it is running
         now = self.current_layers(decoder)
         if len(now) == len(self.layers) and all(map(operator.is_, now, self.layers)):
             return
         name = type(decoder).__name__
         if len(now) != len(self.layers):
+            if self.plan.idle:
+                return  # each norm that was computed ahead names the layer it is for
             raise ValueError(
                 f"a {name} had {len(self.layers)} layers when it was patched and has {len(now)} "
                 "now; unpatch() it and patch() it again"

@@ -42,6 +42,7 @@ class Dormant:
             ValueError: a layer that has come cannot be replaced; the decoder is stock then.
         """
         if layers_of(decoder, family) == self.attachment.layers:
+            self.attachment.bind(decoder)
             self.attachment.plan.tables.settle(devices_of(self.attachment.layers))
             return self.attachment
         self.attachment.detach()

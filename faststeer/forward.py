@@ -26,9 +26,9 @@ class BeginsForward:
     def __call__(self, decoder: nn.Module, args: Any, kwargs: Any) -> None:
         """Check the rows against the batch, before anything is computed."""
         if torch.compiler.is_compiling():
-            self._follow(decoder)
+            self._follow()
         elif self.plan.tables.in_hand:
-            self.attachment.follow(decoder)
+            self.attachment.follow()
         call = self.plan.signature.bind(args, kwargs)
         given = call.given
         if given is None:
@@ -69,14 +69,14 @@ class BeginsForward:
             )
 
     @torch.compiler.assume_constant_result
-    def _follow(self, decoder: nn.Module) -> None:
+    def _follow(self) -> None:
         """Steer the layers that there are now, and move the tables to where they are, when a graph
         is made and not within it.
 
         Without a graph each table moves when it meets a tensor of another device.
         """
         if self.plan.tables.in_hand:
-            self.attachment.follow(decoder)
+            self.attachment.follow()
         self.plan.tables.settle(devices_of(self.attachment.layers))
 
     def _packed(self, call: DecoderCall) -> bool:

@@ -55,6 +55,11 @@ class Plan:
             sites |= {Site(layer, kind): device for kind in kinds}
         return cls(Tables(hidden_size, sites), DecoderSignature.of(decoder))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing steers, and nothing reads."""
+        return not (self.steered or self.rows or self.tables.learned or self.tables.is_read)
+
     def put(self, name: str, steered: Steered) -> None:
         """Add a vector; one of the same name is replaced, also in the order and in rows.
 

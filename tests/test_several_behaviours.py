@@ -205,7 +205,7 @@ MISTAKES = [
     (f"{TWO} --coefficients=-1,x", "--coefficients '-1,x': expected numbers such as"),
     (f"{TWO} --text no.jsonl", "no.jsonl: no such file or folder"),
     (f"{TWO} --text one.txt", "got 1 general texts; expected at least two"),
-    (f"{TWO} --output one.txt", "Not a directory: "),
+    (f"{TWO} --output one.txt", "one.txt is a file; expected a folder"),
     (f"{TWO} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),
 ]
 
