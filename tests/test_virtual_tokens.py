@@ -16,7 +16,8 @@ def wrapped(model, config):
     return get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
 
 
-# PEFT gives transformers 5.24 the past under its old name, beside the new one.
+# PEFT gives transformers 5.24 the past under its old name, alone or beside the new one.
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Both `past_key_values` and `cache` are set:FutureWarning")
 @pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
 def test_scopes_are_refused_beside_virtual_tokens_and_all_positions_are_steered(
