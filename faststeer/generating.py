@@ -40,7 +40,7 @@ class Watched:
                 self.model.__dict__["generate"] = self.own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's own, with the prompts known to the plan meanwhile."""
+        """Call the model's own `generate` while the plan knows its prompts."""
         tables = self.plan.tables
         with self.plan.turns.generating() as within, tables.gates.deciding_anew(within):
             before = self.plan.prompts, self.plan.unknown_prompts

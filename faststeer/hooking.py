@@ -21,7 +21,8 @@ from faststeer.table import Table
 class HookedStream:
     """The residual stream of a decoder that is steered by hooks.
 
-    Its layout is found when a forward begins, and only where sequences or tokens are told apart.
+    Its layout is found when a forward begins, and only where it matters which
+    sequence or token is which.
     """
 
     def __init__(self, plan: Plan, hidden_size: int) -> None:

@@ -62,7 +62,7 @@ def become_twin(module: nn.Module) -> None:
     """Give `module` a class of its own that does just what its class does.
 
     Code that torch.compile made for the stock class looks at the class and not at hooks, so it
-    would go on without those that were registered since.
+    would not call those that were registered since.
     """
     stock = type(module)
     if stock not in _twins:

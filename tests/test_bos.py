@@ -143,7 +143,7 @@ def test_the_way_to_mend_it_is_the_callers_own(model: Any) -> None:
     [message] = bos_warnings(lambda: extract(model, adds, add_special_tokens=False))
     assert message.endswith("add_special_tokens=True adds it")
     may = Tokenizer(adds=False)
-    may.add_bos_token = False  # type: ignore[attr-defined]
+    may.add_bos_token = False
     [message] = bos_warnings(lambda: evaluate.perplexity(model, may, LETTERS))
     assert message.endswith("tokenizer.add_bos_token = True adds it")
 
@@ -171,7 +171,7 @@ def test_a_tokenizer_without_a_bos_of_its_own_is_no_fault(
     bos: int | None, eos: int, model: Any
 ) -> None:
     tokenizer = Tokenizer(adds=False)
-    tokenizer.bos_token_id, tokenizer.eos_token_id = bos, eos  # type: ignore[assignment]
+    tokenizer.bos_token_id, tokenizer.eos_token_id = bos, eos
     assert bos_warnings(lambda: extract(model, tokenizer)) == []
     assert bos_warnings(lambda: evaluate.perplexity(model, tokenizer, LETTERS)) == []
 
@@ -188,7 +188,7 @@ def test_a_model_that_does_as_well_without_is_no_fault(tiny_model: Any, demo: Lo
 
 def test_without_a_head_the_tokenizer_shows_what_the_model_needs(make_tiny: MakeTiny) -> None:
     adds, plain, chat = Tokenizer(adds=True), Tokenizer(adds=False), Tokenizer(adds=False)
-    chat.chat_template = "{{ bos_token }}{{ messages }}"  # type: ignore[attr-defined]
+    chat.chat_template = "{{ bos_token }}{{ messages }}"
     [message] = bos_warnings(lambda: extract(make_tiny().model, adds, add_special_tokens=False))
     assert "the tokenizer adds it by default" in message
     [message] = bos_warnings(lambda: extract(make_tiny().model, chat))

@@ -31,7 +31,7 @@ def logprobs(model: Any, ids: list[int]) -> Tensor:
 
 @pytest.fixture(params=["left", "right"])
 def tokenizer(request: pytest.FixtureRequest, byte_tokenizer: ByteTokenizer) -> Any:
-    byte_tokenizer.padding_side = request.param  # type: ignore[attr-defined]
+    byte_tokenizer.padding_side = request.param
     return byte_tokenizer
 
 
