@@ -154,7 +154,7 @@ $(call DONE,dev): $(PYTHON) $(PINS) $(BUILT_FROM)
 
 build/done-oldest: build/constraints-oldest.txt $(PYTHON)
 	rm -rf $(OLDEST)
-	$(PYTHON) -m pip install -q -c $< --target $(OLDEST) transformers
+	$(PYTHON) -m pip install -q -c $< --target $(OLDEST) transformers datasets
 	@touch $@
 
 build/done-parity: build/constraints-parity.txt $(PARITY) $(BUILT_FROM)

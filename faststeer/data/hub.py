@@ -23,6 +23,8 @@ def hub_rows(
     try:
         from datasets import load_dataset
     except ModuleNotFoundError as error:
+        if error.name != "datasets":  # it is installed, and lacks something itself
+            raise
         raise ModuleNotFoundError(
             "datasets of the hub need the package datasets: pip install 'faststeer[data]'",
             name="datasets",

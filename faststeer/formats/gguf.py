@@ -151,6 +151,8 @@ def _package() -> Any:
     try:
         import gguf
     except ModuleNotFoundError as error:
+        if error.name != "gguf":  # it is installed, and lacks something itself
+            raise
         raise ModuleNotFoundError(
             "GGUF files need the package gguf: pip install 'faststeer[gguf]'", name="gguf"
         ) from error
