@@ -18,10 +18,11 @@ from costs import Record, compare
 from rich.console import Console
 
 import faststeer
-from faststeer import loading, timing
-from faststeer.baselines import twin
-from faststeer.batches import random_ids
-from faststeer.files import write_whole
+from faststeer.bench import timing
+from faststeer.bench.hook_baselines import twin
+from faststeer.models import loading
+from faststeer.models.inference import random_ids
+from faststeer.utils.files import write_whole
 
 AT_MOST = 1.03  # of the same forward without
 

@@ -12,8 +12,8 @@ import torch
 from cases import Inputs, copied, size
 from variants import Bind, Call
 
-from faststeer import timing
-from faststeer.timing import Bystanders, Samples
+from faststeer.bench import timing
+from faststeer.bench.timing import OtherLoad, Samples
 
 Run = Callable[[], object]
 
@@ -44,7 +44,7 @@ class HostClock:
         self, binds: Mapping[str, Bind], inputs: Inputs, moved: int, rounds: int
     ) -> list[Timing]:
         calls = {name: bind(inputs) for name, bind in binds.items()}
-        bystanders = Bystanders()
+        bystanders = OtherLoad()
         samples = timing.interleaved(calls, rounds)
         return [Timing("warm", "loop", samples, bystanders.cores())]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faststeer import _C
-from faststeer.timing import machine_facts, source_commit
+from faststeer.utils.machine import machine_facts, source_commit
 
 
 def pytest_benchmark_generate_machine_info(config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from faststeer import timing
+from faststeer.bench import timing
 
 Record = dict[str, Any]
 

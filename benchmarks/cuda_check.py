@@ -154,7 +154,7 @@ def facts() -> dict[str, Any]:
     import torch
     import transformers
 
-    from faststeer.timing import source_commit
+    from faststeer.utils.machine import source_commit
 
     smi = shutil.which("nvidia-smi")
     driver = "unknown"

@@ -6,7 +6,7 @@ import torch
 from cases import EPS
 from torch import Tensor
 
-from faststeer import reference
+from faststeer.ops import reference
 
 # reference.steering_sum, compiled, is up to 20 % slower: it also tests for absent entries.
 

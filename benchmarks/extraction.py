@@ -23,12 +23,13 @@ from rich.console import Console
 from torch import Tensor
 
 import faststeer
-from faststeer import loading, timing
-from faststeer.batches import left_padded
-from faststeer.behaviours import Behaviour
-from faststeer.files import write_whole
-from faststeer.jsonl import PairsFile
-from faststeer.reading import Reader
+from faststeer.bench import timing
+from faststeer.data.batches import left_padded
+from faststeer.data.jsonl import PairsFile
+from faststeer.data.shipped import Behaviour
+from faststeer.extraction.reader import ActivationReader
+from faststeer.models import loading
+from faststeer.utils.files import write_whole
 
 Pairs = list[tuple[str, str]]
 BATCH = 16
@@ -76,7 +77,7 @@ def extraction_calls(model: Any, tokenizer: Any, pairs: Pairs) -> dict[str, Call
 def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
     """All pairs once, and which part of that the model's own forwards take."""
     inside = 0.0
-    run = Reader._run
+    run = ActivationReader._run
 
     def timed(*arguments: Any) -> None:
         nonlocal inside
@@ -85,7 +86,7 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
         inside += time.perf_counter() - begin
 
     bystanders = timing.Bystanders()
-    with mock.patch.object(Reader, "_run", timed):
+    with mock.patch.object(ActivationReader, "_run", timed):
         begin, used = time.perf_counter(), time.process_time()
         faststeer.extract(model, tokenizer, pairs, progress=False)  # as the command line does
         took, used = time.perf_counter() - begin, time.process_time() - used

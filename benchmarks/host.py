@@ -18,10 +18,17 @@ from rich.console import Console
 from torch import nn
 
 import faststeer
-from faststeer import phases, timing
-from faststeer.batches import random_ids
-from faststeer.files import write_whole
-from faststeer.variants import HOOKS, IDLE, STOCK, hooked_twin, steered_twin, vectors_on_all_layers
+from faststeer.bench import phases, timing
+from faststeer.bench.variants import (
+    HOOKS,
+    IDLE,
+    STOCK,
+    hooked_twin,
+    steered_twin,
+    vectors_on_all_layers,
+)
+from faststeer.models.inference import random_ids
+from faststeer.utils.files import write_whole
 
 LAYERS, PROMPT, STEPS = 32, 16, 8
 ONE, SOME = "faststeer, 1 vector", "faststeer, 1 vector at generated tokens"

@@ -9,7 +9,7 @@ from compiling import Compiler, Function, failure
 from torch import Tensor
 from variants import LIGER, Result
 
-from faststeer.timing import installed_version
+from faststeer.utils.machine import installed_version
 
 
 def fused_add_norm(case: Case, inputs: Steering, compiler: Compiler) -> Function | None:

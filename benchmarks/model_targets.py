@@ -18,8 +18,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from faststeer.phases import CAPTURED, COMPILED, DECODE
-from faststeer.variants import COUNTS, IDLE, STOCK, of_all, of_rows
+from faststeer.bench.phases import CAPTURED, COMPILED, DECODE
+from faststeer.bench.variants import COUNTS, IDLE, STOCK, of_all, of_rows
 
 Record = dict[str, Any]
 

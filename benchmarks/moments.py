@@ -11,7 +11,8 @@ from cases import Case, Moments, copied
 from compiling import Compiler
 from variants import COMPILED, FRESH, STOCK, Call, Result, Variant, calls
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 TOLERANCE = 1e-5  # of sums of many float32
 

@@ -36,8 +36,8 @@ from rich.progress import track
 from targets import held, targets_for
 
 from faststeer import _C
-from faststeer.ops import FaststeerWarning
-from faststeer.timing import gpu_facts, installed_version, machine_facts, source_commit
+from faststeer.utils.machine import gpu_facts, installed_version, machine_facts, source_commit
+from faststeer.utils.warnings import FaststeerWarning
 
 # `make cuda-check` leaves three minutes to all of this program. What does not fit is told.
 GPU_SECONDS, GPU_COMPILE_SECONDS = 140.0, 70.0

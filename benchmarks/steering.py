@@ -29,7 +29,8 @@ from variants import (
     calls,
 )
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 Entries = tuple[Tensor | None, Tensor | None, Tensor | None]
 EntriesOf = Callable[[Steering], Entries]

@@ -23,14 +23,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 import torch
 
 import faststeer
-from faststeer.baselines import random_vector
 from faststeer.data import Documents
-from faststeer.evaluate.choices import part_of, read_choices
+from faststeer.data.questions import part_of, read_choices
 from faststeer.evaluate.matching import matching_scores, matching_scores_by_setting
-from faststeer.evaluate.runs import AsItStands, UnderSettings
-from faststeer.evaluate.tokens import Texts
-from faststeer.loading import load
-from faststeer.timing import machine_facts
+from faststeer.evaluate.next_token import ScoredTexts
+from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings
+from faststeer.models.loading import load
+from faststeer.utils.machine import machine_facts
+from faststeer.vectors.random import random_vector
 
 LAYERS, COEFFICIENTS = (10, 15, 20, 25), (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 SETTINGS = [{"v": {layer: c}} for layer in LAYERS for c in COEFFICIENTS]
@@ -51,7 +51,7 @@ def main() -> None:
     documents = list(islice(Documents(options.text), options.items))
     patched = faststeer.patch(model)
     patched.steer(random_vector("v", dict.fromkeys(LAYERS, 5.0), patched.hidden_size, seed=0))
-    texts = Texts(model, tokenizer, documents, 128)
+    texts = ScoredTexts(model, tokenizer, documents, 128)
 
     def answers_one_at_a_time() -> list[float]:
         found = []
@@ -68,11 +68,11 @@ def main() -> None:
         found = []
         for setting in [*SETTINGS, {}]:
             with patched.rows([setting]):
-                found.append(texts.scores(AsItStands(model), 8)[0].accuracy)
+                found.append(texts.scores(CurrentSteering(model), 8)[0].accuracy)
         return found
 
     def tokens_shared() -> list[float]:
-        return [own.accuracy for own in texts.scores(UnderSettings(patched, SETTINGS), 8)]
+        return [own.accuracy for own in texts.scores(ManySettings(patched, SETTINGS), 8)]
 
     tasks = {
         "answers to choices": (answers_one_at_a_time, answers_shared),

@@ -11,9 +11,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from faststeer.behaviours import neutral_texts
+from faststeer.data.shipped import neutral_texts
 from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
-from faststeer.loading import load
+from faststeer.models.loading import load
 
 
 def main(data: str, name: str) -> None:

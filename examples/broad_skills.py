@@ -12,7 +12,7 @@ import sys
 import faststeer
 from faststeer.evaluate import token_scores_by_setting
 from faststeer.experiments.broad import PYTHON_ONLY, TEXT, code_sources, draw_sets, text_sources
-from faststeer.loading import load
+from faststeer.models.loading import load
 
 LENGTH = 64
 

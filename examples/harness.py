@@ -17,9 +17,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 import faststeer
-from faststeer.behaviours import Behaviour
+from faststeer.data.shipped import Behaviour
 from faststeer.evaluate import Choice, part_of, read_choices
-from faststeer.loading import load
+from faststeer.models.loading import load
 
 ITEMS = 100  # of a file at most: to make the vector from, and as many again to score
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import faststeer
-from faststeer.batches import left_padded
-from faststeer.behaviours import Behaviour
+from faststeer.data.batches import left_padded
+from faststeer.data.shipped import Behaviour
 from faststeer.evaluate.likelihood import continuation_logprobs
-from faststeer.loading import load
+from faststeer.models.loading import load
 
 STEPS = 12
 

@@ -12,9 +12,9 @@ import sys
 import torch
 
 import faststeer
-from faststeer.behaviours import Behaviour
-from faststeer.generation import continuations
-from faststeer.loading import load
+from faststeer.data.shipped import Behaviour
+from faststeer.models.inference import continuations
+from faststeer.models.loading import load
 
 PROMPTS = [
     "Last night we went to the new restaurant and",

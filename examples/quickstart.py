@@ -8,8 +8,8 @@ MODEL is a hub name or a folder; by default the small model of `faststeer demo`.
 import sys
 
 import faststeer
-from faststeer.generation import continuations
-from faststeer.loading import load
+from faststeer.models.inference import continuations
+from faststeer.models.loading import load
 
 
 def main(name: str) -> None:

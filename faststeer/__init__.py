@@ -1,20 +1,21 @@
 """Activation steering, fused into the residual stream of LLaMA models."""
 
 from faststeer import data, diagnostics
-from faststeer.activation_addition import ActAdd, act_add
-from faststeer.baking import bake
-from faststeer.conditions import when
-from faststeer.extraction import activations, extract
-from faststeer.gathering import capture
-from faststeer.handle import Handle
-from faststeer.installing import install, uninstall
-from faststeer.markers import after
-from faststeer.moments import Moments
-from faststeer.ops import FaststeerWarning
-from faststeer.patching import Patched, patch
-from faststeer.templates import pairs
-from faststeer.vectors import SteeringVector
-from faststeer.version import VERSION as __version__
+from faststeer.data.templates import pairs
+from faststeer.extraction.act_add import ActAdd, act_add
+from faststeer.extraction.capture import capture
+from faststeer.extraction.extract import activations, extract
+from faststeer.extraction.moments import Moments
+from faststeer.patching.bake import bake
+from faststeer.patching.install import install, uninstall
+from faststeer.patching.patch import patch
+from faststeer.patching.patched import Patched
+from faststeer.steering.conditions import when
+from faststeer.steering.handles import Handle
+from faststeer.steering.markers import after
+from faststeer.utils.version import VERSION as __version__
+from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.steering_vector import SteeringVector
 
 __all__ = [
     "ActAdd",

@@ -1,5 +1,5 @@
 """`python -m faststeer`."""
 
-from faststeer.cli import main
+from faststeer.cli.main import main
 
 main()

@@ -27,7 +27,7 @@ from installed import BuiltOnce
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from faststeer import loading, supported
+from faststeer.models import loading, supported
 
 PROSE = Path(__file__).parents[2] / "shared" / "data" / "text"
 

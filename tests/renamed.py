@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.calls import past_argument, past_of
+from faststeer.models.calls import past_argument, past_of
 
 __all__ = ["enable_checkpointing", "past", "past_of"]
 

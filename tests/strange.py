@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from faststeer.finding import find_blocks
+from faststeer.models.decoders import find_blocks
 
 _PLAIN: dict[str, Any] = {
     "vocab_size": 300,

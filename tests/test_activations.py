@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector
-from faststeer.loading import Loaded
+from faststeer.models.loading import Loaded
 
 TEXTS = ["a", "some text", "a longer text, to be padded against", "", "ünï", "text " * 20]
 

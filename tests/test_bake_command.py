@@ -13,7 +13,7 @@ from hooked import random_vector
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import faststeer
-from faststeer import cli
+from faststeer.cli import main
 
 VECTOR = random_vector("v", [1, 2])
 
@@ -36,7 +36,7 @@ BAKE = "bake --model tiny --steer v.safetensors:layer=2:coefficient=3 --output o
 def run(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     return int(exit_.value.code or 0)
 
 

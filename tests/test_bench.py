@@ -14,13 +14,15 @@ from rich.console import Console
 from test_checking import exit_code, run_cli, tiny
 from transformers import LlamaForCausalLM
 
-from faststeer import bench, phases, variants, yardstick
-from faststeer.baselines import Steering, random_vector, steer_with_hooks, twin
-from faststeer.batches import left_padded, logits, random_ids
-from faststeer.calls import DecoderSignature
-from faststeer.captured import StaticDecode
-from faststeer.patching import patch
-from faststeer.timing import Samples
+from faststeer.bench import phases, run, tolerance, variants
+from faststeer.bench.cuda_graph import StaticDecode
+from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin
+from faststeer.bench.timing import Samples
+from faststeer.data.batches import left_padded
+from faststeer.models.calls import DecoderSignature
+from faststeer.models.inference import logits, random_ids
+from faststeer.patching.patch import patch
+from faststeer.vectors.random import random_vector
 
 VARIANTS = [
     "stock",
@@ -84,8 +86,8 @@ def test_a_model_in_a_folder_is_named_without_its_path(
 ) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    settings = bench.Settings(prompt_tokens=2, new_tokens=1, rounds=1)
-    record = bench.run(replace(tiny(), name=str(folder)), settings, Console())
+    settings = run.Settings(prompt_tokens=2, new_tokens=1, rounds=1)
+    record = run.run(replace(tiny(), name=str(folder)), settings, Console())
     assert record["model"]["name"] == "mine"
     assert str(tmp_path) not in json.dumps(record) + capsys.readouterr().out
 
@@ -105,9 +107,9 @@ def test_hooks_and_faststeer_steer_alike_in_a_benchmark() -> None:
             variants.steered_twin(model, vectors),
         )
     )
-    effect = yardstick.rms(hooked - stock)
-    assert effect > 0.01 * yardstick.rms(stock)
-    assert yardstick.rms(steered - hooked) < 1e-4 * effect
+    effect = tolerance.rms(hooked - stock)
+    assert effect > 0.01 * tolerance.rms(stock)
+    assert tolerance.rms(steered - hooked) < 1e-4 * effect
 
 
 def test_a_twin_takes_no_memory_for_weights_and_leaves_the_model_stock() -> None:
@@ -144,7 +146,7 @@ def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
     seconds = {name: [0.25, 1.0, 0.5] for name in VARIANTS} | {"plain hooks": [0.5, 2.0, 1.0]}
     for phase in (phases.PREFILL, phases.DECODE):
         monkeypatch.setitem(phases.PHASES, phase, lambda *options: Samples(seconds))
-    rows = bench.measure(tiny().model, bench.Settings(prompt_tokens=1), lambda _: None)
+    rows = run.measure(tiny().model, run.Settings(prompt_tokens=1), lambda _: None)
     (hooks, _) = [row for row in rows if row.variant == "plain hooks"]
     assert (hooks.against_stock, hooks.against_idle, hooks.milliseconds) == (2, 2, 1000)
 
@@ -273,9 +275,9 @@ def test_rows_in_a_benchmark_give_every_sequence_another_dose() -> None:
 
 
 def test_the_progress_bar_ends_with_the_last_sample() -> None:
-    settings = bench.Settings(batch_sizes=(1, 2), prompt_tokens=2, new_tokens=1, rounds=1)
+    settings = run.Settings(batch_sizes=(1, 2), prompt_tokens=2, new_tokens=1, rounds=1)
     taken: list[int] = []
-    bench.measure(tiny().model, settings, taken.append)
+    run.measure(tiny().model, settings, taken.append)
     warm_up_and_rounds, batches = 2, 2
     a_round = phases.samples_a_round(phases.phases_on(torch.device("cpu"), compiled=False))
     assert sum(taken) == warm_up_and_rounds * batches * a_round

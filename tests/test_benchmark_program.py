@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 import faststeer.ops
-from faststeer.ops import FaststeerWarning
+from faststeer.utils.warnings import FaststeerWarning
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import ops as program

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import liger

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from faststeer.timing import Samples, gpu_facts, interleaved, machine_facts, source_commit
+from faststeer.bench.timing import Samples, interleaved
+from faststeer.utils.machine import gpu_facts, machine_facts, source_commit
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from cases import Case, Dtype, Entries, Op, bytes_moved, random_inputs

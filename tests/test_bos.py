@@ -15,7 +15,7 @@ from torch import Tensor
 
 import faststeer
 from faststeer import diagnostics, evaluate
-from faststeer.loading import Loaded
+from faststeer.models.loading import Loaded
 
 BOS = 256
 LETTERS = ["abcdefghij", "klmnopqrst"]

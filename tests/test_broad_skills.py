@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import faststeer
-from faststeer.baselines import steer_with_hooks
-from faststeer.cli import app
+from faststeer.bench.hook_baselines import steer_with_hooks
+from faststeer.cli.main import app
 from faststeer.evaluate import token_scores
 from faststeer.experiments import Outcome
 from faststeer.experiments.broad import (

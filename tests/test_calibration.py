@@ -16,9 +16,9 @@ from transformers import LlamaForCausalLM
 
 import faststeer
 from faststeer import FaststeerWarning, SteeringVector, diagnostics
-from faststeer.behaviours import Behaviour
-from faststeer.diagnostics.crossing import LARGEST, falls, first_crossing, nearest
-from faststeer.loading import Loaded
+from faststeer.data.shipped import Behaviour
+from faststeer.diagnostics.root_search import LARGEST, falls, first_crossing, nearest
+from faststeer.models.loading import Loaded
 
 TEXTS = ["The lighthouse stands on a hill.", "Basalt is a rock.", "x"]
 

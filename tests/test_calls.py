@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 import faststeer
-from faststeer.calls import DecoderSignature, hidden_argument, require_same_names
+from faststeer.models.calls import DecoderSignature, hidden_argument, require_same_names
 
 IDS = torch.tensor([[1, 2, 3]])
 

@@ -12,15 +12,18 @@ from test_cli import FASTSTEER, environment
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from faststeer import attaching, cli, ops, yardstick
-from faststeer.batches import left_padded, logits
-from faststeer.checking import check
-from faststeer.commands import options
-from faststeer.findings import Finding
-from faststeer.loading import Loaded, load
-from faststeer.patching import Patched
-from faststeer.plan import Plan
-from faststeer.probing import scopes
+from faststeer import ops
+from faststeer.bench import tolerance
+from faststeer.bench.check import check
+from faststeer.bench.findings import Finding
+from faststeer.bench.probes import scopes
+from faststeer.cli import main, options
+from faststeer.data.batches import left_padded
+from faststeer.models.inference import logits
+from faststeer.models.loading import Loaded, load
+from faststeer.patching import fused
+from faststeer.patching.patched import Patched
+from faststeer.steering.plan import Plan
 
 SMALL_GPT2 = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=32)
 HALF = (torch.bfloat16, torch.float16)
@@ -62,7 +65,7 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, command: str) -> 
     monkeypatch.setattr(options, "load", lambda *_: loaded)
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     return left.value.code
 
 
@@ -80,7 +83,7 @@ def test_the_patch_passes_every_check(dtype: torch.dtype) -> None:
 def test_a_model_too_large_for_a_float32_copy_is_held_to_the_wide_limit(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+    monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
     findings = list(check(tiny(dtype)))
     assert passed(findings) == CHECKED
     assert "wide limit" in findings[1].measured
@@ -122,7 +125,7 @@ def test_a_norm_without_its_weight_fails(
 
     monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
     if not copied:
-        monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+        monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
     assert {"idle parity", "steered equals a hook"} <= failed(list(check(tiny(dtype))))
 
 
@@ -135,7 +138,7 @@ def test_a_patch_that_does_not_steer_fails(
     monkeypatch.setattr(ops, "steer_add_rms_norm", lambda *args, **offset: normed(*args[:4]))
     monkeypatch.setattr(ops, "steer_add", lambda *args: added(*args[:2]))
     if not copied:
-        monkeypatch.setattr(yardstick, "LARGEST_COPY", 1)
+        monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
     findings = list(check(tiny(dtype)))
     assert failed(findings) == {"steered equals a hook", "coefficient is live", *PROBED}
 
@@ -179,13 +182,13 @@ def test_steering_that_cannot_be_switched_off_fails(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_class_that_stays_behind_fails_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = attaching.restore
+    right = fused.restore
 
     def wrong(module: nn.Module, stock: type[nn.Module]) -> None:
         if "Norm" not in stock.__name__:
             right(module, stock)
 
-    monkeypatch.setattr(attaching, "restore", wrong)
+    monkeypatch.setattr(fused, "restore", wrong)
     assert failed(list(check(tiny()))) == {"exact undo"}
 
 

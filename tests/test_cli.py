@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import faststeer
-from faststeer import SteeringVector, cuda_library
-from faststeer.batches import greedy_tokens, left_padded
-from faststeer.loading import Loaded
+from faststeer import SteeringVector
+from faststeer.data.batches import left_padded
+from faststeer.models.inference import greedy_tokens
+from faststeer.models.loading import Loaded
+from faststeer.ops import cuda_library
 
 ROOT = Path(__file__).parents[1]
 FASTSTEER = [sys.executable, "-m", "faststeer"]

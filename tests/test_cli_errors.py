@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_cli import FASTSTEER, environment, write_pairs
 
-from faststeer import SteeringVector, cli
+from faststeer import SteeringVector
+from faststeer.cli import main
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     before = sorted(folder.iterdir())
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     complaint = capsys.readouterr().err
     assert exit_.value.code == 2
     assert re.match(f"error: .*{re.escape(message)}", complaint)
@@ -131,7 +132,7 @@ def test_the_commands_that_the_mistakes_were_made_in_work(
     for command in (EXTRACT, GENERATE, SWEEP_DOCUMENTS, f"{SWEEP_ANSWERS} --output answers"):
         monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            main.main()
         assert exit_.value.code == 0
     assert SteeringVector.load("out.safetensors").layers == [0, 1, 2, 3]
     for output in ("swept", "answers"):

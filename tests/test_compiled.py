@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import CompileConfig, LogitsProcessor
 
 import faststeer
-from faststeer.bank import Site
+from faststeer.vectors.sites import Site
 
 # float32 logits of about 4, from other kernels than the eager ones where there are any.
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -3,8 +3,8 @@
 import pytest
 
 import faststeer
-from faststeer import demo as demonstration
-from faststeer.behaviours import SHIPPED, Behaviour, neutral_texts
+from faststeer.cli import demo_tour as demonstration
+from faststeer.data.shipped import SHIPPED, Behaviour, neutral_texts
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -12,7 +12,8 @@ import torch
 from test_cli import write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from faststeer import SteeringVector, cli, diagnostics
+from faststeer import SteeringVector, diagnostics
+from faststeer.cli import main
 
 PAIRS = [(f"good thing {n}", f"a bad thing {n * n}") for n in range(6)]
 
@@ -39,7 +40,7 @@ def run(
 ) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     said = capsys.readouterr()
     return int(exit_.value.code or 0), said.out, said.err
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from faststeer import SteeringVector
-from faststeer.files import write_whole
+from faststeer.utils.files import write_whole
 
 
 def same(one: SteeringVector, other: SteeringVector) -> bool:

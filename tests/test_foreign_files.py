@@ -16,8 +16,9 @@ import pytest
 import torch
 from test_formats import write_gguf
 
-from faststeer import SteeringVector, cli
-from faststeer.ops import FaststeerWarning
+from faststeer import SteeringVector
+from faststeer.cli import main
+from faststeer.utils.warnings import FaststeerWarning
 
 ONE, TWO = np.float32([3, 4]), np.float32([6, 8])
 
@@ -266,7 +267,7 @@ def test_convert_takes_what_the_rows_are(tmp_path: Path, monkeypatch: pytest.Mon
     command = "faststeer convert rows.pt v.safetensors --rows layers --layers 3"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     assert exit_.value.code == 0
     assert SteeringVector.load("v.safetensors").directions[3].tolist() == [6, 7]
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from test_files import equal, same
 
-from faststeer import SteeringVector, cli
+from faststeer import SteeringVector
+from faststeer.cli import main
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_convert_goes_round_through_every_format(
     ):
         monkeypatch.setattr(sys, "argv", ["faststeer", "convert", *steps.split()])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            main.main()
         assert exit_.value.code == 0
     assert equal(SteeringVector.load("d.safetensors"), vector)
     assert SteeringVector.load("e.safetensors").layers == [0, 1, 12]

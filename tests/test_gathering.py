@@ -13,7 +13,7 @@ from streams import SITES, residual_streams
 from torch import Tensor
 
 import faststeer
-from faststeer.bank import Site
+from faststeer.vectors.sites import Site
 
 IDS, MASK = padded((3, 7, 5, 7))
 BATCHES = [(IDS, MASK), (IDS.flip(0), MASK.flip(0)), (IDS[:1, -3:], None)]

@@ -9,9 +9,9 @@ from hooked import random_vector
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from faststeer.generation import show_side_by_side
-from faststeer.loading import Loaded
-from faststeer.steer_option import SteerOption
+from faststeer.cli.generate import show_side_by_side
+from faststeer.cli.steer_option import SteerOption
+from faststeer.models.loading import Loaded
 
 
 class BeginsTexts:

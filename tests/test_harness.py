@@ -12,7 +12,7 @@ import torch
 
 import faststeer
 from faststeer.evaluate import Choice, continuation_logprobs, matching_scores
-from faststeer.loading import Loaded, load
+from faststeer.models.loading import Loaded, load
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "harness.py"
 LETTERS = [Choice(f"Is {n} more than {n % 5}? Answer: (", *"AB"[:: (-1) ** n]) for n in range(12)]

@@ -14,11 +14,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector, diagnostics
-from faststeer.behaviours import Behaviour
+from faststeer.data.shipped import Behaviour
 from faststeer.diagnostics import TokenProjections
-from faststeer.diagnostics.shading import Scale
-from faststeer.diagnostics.tokens import pieces, token_text, visible
-from faststeer.loading import Loaded
+from faststeer.diagnostics.highlight import Scale
+from faststeer.diagnostics.projections import pieces, token_text, visible
+from faststeer.models.loading import Loaded
 
 HOSTILE = '<script>alert("1")</script> & \x1b[31m \u202e {x}'
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import faststeer
-from faststeer.models.llama import SteeredLlamaDecoderLayer
+from faststeer.models.families.llama import SteeredLlamaDecoderLayer
 
 
 @pytest.fixture(autouse=True)

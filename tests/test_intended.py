@@ -14,11 +14,11 @@ from torch import Tensor
 
 import faststeer
 from faststeer import SteeringVector, bake, diagnostics, evaluate, patch
+from faststeer.cli.steer_option import SteerOption
 from faststeer.data import InChat
 from faststeer.evaluate.provenance import vector_hash
-from faststeer.intended import as_text
-from faststeer.ops import FaststeerWarning
-from faststeer.steer_option import SteerOption
+from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.stated_use import as_text
 
 IDS = torch.arange(1, 9)[None]
 PAIRS = [("good morning", "bad evening"), ("a fine day", "a sad day")] * 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faststeer.jsonl import PairsFile, read_texts
+from faststeer.data.jsonl import PairsFile, read_texts
 
 
 def test_pairs_come_in_the_order_of_the_lines_as_often_as_asked_for(tmp_path: Path) -> None:

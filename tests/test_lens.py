@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import faststeer
 from faststeer import SteeringVector, diagnostics
-from faststeer.behaviours import Behaviour
+from faststeer.data.shipped import Behaviour
 from faststeer.diagnostics.lens import lens_logits
-from faststeer.loading import Loaded
+from faststeer.models.loading import Loaded
 
 
 def vector(layers: tuple[int, ...] = (0, 2), scale: float = 1.0) -> SteeringVector:

@@ -10,8 +10,8 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM
 
-from faststeer import loading
-from faststeer.loading import Loaded
+from faststeer.models import loading
+from faststeer.models.loading import Loaded
 
 
 class StubTokenizer:

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import faststeer
-from faststeer.batches import left_padded
-from faststeer.markers import decoded
+from faststeer.data.batches import left_padded
+from faststeer.steering.markers import decoded
 
 CLOSE = {"rtol": 0, "atol": 1e-5}  # see test_positions
 VECTOR = random_vector("v", [0, 2])

@@ -11,13 +11,9 @@ from hooked import hooked, random_vector
 from scored import logits_of
 
 import faststeer
+from faststeer.data.questions import Choice
 from faststeer.evaluate.bootstrap import interval
-from faststeer.evaluate.matching import (
-    Choice,
-    Matching,
-    matching_scores,
-    matching_scores_by_setting,
-)
+from faststeer.evaluate.matching import Matching, matching_scores, matching_scores_by_setting
 
 CHOICES = [
     Choice("Which of these " * (n % 4) + f"is it, {n * n}? (", *("AB" if n % 3 else "BA"))

@@ -9,9 +9,9 @@ from patched_tiny import IDS
 
 import faststeer
 from faststeer import diagnostics
-from faststeer.dormant import Dormant
-from faststeer.meanwhile import patched_meanwhile
-from faststeer.swapping import MARK
+from faststeer.models.patch_mark import MARK
+from faststeer.patching.patch import temporarily_patched
+from faststeer.patching.unclaimed import UnclaimedPatch
 
 
 def captured(model, tokenizer) -> None:
@@ -24,7 +24,7 @@ def calibrated(model, tokenizer) -> None:
 
 
 def failed(model, tokenizer) -> None:
-    with pytest.raises(KeyError), patched_meanwhile(model):
+    with pytest.raises(KeyError), temporarily_patched(model):
         raise KeyError
 
 
@@ -40,7 +40,7 @@ def test_a_model_of_each_kind_is_afterwards_what_it_was(make_tiny, byte_tokenize
     try:
         fused = make_tiny()
         use(fused, byte_tokenizer)
-        assert isinstance(fused.model.__dict__[MARK], Dormant)
+        assert isinstance(fused.model.__dict__[MARK], UnclaimedPatch)
         assert type(fused.model.layers[0]) is not layer
     finally:
         faststeer.uninstall()

@@ -9,7 +9,7 @@ from test_compiled import At
 from torch._dynamo.testing import CompileCounter
 
 import faststeer
-from faststeer import gates
+from faststeer.steering import condition_gates
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 IDS, MASK = padded((3, 7, 5, 7))
@@ -217,9 +217,9 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
     torch.testing.assert_close(compiled(many).logits, tiny_model(many).logits, **CLOSE)
 
 
-def few_gates(monkeypatch, patched) -> gates.Gates:
-    monkeypatch.setattr(gates, "FEWEST_SEQUENCES", 4)
-    few = gates.Gates(torch.device("cpu"))
+def few_gates(monkeypatch, patched) -> condition_gates.Gates:
+    monkeypatch.setattr(condition_gates, "FEWEST_SEQUENCES", 4)
+    few = condition_gates.Gates(torch.device("cpu"))
     few.become(patched.plan.tables.gates.conditions)
     return few
 

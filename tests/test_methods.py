@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 import faststeer
-from faststeer.methods.components import CentredComponent, UncentredComponent
+from faststeer.extraction.methods.components import CentredComponent, UncentredComponent
 
 WORDS = ["yes", "no", "perhaps", "certainly", "never", "always", "in May"]
 PAIRS = [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from faststeer import SteeringVector, cli
+from faststeer import SteeringVector
+from faststeer.cli import main
 
 EXTRACT = "extract --output o.safetensors"
 SWEEP = "sweep --coefficients=1 --model tiny --output swept"
@@ -108,7 +109,7 @@ def test_a_path_that_cannot_be_used_is_named_in_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     complaint = capsys.readouterr().err
     assert exit_.value.code == 2
     assert complaint.startswith(f"error: {message}")
@@ -127,7 +128,7 @@ def test_an_error_of_the_system_s_that_nobody_foresaw_is_a_sentence_too(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["faststeer", "convert", "a.gguf", "b.gguf"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert capsys.readouterr().err == "error: v.gguf: no space left on device\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from faststeer.variants import NAMES
+from faststeer.bench.variants import NAMES
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "model_targets.py"
 targets = runpy.run_path(str(PROGRAM))

@@ -5,7 +5,8 @@ import torch
 from states import check, empty, exact, random_groups, random_rows
 from torch import Tensor
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 STRIDED = torch.zeros(1, 16, dtype=torch.float64)[:, ::2]
 

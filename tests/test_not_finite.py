@@ -12,7 +12,7 @@ from conftest import ByteTokenizer, MakeTiny
 
 import faststeer
 from faststeer import diagnostics
-from faststeer.methods import METHODS
+from faststeer.extraction.methods import METHODS
 
 TEXTS = ["some text", "a longer text", "and a third one"]
 PAIRS = [("I love it", "I hate it"), ("so good", "so bad"), ("yes", "no")]

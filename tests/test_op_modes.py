@@ -11,7 +11,8 @@ from test_ops import DTYPES, HIDDEN, LAYOUTS, OUTPUT_ULPS, spaced
 from torch import Tensor
 from ulps import ulps
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 EPS = 1e-5
 

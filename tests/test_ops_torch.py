@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from faststeer import ops, reference
+from faststeer import ops
+from faststeer.ops import reference
 
 EPS = 1e-5
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from faststeer.cli import app
+from faststeer.cli.main import app
 from faststeer.experiments import Figure, Outcome, Section, Table, as_page, outcomes_in
 from faststeer.experiments.charts import KINDS, draw
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from faststeer import SteeringVector
-from faststeer.baselines import random_vector, steer_with_hooks, twin
-from faststeer.batches import logits
-from faststeer.calls import DecoderSignature
-from faststeer.loading import load
+from faststeer.bench.hook_baselines import steer_with_hooks, twin
+from faststeer.models.calls import DecoderSignature
+from faststeer.models.inference import logits
+from faststeer.models.loading import load
+from faststeer.vectors.random import random_vector
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))

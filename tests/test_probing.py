@@ -15,14 +15,15 @@ import transformers
 from test_checking import PROBED, failed, passed, tiny
 from test_unknown_families import SIZES, make
 
-from faststeer import checking, patching
-from faststeer.checking import check
-from faststeer.findings import Finding
-from faststeer.loading import Loaded
-from faststeer.markers import AfterIds
-from faststeer.plan import Plan
-from faststeer.prompts import Prompts
-from faststeer.tables import Tables
+from faststeer.bench import check
+from faststeer.bench.check import check
+from faststeer.bench.findings import Finding
+from faststeer.models.loading import Loaded
+from faststeer.patching import patch
+from faststeer.steering.markers import AfterIds
+from faststeer.steering.plan import Plan
+from faststeer.steering.tables import Tables
+from faststeer.steering.token_positions import PromptLayout
 
 ROWS = {name for name in PROBED if "padded batch" in name}
 TOKENS = PROBED - ROWS
@@ -39,7 +40,7 @@ def rows(scope: str) -> set[str]:
 
 def probed(loaded: Loaded) -> list[Finding]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checking, "costs", lambda model: ())  # takes longer than the probes
+        patch.setattr(check, "costs", lambda model: ())  # takes longer than the probes
         return [finding for finding in check(loaded) if finding.name in PROBED]
 
 
@@ -87,8 +88,8 @@ def test_each_finding_has_its_numbers_and_limits_and_names_the_likeliest_mistake
 def test_positions_off_by_one_fail_every_scope_that_has_a_boundary(
     dtype, shift, monkeypatch
 ) -> None:
-    right = Prompts.at
-    monkeypatch.setattr(Prompts, "at", lambda self, columns: right(self, columns) + shift)
+    right = PromptLayout.at
+    monkeypatch.setattr(PromptLayout, "at", lambda self, columns: right(self, columns) + shift)
     wrong = TOKENS - tokens("all", "after(marker)") | rows("range(1, 4)")
     assert failed(probed(tiny(dtype))) == wrong
 
@@ -101,7 +102,7 @@ def test_a_marker_that_ends_one_token_too_late_fails(monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scope_that_is_ignored_fails(dtype, monkeypatch) -> None:
-    monkeypatch.setattr(patching, "intended_scope", lambda *given: None)
+    monkeypatch.setattr(patch, "intended_scope", lambda *given: None)
     assert failed(probed(tiny(dtype))) == TOKENS - tokens("all") | rows("range(1, 4)")
 
 
@@ -128,19 +129,19 @@ def test_steering_the_next_row_fails(dtype, monkeypatch) -> None:
 
 
 def test_padding_that_is_counted_fails_the_padded_batch(monkeypatch) -> None:
-    right: Any = Prompts.masked.__func__
+    right: Any = PromptLayout.masked.__func__
 
-    def wrong(cls: Any, mask: Any, ids: Any) -> Prompts:
-        counted: Prompts = right(cls, torch.ones_like(mask), ids)
+    def wrong(cls: Any, mask: Any, ids: Any) -> PromptLayout:
+        counted: PromptLayout = right(cls, torch.ones_like(mask), ids)
         return counted
 
-    monkeypatch.setattr(Prompts, "masked", classmethod(wrong))
+    monkeypatch.setattr(PromptLayout, "masked", classmethod(wrong))
     assert failed(probed(tiny())) == rows("range(1, 4)")
 
 
 def test_a_hooked_decoder_that_is_steered_wrongly_fails(monkeypatch) -> None:
-    right = Prompts.at
-    monkeypatch.setattr(Prompts, "at", lambda self, columns: right(self, columns) + 1)
+    right = PromptLayout.at
+    monkeypatch.setattr(PromptLayout, "at", lambda self, columns: right(self, columns) + 1)
     assert failed(probed(of(make("GPTNeoX")))) >= tokens("last", "generated")
 
 

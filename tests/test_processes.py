@@ -14,7 +14,7 @@ from conftest import ByteTokenizer, make_tiny_model
 from streams import row_error
 
 import faststeer
-from faststeer import loading
+from faststeer.models import loading
 
 PAIRS = [(f"is it {n}? yes{'!' * (n % 5)}", f"is it {n}? no") for n in range(41)]
 METHODS = ("mean_difference", "pca_diff", "logistic_probe")

@@ -4,8 +4,8 @@ from conftest import ByteTokenizer, MakeTiny
 from torch import nn
 
 import faststeer
-from faststeer import products
-from faststeer.products import Float32Products, fastest_products
+from faststeer.extraction import bf16_linear
+from faststeer.extraction.bf16_linear import Float32Products, fastest_products
 
 ROWS = torch.randn(160, 96, generator=torch.Generator().manual_seed(0)).bfloat16()
 CPU = torch.device("cpu")
@@ -46,8 +46,8 @@ def test_a_processor_that_is_fast_at_bfloat16_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def enters(name: str, amx: bool) -> bool:
-        products._slow_at_bfloat16.cache_clear()
-        monkeypatch.setattr(products, "cpu_model", lambda: name)
+        bf16_linear._slow_at_bfloat16.cache_clear()
+        monkeypatch.setattr(bf16_linear, "cpu_model", lambda: name)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         return isinstance(fastest_products(CPU), Float32Products)
 
@@ -55,7 +55,7 @@ def test_a_processor_that_is_fast_at_bfloat16_is_left_alone(
     assert not enters("Intel(R) Xeon(R) Processor", True)
     assert not enters("AMD EPYC 9655", False)
     assert not isinstance(fastest_products(torch.device("meta")), Float32Products)
-    products._slow_at_bfloat16.cache_clear()
+    bf16_linear._slow_at_bfloat16.cache_clear()
 
 
 def test_reading_by_either_products_is_as_near_to_float32(
@@ -66,11 +66,13 @@ def test_reading_by_either_products_is_as_near_to_float32(
     exact = faststeer.activations(model, byte_tokenizer, texts, progress=False)
     narrow = model.bfloat16()
     answered = []
-    repays = products._repays
-    monkeypatch.setattr(products, "_repays", lambda *a: answered.append(repays(*a)) or answered[-1])
+    repays = bf16_linear._repays
+    monkeypatch.setattr(
+        bf16_linear, "_repays", lambda *a: answered.append(repays(*a)) or answered[-1]
+    )
     errors = []
     for wide in (False, True):
-        monkeypatch.setattr(products, "_slow_at_bfloat16", lambda wide=wide: wide)
+        monkeypatch.setattr(bf16_linear, "_slow_at_bfloat16", lambda wide=wide: wide)
         found = faststeer.activations(narrow, byte_tokenizer, texts, progress=False)
         errors.append(float((found - exact).norm() / exact.norm()))
         assert any(answered) is wide

@@ -11,8 +11,8 @@ import torch
 from test_files import equal
 
 from faststeer import SteeringVector, patch
-from faststeer.formats import caa
-from faststeer.ops import FaststeerWarning
+from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.formats import caa
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from streams import SITES, residual_streams
 from torch._dynamo.testing import CompileCounter
 
 import faststeer
-from faststeer.bank import Site
+from faststeer.vectors.sites import Site
 
 IDS = torch.tensor([[5, 17, 3, 99, 42, 7]])
 

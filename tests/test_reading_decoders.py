@@ -18,7 +18,7 @@ from streams import row_error
 from torch import Tensor, nn
 
 import faststeer
-from faststeer.text_calls import TextCalls, context_of, decoder_of
+from faststeer.models.text_calls import TextCalls, context_of, decoder_of
 
 TEXTS = ["a", "some text", "a longer text, to be padded against", "zz", "text " * 12]
 PAIRS = [("I love it", "I hate it, and more"), ("so good", "bad"), ("yes, it is", "no")]

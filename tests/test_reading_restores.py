@@ -13,7 +13,7 @@ from torch import nn
 
 import faststeer
 from faststeer import diagnostics, evaluate
-from faststeer.text_calls import decoder_of
+from faststeer.models.text_calls import decoder_of
 
 PAIRS = [("I love it", "I hate it"), ("so good", "so bad"), ("yes", "no, never, not at all")]
 

@@ -8,9 +8,9 @@ from families import MORE
 from hooked import random_vector
 
 import faststeer
-from faststeer.bank import Site
-from faststeer.batches import Batch
-from faststeer.evaluate.runs import AsItStands, UnderSettings
+from faststeer.data.batches import Batch
+from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings
+from faststeer.vectors.sites import Site
 
 IDS = torch.randint(1, 512, (3, 9), generator=torch.Generator().manual_seed(2))
 MASK = torch.ones_like(IDS)
@@ -27,13 +27,13 @@ def steered(model, site: str = "resid_post") -> faststeer.Patched:
 
 def alone(patched, setting) -> torch.Tensor:
     with patched.rows([setting]):
-        [(_, hidden)] = AsItStands(patched.decoder).over(BATCH, BATCH.real)
+        [(_, hidden)] = CurrentSteering(patched.decoder).over(BATCH, BATCH.real)
     return hidden[0]
 
 
 def shared(patched, settings, **how) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     found = {}
-    for numbers, hidden in UnderSettings(patched, settings, **how).over(BATCH, BATCH.real):
+    for numbers, hidden in ManySettings(patched, settings, **how).over(BATCH, BATCH.real):
         found |= dict(zip(numbers, hidden.expand(len(numbers), -1, -1), strict=True))
     return found.pop(len(settings)), found
 
@@ -112,7 +112,7 @@ def test_a_decoder_of_an_unknown_family_runs_whole(make_tiny) -> None:
 def test_nothing_of_it_stays_on_the_model_even_where_it_fails(tiny_model) -> None:
     with steered(tiny_model) as patched:
         expected = alone(patched, {"v": {2: 1.0}})
-        runs = UnderSettings(patched, [{"v": {1: 1.0}}])
+        runs = ManySettings(patched, [{"v": {1: 1.0}}])
         meeting = (torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))  # of another hidden size
         wrong = pytest.raises(ValueError, match="weight has shape")
         with wrong, runs.resuming.from_site(Site(1, "resid_post"), meeting):

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector, diagnostics
-from faststeer.jsonl import PairsFile
+from faststeer.data.jsonl import PairsFile
 
 PAIRS = [(f"good thing {n}", f"a bad thing {n * n}") for n in range(9)]
 

@@ -16,18 +16,12 @@ from typer.testing import CliRunner
 
 import faststeer
 from faststeer import SteeringVector
-from faststeer.cli import app
+from faststeer.cli.main import app
 from faststeer.evaluate.matching import matching_scores
 from faststeer.evaluate.records import key_of
 from faststeer.experiments import Outcome
 from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
-from faststeer.experiments.several.settings import (
-    ADD,
-    DIRECTIONS,
-    VARIANTS,
-    Place,
-    combined,
-)
+from faststeer.experiments.several.settings import ADD, DIRECTIONS, VARIANTS, Place, combined
 
 NAMES = ["myopic", "agreeableness"]
 TINY = Protocol(

@@ -14,9 +14,10 @@ import torch
 from test_data import QUESTIONS, TEMPLATE, write_lines
 
 import faststeer
-from faststeer import SteeringVector, cli
-from faststeer.loading import load
-from faststeer.read_tokens import read_token_of
+from faststeer import SteeringVector
+from faststeer.cli import main
+from faststeer.extraction.read_token import read_token_of
+from faststeer.models.loading import load
 
 Extracted = Callable[[str], SteeringVector]
 
@@ -50,7 +51,7 @@ def extracted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Extracted:
         command = f"faststeer extract --model tiny --output v.safetensors {options}"
         monkeypatch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            main.main()
         assert exit_.value.code == 0
         return SteeringVector.load("v.safetensors")
 
@@ -130,7 +131,7 @@ def test_a_source_that_is_missing_or_one_too_many_is_told_before_the_model_is_lo
     command = f"faststeer extract --model no-such-model --output v.safetensors {options}"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector
-from faststeer.steer_option import SteerOption
+from faststeer.cli.steer_option import SteerOption
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faststeer import ops
-from faststeer.stream_layout import StreamLayout
+from faststeer.models.stream_layout import StreamLayout
 
 BATCH, TOKENS, HIDDEN = 2, 3, 8
 V = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 import faststeer
-from faststeer import supported
+from faststeer.models import supported
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,11 +10,12 @@ import torch
 from hooked import random_vector
 
 import faststeer
-from faststeer.evaluate.matching import Choice, Matching, matching_scores
+from faststeer.data.questions import Choice
+from faststeer.evaluate.matching import Matching, matching_scores
+from faststeer.evaluate.next_token import token_scores
 from faststeer.evaluate.records import Records, key_of
 from faststeer.evaluate.sweeping import grid, measure_lines, sweep
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject, Verdict
-from faststeer.evaluate.tokens import token_scores
 
 CHOICES = [Choice(f"Is it {n * n}? (", *("AB" if n % 3 else "BA")) for n in range(12)]
 LETTERS = DocumentsTask(

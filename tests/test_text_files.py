@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from faststeer.data import Documents, PairsFile, QuestionPairs
+from faststeer.data.jsonl import read_texts
 from faststeer.evaluate import read_choices
-from faststeer.jsonl import read_texts
 
 QUESTION = {
     "question": "Größer? (",

@@ -10,7 +10,7 @@ from hooked import hooked, random_vector
 from scored import divergences, token_by_token
 
 import faststeer
-from faststeer.evaluate.tokens import TokenScores, token_scores, token_scores_by_setting
+from faststeer.evaluate.next_token import TokenScores, token_scores, token_scores_by_setting
 
 # Of very different lengths, and likely enough that a random model predicts some of it.
 TEXTS = [chr(97 + n % 26) * (2 + 7 * n % 31) + " and more"[: n % 9] for n in range(50)]

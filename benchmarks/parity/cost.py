@@ -9,11 +9,11 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import Tensor, nn
 
-from faststeer.baselines import random_vector
-from faststeer.batches import random_ids
-from faststeer.calls import past_argument, past_of
-from faststeer.timing import Samples, taking_turns
-from faststeer.variants import HOOKS, STOCK, hooked_twin
+from faststeer.bench.timing import Samples, taking_turns
+from faststeer.bench.variants import HOOKS, STOCK, hooked_twin
+from faststeer.models.calls import past_argument, past_of
+from faststeer.models.inference import random_ids
+from faststeer.vectors.random import random_vector
 
 Record = dict[str, Any]
 Models = Mapping[str, nn.Module]

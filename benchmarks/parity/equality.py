@@ -9,10 +9,12 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import nn
 
-from faststeer.bank import Site
-from faststeer.baselines import random_vector, typical_norms
-from faststeer.batches import Batch, greedy_tokens, left_padded, logits
-from faststeer.yardstick import rms
+from faststeer.bench.hook_baselines import typical_norms
+from faststeer.bench.tolerance import rms
+from faststeer.data.batches import Batch, left_padded
+from faststeer.models.inference import greedy_tokens, logits
+from faststeer.vectors.random import random_vector
+from faststeer.vectors.sites import Site
 
 Record = dict[str, Any]
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from faststeer import SteeringVector, patch
-from faststeer.batches import Batch, left_padded, logits
-from faststeer.yardstick import rms
+from faststeer.bench.tolerance import rms
+from faststeer.data.batches import Batch, left_padded
+from faststeer.models.inference import logits
 
 Record = dict[str, Any]
 

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from steerers import LIBRARIES
 
-from faststeer.loading import load
-from faststeer.timing import Bystanders, installed_version, machine_facts
+from faststeer.bench.timing import OtherLoad
+from faststeer.models.loading import load
+from faststeer.utils.machine import installed_version, machine_facts
 
 BATCH_SIZES, PROMPT_TOKENS = (1, 8), 16
 
@@ -83,7 +84,7 @@ def main(
     console.print(vectors_table(extracted))
     facts: dict[str, Any] = machine_facts()
     facts |= {name: installed_version(name) for name in LIBRARIES if name not in facts}
-    bystanders = Bystanders()
+    bystanders = OtherLoad()
     costs = cost.measure(demo.model, LIBRARIES, BATCH_SIZES, PROMPT_TOKENS, rounds)
     busy = bystanders.cores()
     facts["cores_elsewhere"] = None if busy is None else round(busy, 2)

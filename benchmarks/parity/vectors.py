@@ -9,7 +9,7 @@ from steerers import REPENG, STEERING_VECTORS
 from torch import Tensor, nn
 
 import faststeer
-from faststeer.behaviours import SHIPPED, Behaviour
+from faststeer.data.shipped import SHIPPED, Behaviour
 
 Record = dict[str, Any]
 

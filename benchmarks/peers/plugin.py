@@ -65,7 +65,7 @@ fused: Counter[str] = Counter()
 
 
 def _count_fused() -> None:
-    from faststeer.swapping import MARK
+    from faststeer.models.patch_mark import MARK
 
     stock = PreTrainedModel.post_init
 

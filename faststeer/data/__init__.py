@@ -4,12 +4,11 @@ All of them are read anew each time they are iterated, and never held as a whole
 """
 
 from faststeer.data.chat import InChat, chat_text
+from faststeer.data.datasets import PairsIn, TextsIn, hub_rows
 from faststeer.data.documents import Documents
 from faststeer.data.fetching import fetch
-from faststeer.data.hub import hub_rows
+from faststeer.data.jsonl import PairsFile
 from faststeer.data.questions import QuestionPairs, behaviour
-from faststeer.data.rows import PairsIn, TextsIn
-from faststeer.jsonl import PairsFile
 
 __all__ = [
     "Documents",

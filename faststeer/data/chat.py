@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-from faststeer.intended import template_digest
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -61,3 +61,12 @@ class InChat:
             except ValueError as error:
                 raise ValueError(f"pair {number}: {error}") from error
             yield sides
+
+
+def template_digest(tokenizer: Any) -> str | None:
+    """Return what metadata hold of a tokenizer's chat template; None where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        return None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 
-from faststeer.jsonl import read_texts
-from faststeer.text_files import read_utf8
+from faststeer.data.jsonl import read_texts
+from faststeer.utils.text_files import read_utf8
 
 
 class Documents:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from faststeer.files import write_whole
-from faststeer.loading import cache_folder
+from faststeer.utils.files import cache_folder, write_whole
 
 _TIMEOUT = 30  # seconds without a byte
 

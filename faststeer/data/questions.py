@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from faststeer.data.fetching import SETS, folder_of
-from faststeer.jsonl import rows, text_in
+from faststeer.data.jsonl import rows, text_in
 
 KEYS = _QUESTION, _POSITIVE, _NEGATIVE = (
     "question",
@@ -71,3 +73,52 @@ def behaviour(name: str, folder: str | PathLike[str] | None = None) -> QuestionP
             "folder that has it: --data FOLDER"
         )
     return QuestionPairs(file)
+
+
+PARTS = ("all", "train", "validation", "test")
+
+
+def read_choices(path: str | PathLike[str]) -> list[Choice]:
+    """Rows of ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``.
+
+    Raises:
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
+            file, row and key.
+    """
+    found = rows(path, EXPECTED)
+    return [Choice(*(text_in(where, row, key) for key in KEYS)) for where, row in found]
+
+
+def part_of(choices: Sequence[Choice], part: str, seed: int = 13) -> list[Choice]:
+    """The choices, shuffled; of these the first 500 are to train on, 200 to validate, the rest to
+    test, as in van der Weij et al. 2024.
+
+    Raises:
+        ValueError: an unknown part, or one that so few choices do not have.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} is unknown; expected one of {', '.join(PARTS)}")
+    shuffled = list(choices)
+    random.Random(seed).shuffle(shuffled)
+    if part == "all":
+        return shuffled
+    if len(shuffled) <= TRAIN + VALIDATION:
+        raise ValueError(
+            f"{len(shuffled)} choices are too few for the part {part!r}: {TRAIN} are to train on "
+            f"and {VALIDATION} to validate"
+        )
+    bounds = {"train": (0, TRAIN), "validation": (TRAIN, TRAIN + VALIDATION)}
+    start, stop = bounds.get(part, (TRAIN + VALIDATION, None))
+    return shuffled[start:stop]
+
+
+class Choice(NamedTuple):
+    """A question whose answer is one token: one that matches the behaviour, and another.
+
+    Spaces around an option are of its token, and not of what an answer is compared with.
+    """
+
+    question: str
+    matching: str
+    other: str

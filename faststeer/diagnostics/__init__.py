@@ -2,14 +2,13 @@
 
 from faststeer.diagnostics.calibration import Calibration, calibrate
 from faststeer.diagnostics.dose import relative_dose, residual_norms
+from faststeer.diagnostics.highlight import as_html, as_text
 from faststeer.diagnostics.inspection import Inspection, LayerFacts, inspect
 from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.plots import write_plots
 from faststeer.diagnostics.projections import TokenProjections, project_tokens
 from faststeer.diagnostics.separability import auc, pair_projections, separability
-from faststeer.diagnostics.shading import as_html, as_text
-from faststeer.diagnostics.similarity import cosines, cosines_between
-from faststeer.diagnostics.stability import Halves, halves
+from faststeer.diagnostics.stability import Halves, cosines, cosines_between, halves
 
 __all__ = [
     "Calibration",

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.diagnostics.crossing import falls, first_crossing, nearest
-from faststeer.evaluate.tokens import token_scores_by_setting
-from faststeer.fitting import Layers
-from faststeer.intended import positions_in_texts
-from faststeer.meanwhile import patched_meanwhile
-from faststeer.ops import FaststeerWarning
-from faststeer.vectors import SteeringVector
+from faststeer.diagnostics.root_search import falls, first_crossing, nearest
+from faststeer.evaluate.next_token import token_scores_by_setting
+from faststeer.patching.patch import temporarily_patched
+from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.arguments import Layers
+from faststeer.vectors.stated_use import positions_in_texts
+from faststeer.vectors.steering_vector import SteeringVector
 
 _NAME = "faststeer.calibrate"
 
@@ -81,7 +81,7 @@ def calibrate(
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value:g}; expected a finite number above 0")
     if texts is None:
-        from faststeer.behaviours import neutral_texts
+        from faststeer.data.shipped import neutral_texts
 
         texts = neutral_texts()
     texts = texts if isinstance(texts, str) else list(texts)  # they are read several times
@@ -96,7 +96,7 @@ def calibrate(
             raise ValueError("the unsteered model's logits are not finite, and nothing diverges")
         return [one.kl for one in scores]
 
-    with patched_meanwhile(model) as patched:
+    with temporarily_patched(model) as patched:
         handle = patched.steer(
             vector, 0.0, layers=layers, name=_NAME, positions=positions_in_texts(vector)
         )

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.reading import Reader
-from faststeer.texts import POSITIVE, Unit
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.examples import POSITIVE, Example
+from faststeer.extraction.reader import ActivationReader
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def residual_norms(
@@ -39,11 +39,11 @@ def residual_norms(
         ValueError: no texts, texts that are empty or longer than the model's context, a layer out
             of range, or an unknown site.
     """
-    reader = Reader(model, tokenizer, layers, site, -1, max_length, True)
+    reader = ActivationReader(model, tokenizer, layers, site, -1, max_length, True)
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     with reader.opened():
         for number, text in enumerate(texts):
-            unit = reader.encoder.encoded(Unit(number, (text,), (POSITIVE,)))
+            unit = reader.encoder.encoded(Example(number, (text,), (POSITIVE,)))
             for layer, norms in reader.every_token(unit.ids, _norms).items():
                 found[layer].append(norms[0].cpu())
     if not reader.encoder.units:

@@ -10,18 +10,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from faststeer.data.datasets import FirstPairs
 from faststeer.diagnostics.dose import relative_dose, residual_norms
-from faststeer.diagnostics.first_pairs import FirstPairs
 from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import auc, pair_projections
-from faststeer.diagnostics.similarity import cosines, cosines_between
-from faststeer.diagnostics.stability import halves
-from faststeer.finding import find_blocks, find_known
-from faststeer.fitting import require_fitting
-from faststeer.methods import METHODS
-from faststeer.read_tokens import read_token_of_vector
-from faststeer.scopes import Positions
-from faststeer.vectors import SteeringVector
+from faststeer.diagnostics.stability import cosines, cosines_between, halves
+from faststeer.extraction.methods import METHODS
+from faststeer.extraction.read_token import read_token_of_vector
+from faststeer.models.decoders import find_blocks, find_known
+from faststeer.steering.positions import Positions
+from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _with_model(
     config: Any = decoder.config
     require_fitting(vector, int(config.hidden_size), "inspect")
     if texts is None:
-        from faststeer.behaviours import neutral_texts
+        from faststeer.data.shipped import neutral_texts
 
         texts = neutral_texts()
     norms = residual_norms(

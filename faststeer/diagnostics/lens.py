@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.batches import device_of
-from faststeer.diagnostics.tokens import token_text
-from faststeer.finding import find_decoder
-from faststeer.fitting import require_fitting, warn_of_other_model
-from faststeer.vectors import SteeringVector
+from faststeer.diagnostics.projections import token_text
+from faststeer.models.decoders import find_decoder
+from faststeer.models.inference import device_of
+from faststeer.models.vector_origin import warn_of_other_model
+from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 @dataclass(frozen=True)

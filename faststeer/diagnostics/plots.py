@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from faststeer.diagnostics.inspection import Inspection
-from faststeer.diagnostics.tokens import spaced, visible
-from faststeer.files import write_whole
+from faststeer.diagnostics.projections import spaced, visible
+from faststeer.utils.files import write_whole
 
 _Rows = list[list[Any]]  # of a CSV file, its heading first
 _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, for the colour-blind

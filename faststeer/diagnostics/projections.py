@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from faststeer.diagnostics.tokens import pieces
-from faststeer.fitting import require_fitting, warn_of_other_model
-from faststeer.reading import Reader
-from faststeer.texts import POSITIVE, Unit
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.examples import POSITIVE, Example
+from faststeer.extraction.reader import ActivationReader
+from faststeer.models.vector_origin import warn_of_other_model
+from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def project_tokens(
         raise ValueError(f"{vector.name!r} has layers {vector.layers}; say which with layer=")
     chosen = vector.at(vector.layers[0] if layer is None else layer).normalized()
     ((at, direction),) = chosen.directions.items()
-    reader = Reader(model, tokenizer, at, vector.site, -1, max_length, add_special_tokens)
+    reader = ActivationReader(model, tokenizer, at, vector.site, -1, max_length, add_special_tokens)
     require_fitting(vector, reader.hidden_size, "project_tokens")
     warn_of_other_model(vector, reader.decoder)
     found = []
     with reader.opened():
         for number, text in enumerate(texts):
-            unit = reader.encoder.encoded(Unit(number, (text,), (POSITIVE,)))
+            unit = reader.encoder.encoded(Example(number, (text,), (POSITIVE,)))
             hidden = reader.every_token(unit.ids)[at][0].float()
             values = torch.mv(hidden, direction.to(hidden.device)).tolist()
             found.append(TokenProjections(unit.ids[0], pieces(tokenizer, unit.ids[0]), values))
@@ -71,3 +71,55 @@ def project_tokens(
         raise ValueError("got no texts; at least one is needed")
     reader.encoder.warn()
     return found
+
+
+_BROKEN = "\ufffd"  # what decoders give for bytes that are no whole character
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text; together they are the text.
+
+    A character of several tokens is told by the last of them, and the others add nothing.
+    """
+    found: list[str] = []
+    begin = read = 0
+    for end in range(1, len(ids) + 1):
+        # With the token before, because decoders drop the space in front of a text's first.
+        before = _decoded(tokenizer, ids[begin:read])
+        now = _decoded(tokenizer, ids[begin:end])
+        if now.endswith(_BROKEN) and end < len(ids):
+            found.append("")
+            continue
+        found.append(now[len(before) :])
+        begin, read = read, end
+    return found
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """One token as it stands after others, with its space; its name where it is no whole text.
+
+    Models have room for more tokens than tokenizers know: such a one is told by its number.
+    """
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
+    text = pieces(tokenizer, [anchor, token])[1]
+    if not text or _BROKEN in text:
+        name = tokenizer.convert_ids_to_tokens(token)
+        return f"<{token}>" if name is None else str(name)
+    return text
+
+
+def visible(text: str, kept: str = "") -> str:
+    """With escapes in place of what is not printed (but `kept`): control and direction marks."""
+    return "".join(
+        letter if letter.isprintable() or letter in kept else ascii(letter)[1:-1] for letter in text
+    )
+
+
+def spaced(text: str) -> str:
+    """A token with its spaces to be seen."""
+    return visible(text).replace(" ", "␣")
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return text

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.extraction import labelled_units, refuse_answer
-from faststeer.fitting import require_fitting, warn_of_other_model
-from faststeer.progress import progress_bar
-from faststeer.read_tokens import read_token_for
-from faststeer.reading import Reader
-from faststeer.scopes import Positions
-from faststeer.texts import NEGATIVE, POSITIVE, Unit
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example
+from faststeer.extraction.extract import labelled_units, refuse_answer
+from faststeer.extraction.read_token import read_token_for
+from faststeer.extraction.reader import ActivationReader
+from faststeer.models.vector_origin import warn_of_other_model
+from faststeer.steering.positions import Positions
+from faststeer.utils.progress import progress_bar
+from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
@@ -79,7 +80,7 @@ def _projections(
     model: nn.Module,
     tokenizer: Any,
     vectors: Sequence[SteeringVector],
-    labelled: tuple[Iterator[Unit], int | None],
+    labelled: tuple[Iterator[Example], int | None],
     read_token: int | Positions,
     batch_size: int,
     max_length: int | None,
@@ -93,7 +94,7 @@ def _projections(
     first = vectors[0]
     if any(other.site != first.site or other.layers != first.layers for other in vectors):
         raise ValueError("vectors that are read together need the same site and layers")
-    reader = Reader(
+    reader = ActivationReader(
         model, tokenizer, first.layers, first.site, read_token, max_length, add_special_tokens
     )
     for vector in vectors:

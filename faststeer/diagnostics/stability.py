@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.diagnostics.separability import auc
-from faststeer.diagnostics.similarity import cosines_between
-from faststeer.extraction import extract
-from faststeer.scopes import Positions
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.extract import extract
+from faststeer.steering.positions import Positions
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 @dataclass(frozen=True)
@@ -117,3 +116,44 @@ def _sides() -> Iterator[int]:
     while True:
         side = draw.getrandbits(1)
         yield from (side, 1 - side)
+
+
+def cosines(vector: SteeringVector) -> Tensor:
+    """Between the directions of all layers, ``[L, L]`` float64, in the order of `vector.layers`.
+
+    NaN where a direction is zero.
+    """
+    return _cosines(list(vector.directions.values()))
+
+
+def cosines_between(vectors: Sequence[SteeringVector]) -> dict[int, Tensor]:
+    """Between vectors, ``[N, N]`` float64 for each layer that all of them have.
+
+    Near 1 or -1, two behaviours are steered by much the same direction; in H dimensions random
+    directions have a cosine of about ``1 / sqrt(H)``. NaN where a direction is zero.
+
+    Raises:
+        ValueError: no vectors, or such as are not of one model's size and site, or share no layer.
+    """
+    if not vectors:
+        raise ValueError("got no vectors; at least one is needed")
+    first = vectors[0]
+    for other in vectors[1:]:
+        if other.site != first.site or other.hidden_size != first.hidden_size:
+            raise ValueError(
+                f"{first.name!r} ({first.site}, hidden size {first.hidden_size}) and "
+                f"{other.name!r} ({other.site}, {other.hidden_size}) cannot be compared: both must "
+                "be equal"
+            )
+    shared = [layer for layer in first.layers if all(layer in v.directions for v in vectors)]
+    if not shared:
+        told = "; ".join(f"{vector.name!r} has {vector.layers}" for vector in vectors)
+        raise ValueError(f"the vectors share no layer: {told}")
+    return {layer: _cosines([v.directions[layer] for v in vectors]) for layer in shared}
+
+
+def _cosines(directions: Sequence[Tensor]) -> Tensor:
+    rows = torch.stack(list(directions)).double()
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    found: Tensor = (unit @ unit.T).clamp(-1, 1)
+    return found

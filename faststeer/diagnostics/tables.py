@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faststeer.diagnostics.inspection import Inspection, LayerFacts
-from faststeer.diagnostics.tokens import spaced, visible
+from faststeer.diagnostics.projections import spaced, visible
 
 _Cell = Callable[[LayerFacts], str | None]
 

@@ -5,19 +5,14 @@ Answers to questions with options (`matching_scores`) and next tokens of documen
 `interval` says how sure they are, `sweep` measures a task over vectors, layers and coefficients.
 """
 
+from faststeer.data.questions import Choice, part_of, read_choices
 from faststeer.evaluate.bootstrap import interval, mean_interval
-from faststeer.evaluate.choices import part_of, read_choices
 from faststeer.evaluate.likelihood import continuation_logprobs, perplexity
-from faststeer.evaluate.matching import (
-    Choice,
-    Matching,
-    matching_scores,
-    matching_scores_by_setting,
-)
+from faststeer.evaluate.matching import Matching, matching_scores, matching_scores_by_setting
+from faststeer.evaluate.next_token import TokenScores, token_scores, token_scores_by_setting
 from faststeer.evaluate.records import Records
 from faststeer.evaluate.sweeping import grid, measure_lines, sweep
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject
-from faststeer.evaluate.tokens import TokenScores, token_scores, token_scores_by_setting
 
 __all__ = [
     "Choice",

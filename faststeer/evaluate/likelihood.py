@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from faststeer.evaluate.texts import encode, warn_of_missing_bos
-from faststeer.special_tokens import token_ids
-from faststeer.text_calls import TextCalls, context_of
+from faststeer.models.special_tokens import token_ids
+from faststeer.models.text_calls import TextCalls, context_of
 
 
 def continuation_logprobs(

@@ -9,33 +9,23 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from faststeer.batches import Batch
-from faststeer.evaluate.head import Head
-from faststeer.evaluate.runs import AsItStands, Runs, UnderSettings
+from faststeer.data.batches import Batch
+from faststeer.data.questions import Choice
+from faststeer.evaluate.lm_head import LMHead
+from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings, Runs
 from faststeer.evaluate.texts import encode, in_batches, warn_of_missing_bos
-from faststeer.patching import Patched
-from faststeer.plan import Row
-from faststeer.progress import Advance
-from faststeer.special_tokens import token_ids
-from faststeer.text_calls import context_of, decoder_of
+from faststeer.models.special_tokens import token_ids
+from faststeer.models.text_calls import context_of, decoder_of
+from faststeer.patching.patched import Patched
+from faststeer.steering.plan import Row
+from faststeer.utils.progress import Advance
 
 COLLAPSED = 0.95  # one answer in more than this share of all
-
-
-class Choice(NamedTuple):
-    """A question whose answer is one token: one that matches the behaviour, and another.
-
-    Spaces around an option are of its token, and not of what an answer is compared with.
-    """
-
-    question: str
-    matching: str
-    other: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ def matching_scores(
             two options that are the same token, a question longer than the model's context, or a
             model that does not end in a plain output embedding.
     """
-    return Questions(model, tokenizer, choices).asked(AsItStands(model), batch_size)[0]
+    return Questions(model, tokenizer, choices).asked(CurrentSteering(model), batch_size)[0]
 
 
 def matching_scores_by_setting(
@@ -148,7 +138,7 @@ def matching_scores_by_setting(
     are those of `matching_scores`; `at_once` settings share a forward; `advance` is told how many
     pairs of a question and a setting are done.
     """
-    runs = UnderSettings(patched, settings, at_once)
+    runs = ManySettings(patched, settings, at_once)
     *steered, unsteered = Questions(model, tokenizer, choices).asked(runs, batch_size, advance)
     return unsteered, steered
 
@@ -167,7 +157,7 @@ class Questions:
         options = [_options(tokenizer, n, choice, row) for n, (choice, row) in enumerate(both)]
         self.options = torch.tensor(options)
         self.tokenizer = tokenizer
-        self.head = Head(model)
+        self.head = LMHead(model)
         warn_of_missing_bos(model, tokenizer, self.rows)
 
     def asked(
@@ -223,7 +213,7 @@ def _last_of_each(batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def _answered(head: Head, hidden: Tensor, options: Tensor) -> tuple[Tensor, Tensor]:
+def _answered(head: LMHead, hidden: Tensor, options: Tensor) -> tuple[Tensor, Tensor]:
     """Greedy tokens ``[S, P]``, and the options' log-probabilities ``[S, P, 2]``, on the CPU."""
     flat = hidden.flatten(0, 1)
     wanted = options.repeat(len(hidden), 1)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.vectors import SteeringVector
-from faststeer.version import VERSION
+from faststeer.utils.version import VERSION
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def versions() -> dict[str, str]:

@@ -18,13 +18,12 @@ from torch import nn
 from faststeer.evaluate.provenance import model_facts, vector_hash, versions
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.tasks import Subject, Task, Verdict
-from faststeer.files import write_whole
-from faststeer.intended import positions_in_texts
-from faststeer.meanwhile import patched_meanwhile
-from faststeer.progress import Advance, progress_bar
-from faststeer.reading import chosen_layers
-from faststeer.steered import finite
-from faststeer.vectors import SteeringVector
+from faststeer.patching.patch import temporarily_patched
+from faststeer.utils.files import write_whole
+from faststeer.utils.progress import Advance, progress_bar
+from faststeer.vectors.arguments import chosen_layers, finite
+from faststeer.vectors.stated_use import positions_in_texts
+from faststeer.vectors.steering_vector import SteeringVector
 
 WAVE = 16  # settings; where lines stop early, some of them are measured in vain
 
@@ -169,7 +168,7 @@ def sweep(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"vectors are named {names}; expected at least one, of different names")
     folder = Path(output)
-    with patched_meanwhile(model) as patched:
+    with temporarily_patched(model) as patched:
         if taken := set(names) & patched.plan.steered.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         numbers = chosen_layers(layers, patched.num_layers)

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from faststeer.evaluate.matching import Choice, Matching, Questions
+from faststeer.data.questions import Choice
+from faststeer.evaluate.matching import Matching, Questions
+from faststeer.evaluate.next_token import ScoredTexts, TokenScores
 from faststeer.evaluate.provenance import data_hash
 from faststeer.evaluate.records import Record, Setting
-from faststeer.evaluate.runs import UnderSettings
-from faststeer.evaluate.tokens import Texts, TokenScores
-from faststeer.patching import Patched
-from faststeer.progress import Advance
+from faststeer.evaluate.setting_runs import ManySettings
+from faststeer.patching.patched import Patched
+from faststeer.utils.progress import Advance
 
 FAULTY = 0.05  # more than 10 of the paper's 200 choices
 SKIPS, STOPS = 0.15, 0.05  # relative accuracy on the target
@@ -97,7 +98,7 @@ class ChoicesTask:
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
     ) -> tuple[Record, list[Record]]:
         """As `Task` says."""
-        runs = UnderSettings(subject.patched, settings, subject.at_once)
+        runs = ManySettings(subject.patched, settings, subject.at_once)
         questions = Questions(subject.model, subject.tokenizer, self.choices)
         *found, unsteered = questions.asked(runs, subject.batch_size, advance)
         return _of_matching(unsteered), [_of_matching(own) for own in found]
@@ -156,7 +157,7 @@ class DocumentsTask:
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
     ) -> tuple[Record, list[Record]]:
         """As `Task` says."""
-        runs = UnderSettings(subject.patched, settings, subject.at_once)
+        runs = ManySettings(subject.patched, settings, subject.at_once)
         records: list[Record] = [{"scores": {}, "items": {}} for _ in range(len(settings) + 1)]
         for name, texts in self._encoded(subject).items():
             found = texts.scores(runs, subject.batch_size, advance)
@@ -169,9 +170,9 @@ class DocumentsTask:
         """As `Task` says."""
         return verdict_of(record["scores"][self.target]["relative"])
 
-    def _encoded(self, subject: Subject) -> dict[str, Texts]:
+    def _encoded(self, subject: Subject) -> dict[str, ScoredTexts]:
         return {
-            name: Texts(subject.model, subject.tokenizer, texts, self.max_length)
+            name: ScoredTexts(subject.model, subject.tokenizer, texts, self.max_length)
             for name, texts in self.sets.items()
         }
 

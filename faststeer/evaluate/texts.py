@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.batches import Batch
-from faststeer.ops import FaststeerWarning
-from faststeer.special_tokens import missing_bos, token_ids
-from faststeer.text_calls import TextCalls
+from faststeer.data.batches import Batch
+from faststeer.models.special_tokens import missing_bos, token_ids
+from faststeer.models.text_calls import TextCalls
+from faststeer.utils.warnings import FaststeerWarning
 
 
 def in_batches(

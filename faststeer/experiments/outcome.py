@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from faststeer.experiments.charts import draw
-from faststeer.files import write_whole
+from faststeer.utils.files import write_whole
 
 Cell = str | int | float | None
 FILE, FIGURES, RECORDS = "outcome.json", "figures", "records"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from faststeer.models.blocks import FusedLayer
+from faststeer.models.fused_layers import FusedLayer
 
 
 class SandwichLayer(FusedLayer):

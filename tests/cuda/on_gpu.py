@@ -13,7 +13,7 @@ from steering_modes import MODES, error_bound, unit
 from torch import Tensor
 from ulps import ulps
 
-from faststeer import reference
+from faststeer.ops import reference
 
 ON_GPU = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

@@ -12,7 +12,7 @@ from steering_modes import MODES, error_bound
 from torch import Tensor
 from ulps import ulps
 
-from faststeer import reference
+from faststeer.ops import reference
 
 OUTPUT_ULPS = {torch.float32: 4, torch.bfloat16: 1, torch.float16: 1}
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}

@@ -7,7 +7,7 @@ import torch
 from installed import BuiltOnce
 from kernels import Emulator, Fault, shared_emulator
 
-from faststeer import reference
+from faststeer.ops import reference
 
 FAULTS = {
     "no_barrier": "race: the results depend on the order of threads",

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import faststeer
-from faststeer.captured import StaticDecode
-from faststeer.ops import FaststeerWarning
-from faststeer.patching import Patched
+from faststeer.bench.cuda_graph import StaticDecode
+from faststeer.patching.patched import Patched
+from faststeer.utils.warnings import FaststeerWarning
 
 pytestmark = ON_GPU
 

@@ -5,8 +5,9 @@ import torch
 from on_gpu import DTYPES, EPS, ON_GPU, check, new_state, random_entries
 from torch import Tensor
 
-from faststeer import cuda_library, ops, patch
-from faststeer.variants import vectors_on_all_layers
+from faststeer import ops, patch
+from faststeer.bench.variants import vectors_on_all_layers
+from faststeer.ops import cuda_library
 
 pytestmark = ON_GPU
 

@@ -16,7 +16,7 @@ from steer_norm_calls import EPS, Call, Draw, calls_with_modes, same_bits
 from steering_modes import ABLATE, ADD, CLAMP, KEEP, KEEP_CLAMP, unit
 from torch import Tensor
 
-from faststeer import reference
+from faststeer.ops import reference
 
 NAMES = {torch.float32: "float", torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
 

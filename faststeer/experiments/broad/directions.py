@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.experiments.broad.sets import TEXT, Sets
-from faststeer.extraction import activations
-from faststeer.methods.means import MeanDifference, PermutedMeans
-from faststeer.ops import FaststeerWarning
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.extract import activations
+from faststeer.extraction.methods.means import MeanDifference, PermutedMeans
+from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 class LastTokens:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faststeer.baselines import random_like
 from faststeer.evaluate import DocumentsTask, Records, Subject, measure_lines
 from faststeer.evaluate.provenance import vector_hash
 from faststeer.evaluate.records import Setting, key_of
@@ -16,8 +15,9 @@ from faststeer.experiments.broad.directions import LastTokens
 from faststeer.experiments.broad.lines import Line
 from faststeer.experiments.broad.sets import CODE, PYTHON_ONLY, Sets
 from faststeer.experiments.broad.skills import SkillsTask
-from faststeer.progress import Advance
-from faststeer.vectors import SteeringVector
+from faststeer.utils.progress import Advance
+from faststeer.vectors.random import random_like
+from faststeer.vectors.steering_vector import SteeringVector
 
 VECTORS = {CODE: "code", PYTHON_ONLY: "python"}  # skill -> the vector that points away from it
 VECTOR, PERMUTED, RANDOM = "vector", "permuted means", "random, of equal norm"

@@ -17,8 +17,8 @@ from faststeer.experiments.broad.sets import CODE, draw_sets
 from faststeer.experiments.broad.sources import Source
 from faststeer.experiments.broad.telling import Found, sections
 from faststeer.experiments.outcome import RECORDS, Outcome
-from faststeer.meanwhile import patched_meanwhile
-from faststeer.progress import progress_bar
+from faststeer.patching.patch import temporarily_patched
+from faststeer.utils.progress import progress_bar
 
 EXPERIMENT = "broad-skills"
 
@@ -88,7 +88,7 @@ def broad_skills(
     sets = draw_sets(
         code, text, tokenizer, documents=size.documents, max_length=size.max_length, seed=seed
     )
-    with patched_meanwhile(model) as patched:
+    with temporarily_patched(model) as patched:
         numbers = _there(size.layers, patched.num_layers)
         facts_of_model = model_facts(model)
         header = {"experiment": EXPERIMENT, "model": facts_of_model, "seed": seed}

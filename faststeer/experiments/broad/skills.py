@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from faststeer.evaluate.next_token import TokenScores
 from faststeer.evaluate.records import Record, Setting
 from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, of_tokens, verdict_of
-from faststeer.evaluate.tokens import TokenScores
-from faststeer.progress import Advance
+from faststeer.utils.progress import Advance
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from faststeer.data import Documents
+from faststeer.data.jsonl import read_texts
 from faststeer.experiments.broad.documentation import documentation
 from faststeer.experiments.broad.languages import LANGUAGES, PYTHON, Language, code_of
-from faststeer.jsonl import read_texts
 
 T = TypeVar("T")
 FEWEST_LANGUAGES = 3

@@ -8,8 +8,7 @@ from os import PathLike
 from typing import Any
 
 from faststeer.data import behaviour
-from faststeer.evaluate.choices import part_of, read_choices
-from faststeer.evaluate.matching import Choice
+from faststeer.data.questions import Choice, part_of, read_choices
 from faststeer.evaluate.provenance import data_hash
 from faststeer.experiments.several.protocol import LAYERS_AT_ONCE, Protocol
 

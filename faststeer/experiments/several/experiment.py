@@ -31,8 +31,8 @@ from faststeer.experiments.several.settings import (
 )
 from faststeer.experiments.several.telling import told
 from faststeer.experiments.several.tuning import measured_alone, tuned
-from faststeer.meanwhile import patched_meanwhile
-from faststeer.vectors import SteeringVector
+from faststeer.patching.patch import temporarily_patched
+from faststeer.vectors.steering_vector import SteeringVector
 
 VECTORS = "vectors"
 
@@ -81,7 +81,7 @@ def several_behaviours(
     names = [own.name for own in asked]
     facts = _model_facts(model)
     with ExitStack() as leaving:
-        patched = leaving.enter_context(patched_meanwhile(model))
+        patched = leaving.enter_context(temporarily_patched(model))
         if taken := set(names) & patched.plan.steered.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         places = Layers.of(protocol, names, patched.num_layers, layers)

@@ -16,8 +16,8 @@ from faststeer.evaluate.provenance import data_hash
 from faststeer.evaluate.records import Record, Setting, key_of
 from faststeer.experiments.several.measuring import Bench, Found
 from faststeer.experiments.several.scored import Estimate
-from faststeer.generation import continuations
-from faststeer.progress import progress_bar
+from faststeer.models.inference import continuations
+from faststeer.utils.progress import progress_bar
 
 WORDS = 3  # of the n-grams
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from faststeer.evaluate.provenance import data_hash
 from faststeer.experiments.several.asked import Asked
-from faststeer.extraction import extract
-from faststeer.vectors import SteeringVector
+from faststeer.extraction.extract import extract
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def made(

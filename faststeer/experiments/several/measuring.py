@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faststeer.evaluate.matching import Choice
+from faststeer.data.questions import Choice
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.sweeping import Line, measure_lines
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject, Task
-from faststeer.progress import progress_bar
+from faststeer.utils.progress import progress_bar
 
 TEXT = "text"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from faststeer.reading import chosen_layers
+from faststeer.vectors.arguments import chosen_layers
 
 # The paper's files, and the layer at which each vector steers where all steer at once.
 LAYERS_AT_ONCE = {

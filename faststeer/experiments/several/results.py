@@ -10,7 +10,7 @@ from faststeer.experiments.several.asked import Asked
 from faststeer.experiments.several.measuring import Found
 from faststeer.experiments.several.protocol import SHOWN, Layers, Protocol
 from faststeer.experiments.several.settings import UNSTEERED, Place, Tuned, alone, at_once
-from faststeer.vectors import SteeringVector
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 @dataclass(frozen=True)

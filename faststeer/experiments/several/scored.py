@@ -9,9 +9,9 @@ from torch import Tensor
 
 from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.matching import Matching
+from faststeer.evaluate.next_token import TokenScores
 from faststeer.evaluate.records import Record, Setting, key_of
 from faststeer.evaluate.tasks import FAULTY
-from faststeer.evaluate.tokens import TokenScores
 from faststeer.experiments.several.measuring import TEXT, Found
 
 SCORE, PROBABILITY = "score", "probability"

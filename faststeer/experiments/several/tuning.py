@@ -17,7 +17,7 @@ from faststeer.experiments.several.settings import (
     Place,
     alone,
 )
-from faststeer.vectors import SteeringVector
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def measured_alone(

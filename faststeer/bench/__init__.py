@@ -1,0 +1,1 @@
+"""What steering costs on a model, and whether the patch is exact."""

@@ -1,0 +1,43 @@
+"""What steering costs on a user's own model, in milliseconds: reported, without a verdict."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from faststeer.bench import phases
+from faststeer.bench.findings import Finding
+from faststeer.bench.timing import Samples
+from faststeer.bench.variants import steered_twin, vectors_on_all_layers
+from faststeer.models.inference import random_ids
+from faststeer.utils.warnings import FaststeerWarning
+
+
+def costs(model: nn.Module) -> Iterator[Finding]:
+    """Time a prefill and a decode step, stock and with four vectors on every layer."""
+    variants: dict[str, nn.Module] = {"stock": model}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaststeerWarning)
+        variants["steered"] = steered_twin(model, vectors_on_all_layers(model, 4))
+    ids = random_ids(model, 1, 128)
+
+    def silent(_: int) -> None:
+        """Show no progress."""
+
+    measures: dict[str, Callable[[], Samples]] = {
+        "prefill of 128 tokens": lambda: phases.prefill(variants, ids, 5, silent),
+        "decode step": lambda: phases.decode(variants, ids, 8, 5, silent),
+    }
+    for name, measure in measures.items():
+        try:
+            samples = measure()
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            # No cache that counts, a context under 128 tokens, ...: no matter of right or wrong.
+            yield Finding(f"what it costs, {name}", None, f"not measured: {error}")
+            continue
+        stock, steered = (samples.median(variant) * 1e3 for variant in variants)
+        ratio = samples.speedup("stock", over="steered")
+        measured = f"{stock:.2f} ms stock, {steered:.2f} ms with 4 vectors on every layer"
+        yield Finding(f"what it costs, {name}", None, f"{measured}: {ratio:.3f} times the time")

@@ -1,0 +1,124 @@
+"""What injection costs on a model: stock, plain hooks and faststeer, taking turns in one run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from torch import nn
+
+from faststeer.bench.phases import PHASES, phases_on, samples_a_round
+from faststeer.bench.timing import OtherLoad, Samples
+from faststeer.bench.variants import IDLE, STOCK, rows_for, variants_of
+from faststeer.models.decoders import find_decoder
+from faststeer.models.inference import device_of, random_ids
+from faststeer.models.loading import Loaded
+from faststeer.utils.machine import machine_facts
+from faststeer.utils.progress import Advance, progress_bar
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; `prompt_tokens` is also the length of the cache that decoding meets."""
+
+    batch_sizes: tuple[int, ...] = (1,)
+    prompt_tokens: int = 128
+    new_tokens: int = 16
+    rounds: int = 7
+    compiled: bool = False  # time decode steps with torch.compile, too
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result. The ratios are medians of the rounds' own; above 1 is slower."""
+
+    phase: str
+    batch_size: int
+    variant: str
+    milliseconds: float
+    against_stock: float
+    against_idle: float
+
+
+def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]:
+    """Time every variant in every phase at each batch size."""
+    variants = variants_of(model)
+    rounds, new_tokens = settings.rounds, settings.new_tokens
+    rows = []
+    for batch_size in settings.batch_sizes:
+        ids = random_ids(model, batch_size, settings.prompt_tokens)
+        with rows_for(variants, batch_size):
+            for phase in phases_on(ids.device, settings.compiled):
+                samples = PHASES[phase](variants, ids, new_tokens, rounds, advance)
+                rows += [_row(phase, batch_size, name, samples) for name in samples.seconds]
+    return rows
+
+
+def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
+    """Measure, print a table and return all of it for a file; it tells no path and no host.
+
+    Raises:
+        ValueError: `patch` refuses the model.
+    """
+    find_decoder(loaded.model)
+    facts: dict[str, Any] = {
+        "machine": machine_facts(),
+        "device": _device_name(device_of(loaded.model)),
+        "model": _model_facts(loaded),
+        "settings": asdict(settings),
+    }
+    a_round = samples_a_round(phases_on(device_of(loaded.model), settings.compiled))
+    turns = (settings.rounds + 1) * a_round * len(settings.batch_sizes)
+    bystanders = OtherLoad()
+    with progress_bar("measuring", turns, console.is_terminal) as advance:
+        rows = measure(loaded.model, settings, advance)
+    elsewhere = bystanders.cores()
+    facts["machine"]["cores_elsewhere"] = None if elsewhere is None else round(elsewhere, 2)
+    for section in ("machine", "model", "settings"):
+        line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(_table(rows))
+    return facts | {"results": [asdict(row) for row in rows]}
+
+
+def _row(phase: str, batch_size: int, name: str, samples: Samples) -> Row:
+    ratios = (samples.speedup(peer, over=name) for peer in (STOCK, IDLE))
+    return Row(phase, batch_size, name, samples.median(name) * 1e3, *ratios)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _model_facts(loaded: Loaded) -> dict[str, str | int]:
+    config: Any = loaded.model.config
+    weights = next(loaded.model.parameters())
+    return {
+        "name": Path(loaded.name).name if Path(loaded.name).exists() else loaded.name,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "dtype": str(weights.dtype).removeprefix("torch."),
+    }
+
+
+def _table(rows: list[Row]) -> Table:
+    numbers = ("ms", "against\nstock", "against\nidle")
+    columns = (Column(name, justify="right") for name in numbers)
+    table = Table("phase", Column("batch", justify="right"), "variant", *columns, box=box.SIMPLE)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        table.add_row(
+            row.phase,
+            str(row.batch_size),
+            row.variant,
+            f"{row.milliseconds:.2f}",
+            f"{row.against_stock:.3f}x",
+            f"{row.against_idle:.3f}x",
+            end_section=following is None or following.phase != row.phase,
+        )
+    return table

@@ -1,0 +1,152 @@
+"""Comparing functions on a noisy machine: interleaved samples, medians, facts for the record."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+_LEAST_CALLS = 3
+
+Variant = TypeVar("Variant")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Seconds a call of each variant; entry r of every list was taken in round r."""
+
+    seconds: dict[str, list[float]]
+
+    def median(self, name: str) -> float:
+        """Median seconds a call."""
+        return statistics.median(self.seconds[name])
+
+    def speedup(self, name: str, over: str) -> float:
+        """How many times faster `name` is than `over`.
+
+        The median of the rounds' ratios, not the ratio of medians: what slows the machine for a
+        round slows both and cancels.
+        """
+        pairs = zip(self.seconds[over], self.seconds[name], strict=True)
+        return statistics.median(slow / fast for slow, fast in pairs)
+
+
+def _seconds_a_call(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    begin = clock()
+    for _ in range(calls):
+        call()
+    return (clock() - begin) / calls
+
+
+def _calls_to_fill(
+    call: Callable[[], object], sample_seconds: float, clock: Callable[[], float]
+) -> int:
+    calls = _LEAST_CALLS
+    while calls * _seconds_a_call(call, calls, clock) < sample_seconds:
+        calls *= 2
+    return calls
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    sample_seconds: float = 0.0025,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Samples:
+    """Time every variant once a round, in the order given, for `rounds` rounds.
+
+    A sample is a loop of at least three calls that takes `sample_seconds` to twice that, or as
+    long as three calls take. Each variant first runs untimed, until its loop fills a sample.
+    """
+    calls = {}
+    for name, call in variants.items():
+        call()  # the first call may compile for seconds and would pass for a full sample
+        calls[name] = _calls_to_fill(call, sample_seconds, clock)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            seconds[name].append(_seconds_a_call(call, calls[name], clock))
+    return Samples(seconds)
+
+
+def taking_turns(
+    variants: Mapping[str, Variant],
+    device: torch.device,
+    prepare: Callable[[], None],
+    call: Callable[[Variant], object],
+    rounds: int,
+    advance: Callable[[int], object],
+) -> Samples:
+    """Time one call of every variant a round; `prepare` runs before each, untimed.
+
+    Each round begins with another variant, so that none profits from its place, and the first is a
+    warm-up. `interleaved` repeats a call within a sample, which a growing cache forbids and a call
+    of milliseconds does not need.
+    """
+    wait = _waiter(device)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    with torch.inference_mode():
+        for turn in range(rounds + 1):
+            first = turn % len(variants)
+            for name, variant in [*variants.items()][first:] + [*variants.items()][:first]:
+                prepare()
+                wait()
+                begin = time.perf_counter()
+                call(variant)
+                wait()
+                seconds[name].append(time.perf_counter() - begin)
+                advance(1)
+    return Samples({name: own[1:] for name, own in seconds.items()})
+
+
+def _waiter(device: torch.device) -> Callable[[], None]:
+    """What waits until the device has done all that it was given."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None
+
+
+class OtherLoad:
+    """How much of the machine other programs took, from its making to `cores`.
+
+    Functions that run on all cores wait at every barrier for a thread that another program keeps
+    off its core: with both of two cores taken, 20 us became 20 ms.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._used_before = _cpu_seconds_of_others()
+
+    def cores(self) -> float | None:
+        """Cores that others kept busy on average; None where the system does not tell."""
+        used = _cpu_seconds_of_others()
+        if used is None or self._used_before is None:
+            return None
+        return max(0.0, used - self._used_before) / (time.perf_counter() - self._began)
+
+
+def _cpu_seconds_of_others() -> float | None:
+    try:
+        first_line = Path("/proc/stat").read_text().partition("\n")[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first_line.split()[1:9])
+    busy = user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def copy_bandwidth(size: int = 2**28, rounds: int = 15) -> float:
+    """Bytes a second, read and written, of torch's own copy between two buffers of `size` bytes.
+
+    The default, 256 MiB each, leaves the caches of most machines behind.
+    """
+    source = torch.ones(size, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    samples = interleaved({"copy": lambda: target.copy_(source)}, rounds)
+    return 2 * size / samples.median("copy")

@@ -1,0 +1,90 @@
+"""`faststeer experiment broad-skills`: away from code, and what text pays."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from faststeer.cli import options
+
+
+def broad_skills(
+    output: Annotated[Path, typer.Option(help="A folder; an interrupted run goes on there.")],
+    model: options.ModelOption = "demo",
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Prose: a folder, a .txt or a .jsonl of {text}; several. Mixed evenly with the "
+            "documentation of what is installed, which alone is the default."
+        ),
+    ] = None,
+    code: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder, or a .jsonl of {text} named after its language; several. Default, "
+            "also for languages that these lack: Python's library, and headers of C and C++."
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Such as 10,15; those beyond the model's are left out.")
+    ] = None,
+    coefficients: Annotated[
+        str | None, typer.Option(help="Such as 0.5,1,2. A line ends when its skill is lost.")
+    ] = None,
+    documents: Annotated[
+        int | None, typer.Option(help="Of each set, for vectors and again to measure on: 45.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="Cut documents after so many tokens: 96.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small grid, few and short documents: a minute.")
+    ] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's layers and coefficients: hours.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of draws of documents, and of intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents a forward.")] = 8,
+    device: options.DeviceOption = "cpu",
+    dtype: options.DtypeOption = None,
+) -> None:
+    """Steer away from general code and from Python: what is lost, what is kept of text."""
+    from faststeer.experiments.broad import broad_skills as measured
+    from faststeer.experiments.broad import code_sources, running, text_sources
+    from faststeer.experiments.charts import require_charts
+
+    if quick and paper:
+        raise ValueError("give either --quick or --paper")
+    begun = time.monotonic()
+    size = running.PAPER if paper else running.QUICK if quick else running.DEFAULT
+    if layers is not None:
+        size = replace(size, layers=options.layer_numbers(layers))
+    if coefficients is not None:
+        size = replace(size, coefficients=options.coefficients_in(coefficients))
+    if documents is not None:
+        size = replace(size, documents=documents)
+    if max_length is not None:
+        size = replace(size, max_length=max_length)
+    require_charts()
+    from_code, from_text = code_sources(code or []), text_sources(text or [])
+    options.require_writable(output)
+    loaded = options.load(model, device, dtype, None)
+    options.require_tokenizer(loaded)
+    console = Console()
+    outcome = measured(
+        loaded.model,
+        loaded.tokenizer,
+        from_code,
+        from_text,
+        output=output,
+        size=size,
+        batch_size=batch_size,
+        seed=seed,
+        progress=console.is_terminal,
+    )
+    options.show_outcome(outcome, output, time.monotonic() - begun, console)

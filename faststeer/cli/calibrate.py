@@ -1,0 +1,66 @@
+"""`faststeer calibrate`: the coefficient that changes neutral text by so much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from faststeer.cli import options
+
+
+def calibrate(
+    vector: Annotated[Path, typer.Argument(help="A vector's file, of any format.")],
+    model: options.ModelOption,
+    target: Annotated[float, typer.Option(help="KL of the next token, in nats.")] = 0.1,
+    texts: Annotated[
+        Path | None, typer.Option(help='Neutral texts, JSONL of {"text": ...}; default: prose.')
+    ] = None,
+    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    opposite: Annotated[
+        bool, typer.Option("--opposite", help="For the opposite: a negative coefficient.")
+    ] = False,
+    max_length: Annotated[int, typer.Option(help="Cut texts after so many tokens.")] = 128,
+    device: options.DeviceOption = "cpu",
+    dtype: options.DtypeOption = None,
+) -> None:
+    """Find the coefficient at which steered next-token probabilities are a target KL away."""
+    from faststeer import SteeringVector, diagnostics
+    from faststeer.data.jsonl import read_texts
+
+    chosen = options.layer_numbers(layers)
+    own = SteeringVector.load(vector)
+    neutral = None if texts is None else list(read_texts(texts))
+    loaded = options.load(model, device, dtype, None)
+    options.require_tokenizer(loaded)
+    found = diagnostics.calibrate(
+        loaded.model,
+        loaded.tokenizer,
+        own,
+        target,
+        texts=neutral,
+        layers=None if isinstance(chosen, str) else chosen,
+        opposite=opposite,
+        max_length=max_length,
+    )
+    table = Table()
+    table.add_column("coefficient", justify="right")
+    table.add_column("nats", justify="right")
+    for coefficient, divergence in found.measured.items():
+        chosen_one = coefficient == found.coefficient
+        style = "bold" if chosen_one else None
+        table.add_row(f"{coefficient:+.5g}", f"{divergence:.4g}", style=style)
+    console = Console()
+    console.print("KL(unsteered || steered) of the next token, mean over the texts' tokens:")
+    console.print(table)
+    at = "" if isinstance(chosen, str) else ":layer=" + ",".join(map(str, chosen))
+    console.print(
+        f"{found.divergence:.4g} nats (target {target:g}): "
+        f"--steer {vector}{at}:coefficient={found.coefficient:.5g}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

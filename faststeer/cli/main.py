@@ -1,0 +1,52 @@
+"""The command `faststeer`: puts together what is in `faststeer.commands`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from faststeer.cli.bake import bake
+from faststeer.cli.bench import bench
+from faststeer.cli.calibrate import calibrate
+from faststeer.cli.check import check
+from faststeer.cli.convert import convert
+from faststeer.cli.data import data
+from faststeer.cli.demo import demo
+from faststeer.cli.experiment import experiment
+from faststeer.cli.extract import extract
+from faststeer.cli.generate import generate
+from faststeer.cli.highlight import highlight
+from faststeer.cli.info import info
+from faststeer.cli.inspect import inspect
+from faststeer.cli.report import report
+from faststeer.cli.sweep import sweep
+from faststeer.utils.text_files import in_words
+
+app = typer.Typer(
+    help="Activation steering, fused into the residual stream of LLaMA models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+MAKING = (info, demo, extract, inspect, highlight, calibrate)
+USING = (generate, sweep, report, bake, convert, check, bench)
+for command in (*MAKING, *USING):
+    app.command()(command)
+app.add_typer(data, name="data")
+app.add_typer(experiment, name="experiment")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        message = in_words(error) if isinstance(error, OSError) else error
+        Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""`--steer file.safetensors:layer=15:coefficient=2`, as text and as what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from faststeer.patching.patched import Patched
+from faststeer.steering.handles import Handle
+from faststeer.steering.intervention import MODES
+from faststeer.steering.positions import NAMED
+from faststeer.vectors.steering_vector import SteeringVector
+
+FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"
+_USES = {"mode": MODES, "positions": tuple(NAMED)}
+
+
+@dataclass(frozen=True)
+class SteerOption:
+    """One `--steer`: a vector's file, where it goes and how strongly.
+
+    `mode` and `positions` are None for what the vector states.
+    """
+
+    path: str
+    layers: list[int] | None = None
+    coefficient: float = 1.0
+    mode: str | None = None
+    positions: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SteerOption:
+        """Read `FORM`; ``multiplier`` says the same as ``coefficient``.
+
+        Raises:
+            ValueError: an unknown key, mode or positions, or a value that is no number.
+        """
+        path, *settings = text.split(":")
+        layers: list[int] | None = None
+        coefficient = 1.0
+        use: dict[str, str] = {}
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            try:
+                if key in {"layer", "layers"}:
+                    layers = [int(number) for number in value.split(",")]
+                elif key in {"coefficient", "multiplier"}:
+                    coefficient = float(value)
+                elif key in _USES:
+                    if value not in _USES[key]:
+                        raise ValueError(f"{key} is one of {', '.join(_USES[key])}")
+                    use[key] = value
+                else:
+                    raise ValueError(f"unknown setting {key!r}")
+            except ValueError as error:
+                raise ValueError(f"--steer {text!r}: {error}; expected {FORM}") from error
+        return cls(path, layers, coefficient, **use)
+
+    @cached_property
+    def vector(self) -> SteeringVector:
+        """The vector in the file. Raises what `SteeringVector.load` raises."""
+        return SteeringVector.load(self.path)
+
+    def apply(self, patched: Patched) -> Handle:
+        """Steer with it. A name that is taken gets a number."""
+        name, number = self.vector.name, 2
+        while name in patched.plan.steered:
+            name, number = f"{self.vector.name}-{number}", number + 1
+        return patched.steer(
+            self.vector,
+            self.coefficient,
+            layers=self.layers,
+            name=name,
+            mode=self.mode,
+            positions=self.positions,
+        )

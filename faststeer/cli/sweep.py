@@ -1,0 +1,125 @@
+"""`faststeer sweep`: what vectors do at every layer and coefficient."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from faststeer.cli import options
+
+
+def sweep(
+    vector: Annotated[list[Path], typer.Option(help="A vector's file; several are swept.")],
+    coefficients: Annotated[str, typer.Option(help="Such as -2,-1,1,2; 0 is measured anyway.")],
+    output: Annotated[Path, typer.Option(help="A folder for results.jsonl and summary.json.")],
+    model: options.ModelOption,
+    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    behaviour: Annotated[
+        str | None, typer.Option(help="Measure answers: such as myopic, or a file of questions.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="For --behaviour: your own folder.")] = None,
+    part: Annotated[
+        str, typer.Option(help="Of the questions: all, train, validation or test.")
+    ] = "validation",
+    seed: Annotated[int, typer.Option(help="Of the shuffle before questions are parted.")] = 13,
+    documents: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure next tokens: NAME=PATH, several; the first ends a layer."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Cut documents after so many tokens.")] = 256,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="At most so many questions, or documents of a set.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward.")] = 8,
+    at_once: Annotated[int, typer.Option(min=1, help="Settings a forward.")] = 8,
+    device: options.DeviceOption = "cpu",
+    dtype: options.DtypeOption = None,
+) -> None:
+    """Measure vectors at layers and coefficients; interrupted, it goes on where it was."""
+    from faststeer.evaluate.sweeping import SUMMARY
+    from faststeer.evaluate.sweeping import sweep as measured
+    from faststeer.vectors.steering_vector import SteeringVector
+
+    chosen, amounts = options.layer_numbers(layers), options.coefficients_in(coefficients)
+    if (behaviour is None) == (documents is None):
+        raise ValueError("give either --behaviour or --documents")
+    task: Any
+    if behaviour is not None:
+        task = _choices(behaviour, data, part, seed, items)
+    else:
+        task = _documents(documents or [], max_length, items)
+    vectors = [SteeringVector.load(path) for path in vector]
+    options.require_writable(output)
+    loaded = options.load(model, device, dtype, None)
+    options.require_tokenizer(loaded)
+    console = Console()
+    records = measured(
+        loaded.model,
+        loaded.tokenizer,
+        task,
+        vectors,
+        layers=chosen,
+        coefficients=amounts,
+        output=output,
+        seed=None if behaviour is None else seed,
+        batch_size=batch_size,
+        at_once=at_once,
+        progress=console.is_terminal,
+    )
+    console.print(_table(records))
+    console.print(f"wrote {output / SUMMARY}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _choices(name: str, data: Path | None, part: str, seed: int, items: int | None) -> Any:
+    from faststeer.data import behaviour as by_name
+    from faststeer.data.questions import part_of, read_choices
+    from faststeer.evaluate.tasks import ChoicesTask
+
+    file = Path(name) if data is None and Path(name).is_file() else by_name(name, data).path
+    return ChoicesTask(Path(name).stem, part_of(read_choices(file), part, seed)[:items])
+
+
+def _documents(given: list[str], max_length: int, items: int | None) -> Any:
+    from faststeer.data import Documents
+    from faststeer.evaluate.tasks import DocumentsTask
+
+    sets: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not name or not equals or name in sets:
+            raise ValueError(f"--documents {text!r}: expected NAME=PATH, each name once")
+        sets[name] = list(islice(Documents(path), items))
+    return DocumentsTask(sets, next(iter(sets)), max_length)
+
+
+def _table(records: list[Any]) -> Table:
+    """A line a setting: the scores of choices, or the accuracy on each set of documents."""
+    table = Table()
+    first = _flat(records[0]["scores"])
+    for heading in ("steering", *first):
+        left = heading == "steering"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for record in records:
+        steering = [
+            f"{name} {coefficient:+g} at {layer}"
+            for name, amounts in record["steering"].items()
+            for layer, coefficient in amounts.items()
+        ]
+        cells = ["-" if v is None else f"{v:.4g}" for v in _flat(record["scores"]).values()]
+        table.add_row(", ".join(steering) or "unsteered", *cells)
+    return table
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            flat |= {f"{name} {key}": value[key] for key in ("accuracy", "relative")}
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,120 @@
+"""Projections as coloured text: for the terminal (rich), and as an HTML file of its own.
+
+Red is the vector's way, blue the other; white is the median over all tokens shown. The colours are
+ColorBrewer's RdBu, which the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from faststeer.diagnostics.projections import TokenProjections, visible
+
+_WHITE = (247, 247, 247)
+_RED = (214, 96, 77)
+_BLUE = (67, 147, 195)
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.9 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem;
+  color: #111; background: #fff; }}
+h1 {{ font-size: 1.2rem; }}
+p.text {{ white-space: pre-wrap; overflow-wrap: anywhere; border-top: 1px solid #ddd;
+  padding-top: 1rem; }}
+p.text span {{ padding: 0.15em 0; border-radius: 2px; }}
+.scale {{ display: flex; gap: 0.6rem; align-items: center; font-size: 0.85rem; }}
+.bar {{ flex: 1; height: 0.9rem; border: 1px solid #ddd;
+  background: linear-gradient(to right, {low}, {middle}, {high}); }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<div class="scale"><span>{least}</span><div class="bar"></div><span>{most}</span></div>
+<p class="scale">Projection of the residual stream on the direction at each token. White is the
+median, {median}; beyond the ends of the scale the colour stays. Point at a token for its
+number.</p>
+{texts}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours for projections: white at `middle`, full at `reach` on either side of it."""
+
+    middle: float
+    reach: float
+
+    @classmethod
+    def of(cls, projections: Sequence[TokenProjections]) -> Scale:
+        """One for all texts: the median, and what 95 % of all tokens are within.
+
+        Not the largest: a text's first token is often far from all others, which would be pale.
+        """
+        values = [value for one in projections for value in one.values]
+        middle = statistics.median(values)
+        distances = sorted(abs(value - middle) for value in values)
+        return cls(middle, distances[int(0.95 * (len(distances) - 1))])
+
+    def colour(self, value: float) -> str:
+        """As ``#rrggbb``."""
+        share = (value - self.middle) / self.reach if self.reach else 0.0
+        share = max(-1.0, min(1.0, share))
+        end = _RED if share > 0 else _BLUE
+        mixed = (round(w + (e - w) * abs(share)) for w, e in zip(_WHITE, end, strict=True))
+        return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def as_text(projections: Sequence[TokenProjections]) -> Text:
+    """For rich: a legend, then each text. Control characters are shown as escapes."""
+    scale = Scale.of(projections)
+    found = Text()
+    for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        value = scale.middle + share * scale.reach
+        found.append(f" {value:+.2f} ", f"#111111 on {scale.colour(value)}")
+    found.append("  (white: the median)\n")
+    for one in projections:
+        found.append("\n")
+        for piece, value in zip(one.pieces, one.values, strict=True):
+            found.append(visible(piece, "\n"), f"#111111 on {scale.colour(value)}")
+        found.append("\n")
+    return found
+
+
+def as_html(projections: Sequence[TokenProjections], title: str) -> str:
+    """A whole page that loads nothing and runs nothing; texts and title are escaped."""
+    scale = Scale.of(projections)
+    ends = (scale.middle - scale.reach, scale.middle, scale.middle + scale.reach)
+    low, middle, high = (scale.colour(value) for value in ends)
+    least, median, most = (f"{value:+.2f}" for value in ends)
+    texts = "\n".join(_paragraph(one, scale) for one in projections)
+    return _PAGE.format(
+        title=html.escape(visible(title)),
+        low=low,
+        middle=middle,
+        high=high,
+        least=least,
+        median=median,
+        most=most,
+        texts=texts,
+    )
+
+
+def _paragraph(one: TokenProjections, scale: Scale) -> str:
+    spans = []
+    for piece, value in zip(one.pieces, one.values, strict=True):
+        told = html.escape(visible(piece, "\n"))
+        colour = scale.colour(value)
+        spans.append(f'<span style="background:{colour}" title="{value:+.3f}">{told}</span>')
+    return f'<p class="text">{"".join(spans)}</p>'

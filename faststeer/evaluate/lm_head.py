@@ -1,0 +1,76 @@
+"""Logits from hidden states, of some tokens at a time: [B, T, vocab] would not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faststeer.data.batches import Batch
+from faststeer.models.text_calls import TextCalls, hidden_of
+
+_CAPS = ("final_logit_softcapping", "logits_soft_cap")  # Gemma 2's name, and RecurrentGemma's
+_ELEMENTS = 1 << 23  # logits at once: 32 MiB in float32
+
+
+class LMHead:
+    """What a causal model does after its decoder."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """One forward of two tokens tells whether the model does no more than is done here.
+
+        Raises:
+            ValueError: it has no output embedding, or its logits are something else yet.
+        """
+        whole: Any = model
+        name = type(model).__name__
+        embedding = getattr(whole, "get_output_embeddings", lambda: None)()
+        if embedding is None:
+            raise ValueError(f"a {name} has no output embedding; logits need a causal model")
+        self._embedding: nn.Module = embedding
+        config = whole.config.get_text_config(decoder=True)
+        caps = (getattr(config, name, None) for name in _CAPS)
+        self._cap: float | None = next((cap for cap in caps if cap), None)
+        if not self._agrees(whole):
+            raise ValueError(
+                f"the logits of a {name} are more than its output embedding of the last hidden "
+                "states; continuation_logprobs and perplexity use the model's own"
+            )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[P, V]`` in the model's dtype, of the decoder's last hidden states ``[P, H]``."""
+        found: Tensor = self._embedding(hidden)
+        return found if self._cap is None else torch.tanh(found / self._cap) * self._cap
+
+    def pieces(self, tokens: int) -> Iterator[slice]:
+        """Slices of so many tokens whose logits fit into memory."""
+        weight: Any = self._embedding.weight
+        step = max(1, _ELEMENTS // int(weight.shape[0]))
+        for start in range(0, tokens, step):
+            yield slice(start, start + step)
+
+    def _agrees(self, model: Any) -> bool:
+        """Whether the model's own logits are those of its decoder's output; BERT's are not."""
+        calls = TextCalls(model, whole=True)
+        seen: list[Tensor] = []
+        hook = calls.decoder.register_forward_hook(
+            lambda module, args, output: seen.append(hidden_of(output))
+        )
+        ids = torch.tensor([[0, 1]], device=calls.device)
+        try:
+            with torch.inference_mode():
+                expected = calls.output(Batch(ids, torch.ones_like(ids))).float()
+        finally:
+            hook.remove()
+        [hidden] = seen
+        if getattr(self._embedding, "in_features", hidden.shape[-1]) != hidden.shape[-1]:
+            return False
+        with torch.inference_mode():
+            found = self.logits(hidden).float().to(expected.device)
+        # The same operations in the same order; half precision rounds where these are fused.
+        # Steering may be so strong that nothing finite is left on either side.
+        rtol = 1e-5 if hidden.dtype in (torch.float32, torch.float64) else 2e-2
+        alike = found.shape == expected.shape
+        return alike and torch.allclose(found, expected, rtol=rtol, equal_nan=True)

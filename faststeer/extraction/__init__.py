@@ -1,0 +1,1 @@
+"""From texts to activations to vectors: reader, capture, moments, methods."""

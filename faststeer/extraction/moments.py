@@ -1,0 +1,179 @@
+"""Streaming statistics of activations: count, mean and variance of every feature, by group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from faststeer import ops
+from faststeer.utils.files import write_whole
+
+FORMAT = "faststeer moments"
+FORMAT_VERSION = "1"
+
+
+class Moments:
+    """Count, mean and variance of rows ``[H]`` in G groups, one pass, on the device.
+
+    Nothing else is kept, so memory does not depend on the number of rows. Each batch is summed by
+    itself and merged in float64 (Chan, Golub and LeVeque 1983): in which order batches come, and in
+    which process, changes nothing beyond float64 rounding.
+    """
+
+    def __init__(
+        self, hidden_size: int, groups: int = 1, device: torch.device | str | None = None
+    ) -> None:
+        """No rows yet. `device`: of the activations to come; the CPU by default.
+
+        Raises:
+            ValueError: a size or number of groups below 1.
+        """
+        if hidden_size < 1 or groups < 1:
+            raise ValueError(f"hidden_size {hidden_size} and groups {groups}: expected at least 1")
+        self.hidden_size = hidden_size
+        self.groups = groups
+        with torch.inference_mode(False):
+            zeros = torch.zeros(groups, hidden_size, dtype=torch.float64, device=device)
+            self.mean = zeros
+            self._m2 = zeros.clone()
+            self.count = torch.zeros(groups, dtype=torch.int64, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the statistics are, and where activations have to be."""
+        return self.count.device
+
+    @property
+    def variance(self) -> Tensor:
+        """``[G, H]`` float64: the mean squared distance from the mean, NaN of a group without rows.
+
+        `mean` ``[G, H]`` float64 is 0 there, and `count` ``[G]`` int64 says which groups these are.
+        """
+        return self._m2 / self.count.double()[:, None]
+
+    def update(self, x: Tensor, group: Tensor | None = None) -> None:
+        """Take in the rows of `x` ``[..., H]``, float32, bfloat16, float16 or float64.
+
+        `group`, int32 with an element a row, says which group each belongs to; -1 leaves it out.
+        Without, all are of the one group there is. Raises ValueError as `ops.accumulate_moments`.
+        """
+        ops.accumulate_moments(x, group, self.count, self.mean, self._m2)
+
+    def merge(self, other: Moments) -> None:
+        """Take in all rows that `other` was given; it stays as it is.
+
+        Raises:
+            ValueError: another number of groups or features.
+        """
+        self._require_alike(other.count, other.mean, other._m2, "the other's")
+        count, mean, m2 = (t.to(self.device) for t in (other.count, other.mean, other._m2))
+        total = self.count + count
+        share = count.double() / total.clamp(min=1)
+        distance = mean - self.mean
+        with torch.inference_mode(False), torch.no_grad():
+            self._m2 += m2 + distance.square() * (self.count * share)[:, None]
+            self.mean += distance * share[:, None]
+            self.count.copy_(total)
+
+    def all_reduce(self, process_group: dist.ProcessGroup | None = None) -> None:
+        """Merge the statistics of all processes, in the order of their ranks, on each of them.
+
+        All get the same bits. `process_group`: torch's default one where it is None.
+        """
+        processes = dist.get_world_size(process_group)
+        gathered = []
+        for own in (self.count, self.mean, self._m2):
+            room = [torch.empty_like(own) for _ in range(processes)]
+            dist.all_gather(room, own, group=process_group)
+            gathered.append(room)
+        merged = Moments(self.hidden_size, self.groups, self.device)
+        for count, mean, m2 in zip(*gathered, strict=True):
+            merged.merge(Moments._of(count, mean, m2))
+        self.count, self.mean, self._m2 = merged.count, merged.mean, merged._m2
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`count` ``[G]`` int64, `mean` and `m2` (variance times count) ``[G, H]`` float64."""
+        return {"count": self.count, "mean": self.mean, "m2": self._m2}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave; copied.
+
+        Raises:
+            ValueError: tensors that are missing, or of another shape, dtype or meaning.
+        """
+        if set(state) != {"count", "mean", "m2"}:
+            raise ValueError(f"got {sorted(state)}; expected the tensors count, mean and m2")
+        count, mean, m2 = (state[name] for name in ("count", "mean", "m2"))
+        self._require_alike(count, mean, m2, "the given")
+        if (count < 0).any() or not mean.isfinite().all() or not (m2 >= 0).all():
+            raise ValueError("a count or a variance below 0, or a mean that is not finite")
+        with torch.inference_mode(False), torch.no_grad():
+            for own, given in ((self.count, count), (self.mean, mean), (self._m2, m2)):
+                own.copy_(given)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all, for `load` or for another process."""
+        header = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        write_whole(path, to_bytes(state, header))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], device: torch.device | str | None = None) -> Moments:
+        """Read a file that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is truncated, or holds something else; the message names it.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file")
+        try:
+            with safe_open(os.fspath(file), framework="pt") as opened:
+                header = opened.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ValueError(f"its header's 'format' is {header.get('format')!r}")
+                if header.get("format_version") != FORMAT_VERSION:
+                    raise ValueError(f"format version {header.get('format_version')!r} is unknown")
+                names = opened.keys()
+                state = {name: opened.get_tensor(name) for name in names}
+            mean = state.get("mean", torch.empty(0))
+            if mean.dim() != 2:
+                raise ValueError(f"its mean has shape {tuple(mean.shape)}; expected [G, H]")
+            moments = cls(mean.shape[1], mean.shape[0], device)
+            moments.load_state_dict(state)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{file}: no file of faststeer.Moments ({error})") from error
+        return moments
+
+    @classmethod
+    def _of(cls, count: Tensor, mean: Tensor, m2: Tensor) -> Moments:
+        moments = cls.__new__(cls)
+        moments.groups, moments.hidden_size = mean.shape
+        moments.count, moments.mean, moments._m2 = count, mean, m2
+        return moments
+
+    def _require_alike(self, count: Tensor, mean: Tensor, m2: Tensor, whose: str) -> None:
+        for name, own, given in (
+            ("count", self.count, count),
+            ("mean", self.mean, mean),
+            ("m2", self._m2, m2),
+        ):
+            if given.shape != own.shape or given.dtype != own.dtype:
+                raise ValueError(
+                    f"{whose} {name} is {given.dtype} {list(given.shape)}; expected {own.dtype} "
+                    f"{list(own.shape)}, for {self.groups} groups of {self.hidden_size} features"
+                )
+
+    def __repr__(self) -> str:
+        """Sizes and rows; never the numbers."""
+        rows = ", ".join(map(str, self.count.tolist()))
+        return f"Moments(hidden size {self.hidden_size}, rows by group: {rows})"

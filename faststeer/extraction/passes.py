@@ -1,0 +1,50 @@
+"""How often a decoder runs each layer per forward pass: reading needs exactly one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor
+
+from faststeer.models.text_calls import TextCalls, unsteered
+from faststeer.patching.patched import Patched
+from faststeer.vectors.sites import Site
+
+
+def require_single_pass(
+    patched: Patched, calls: TextCalls, sites: Mapping[Site, int], row: list[int]
+) -> None:
+    """Run one text and count how often the layers that are to be read compute anything.
+
+    Steering acts on every pass of a layer, as in Dory, and no single one of them is the stream that
+    a vector should come from.
+
+    Raises:
+        ValueError: a layer runs several times, or not at all.
+    """
+    passes = dict.fromkeys(sites.values(), 0)
+
+    def count(layer: int, hidden: Tensor) -> None:
+        passes[layer] += 1
+
+    tables = {layer: patched.plan.tables[site] for site, layer in sites.items()}
+    counters = {layer: partial(count, layer) for layer in tables}
+    for layer, table in tables.items():
+        table.readers.append(counters[layer])
+    try:
+        with unsteered(calls.decoder):
+            calls.decoder(**calls.arguments(calls.batch([row], None)))
+    finally:
+        for layer, table in tables.items():
+            table.readers.remove(counters[layer])
+    decoder = type(calls.decoder).__name__
+    if skipped := [layer for layer, times in passes.items() if not times]:
+        raise ValueError(
+            f"a {decoder} does not run layers {skipped} on texts alone; choose layers= that it runs"
+        )
+    if repeated := [layer for layer, times in passes.items() if times > 1]:
+        raise ValueError(
+            f"a {decoder} runs layers {repeated} several times per forward pass, so these have no "
+            "one residual stream to be read; choose layers= that run once"
+        )

@@ -1,0 +1,1 @@
+"""One file per model family with fused layers; named after the folder in transformers."""

@@ -1,0 +1,90 @@
+"""Greedy generation, batched, for the command line's side-by-side tables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faststeer.data.batches import Batch, left_padded
+
+
+def continuations(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    add_special_tokens: bool = True,
+) -> list[str]:
+    """What `model` says after each prompt, greedily; left-padded into one batch.
+
+    `add_special_tokens`: passed to the tokenizer; prompts out of a chat template have them.
+    """
+    encoded = [
+        tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"] for prompt in prompts
+    ]
+    if not all(encoded):
+        raise ValueError("a prompt has no tokens; there is nothing to continue")
+    batch = left_padded(encoded, tokenizer.pad_token_id, device_of(model))
+    generated = model.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id or 0,
+    )
+    longest = batch.ids.shape[1]
+    texts: list[str] = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)
+    return texts
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model takes its input. Offloaded weights (meta) are moved by hooks, input too."""
+    device = next(model.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
+    """Ids ``[B, T]`` from all of the model's vocabulary, on its device; equal at each call."""
+    config: Any = model.config
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(config.vocab_size, (batch_size, tokens), generator=draw).to(
+        device_of(model)
+    )
+
+
+def logits(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits ``[P, V]`` float32 of the P tokens that are not padding."""
+    call = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+    call["position_ids"] = batch.positions
+    with torch.inference_mode():
+        output = model(**accepted(model, call))
+    wide: Tensor = output.logits[batch.real].float()
+    return wide
+
+
+def accepted(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that `model` has by name; all of them for a wrapper without names."""
+    names = inspect.signature(type(model).forward).parameters
+    if "input_ids" not in names:
+        return dict(call)
+    return {name: value for name, value in call.items() if name in names}
+
+
+def greedy_tokens(model: Any, batch: Batch, count: int) -> Tensor:
+    """The `count` tokens ``[B, count]`` that the model finds likeliest, one after another.
+
+    Never an end of text, so that all rows and all models give as many.
+    """
+    found: Tensor = model.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        max_new_tokens=count,
+        min_new_tokens=count,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return found[:, batch.ids.shape[1] :]

@@ -1,0 +1,1 @@
+"""The fused ops as PyTorch sees them: wrappers, fake kernels, autograd, reference."""

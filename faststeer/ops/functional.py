@@ -1,0 +1,268 @@
+"""The compiled ops, typed: kernels where there are any, the reference elsewhere.
+
+Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
+``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32,
+``modes`` ``[S, 3]`` float32. R divides N, and row r of `index` steers N/R consecutive tokens.
+float32, bfloat16 and float16 may be mixed; results have the residual's dtype. A call that makes no
+sense raises ValueError, before anything is written.
+
+Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep,
+and projections, clamps and a kept norm are possible: see `faststeer.reference.steered`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from faststeer import _C
+from faststeer.ops import autograd, cuda_library, reference
+from faststeer.ops.checks import require_known_groups, require_moments, require_one_device
+from faststeer.utils.warnings import FaststeerWarning
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_told: set[str] = set()
+
+
+def _wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def steer_add_rms_norm(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+    modes: Tensor | None = None,
+    weight_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Add, steer and norm in one pass.
+
+    ``h = round(steered(residual + x))``, and
+    ``out = round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight))`` (Zhang and Sennrich 2019,
+    RMSNorm; Gemma's has an offset of 1).
+
+    Returns ``(out, h)``, fresh contiguous tensors of the residual's shape and dtype. Without `x`
+    nothing is added before steering. Differentiable in every tensor but `index`; with `modes`
+    through the reference, more slowly.
+    """
+    arguments = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
+    op: Callable[..., Any] = torch.ops.faststeer.steer_add_rms_norm.default
+    if _wants_grad(x, residual, weight, vectors, coefficient):
+        op = torch.ops.faststeer.steer_add_rms_norm_autograd.default
+        if modes is not None:
+            op = reference.steer_add_rms_norm
+    if residual.dtype not in _KERNEL_DTYPES:
+        op = reference.steer_add_rms_norm
+    return cast("tuple[Tensor, Tensor]", op(*arguments))
+
+
+def steer_add(
+    x: Tensor | None,
+    residual: Tensor,
+    vectors: Tensor | None = None,
+    index: Tensor | None = None,
+    coefficient: Tensor | None = None,
+    modes: Tensor | None = None,
+) -> Tensor:
+    """``h = round(steered(residual + x))``: `steer_add_rms_norm` without the norm."""
+    op: Callable[..., Any] = torch.ops.faststeer.steer_add.default
+    if _wants_grad(x, residual, vectors, coefficient):
+        op = torch.ops.faststeer.steer_add_autograd.default
+        if modes is not None:
+            op = reference.steer_add
+    if residual.dtype not in _KERNEL_DTYPES:
+        op = reference.steer_add
+    return cast(Tensor, op(x, residual, vectors, index, coefficient, modes))
+
+
+def steer_add_rms_norm_out(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    modes: Tensor | None,
+    weight_offset: float,
+    out: Tensor,
+    residual_out: Tensor,
+) -> None:
+    """`steer_add_rms_norm` into `out` and `residual_out`, which are overwritten.
+
+    Both have the residual's shape and dtype and evenly spaced rows. `residual_out` may be the
+    residual itself; outputs that overlap otherwise are refused, and so is a call that would need
+    gradients. On the CPU this skips torch's dispatcher, which costs more than a row does, and with
+    it lazily negated views (`torch._neg_view`), which are read without their sign.
+    """
+    inputs = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
+    arguments = (*inputs, out, residual_out)
+    if _wants_grad(x, residual, weight, vectors, coefficient, out, residual_out):
+        raise ValueError("given tensors are overwritten without gradients; call under no_grad")
+    if residual.dtype not in _KERNEL_DTYPES:
+        _reference_out(*arguments)
+        return
+    if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
+        torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
+    _tell_autograd_of_changes(out, residual_out)
+
+
+def accumulate_moments(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    """Merge the rows of `x` into the count, mean and centred second moment of their groups.
+
+    ``count[g] += n``, and ``mean[g]`` and ``m2[g] = sum (x - mean[g])^2`` become those of all rows
+    that group g was ever given: begin with zeros, divide ``m2`` by ``count`` for the variance
+    (Chan, Golub and LeVeque 1983, equations 1.5).
+
+    Args:
+        x: ``[..., H]``, N rows; float32, bfloat16 or float16, more slowly float64. It is
+            detached: statistics carry no gradients.
+        group: int32 of any shape with N elements, the group of each row; -1 skips it. None: all
+            rows are of group 0, and G is 1.
+        count: ``[G]`` int64, overwritten. Where it is 0, `mean` and `m2` are not read.
+        mean: ``[G, H]`` float64, overwritten.
+        m2: ``[G, H]`` float64, overwritten.
+
+    The mean is within 1e-6 standard deviations of what float64 gives, the variance within 1e-6 of
+    itself, as long as distances from the mean are 0 or within 1e-18 to 1e18 (float32 has to hold
+    their squares). A group without rows keeps its state; NaN and infinities spoil the column of the
+    group that they are in, and nothing else.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, a state that is not contiguous or
+            requires grad, or on the CPU a group outside -1 to G - 1; before anything is written.
+    """
+    if _wants_grad(mean, m2):
+        raise ValueError("mean and m2 are overwritten without gradients; call under no_grad")
+    if x.dtype == torch.float64:
+        _accumulate_by_reference(x.detach(), group, count, mean, m2)
+    else:
+        torch.ops.faststeer.accumulate_moments.default(x.detach(), group, count, mean, m2)
+    _tell_autograd_of_changes(count, mean, m2)
+
+
+def _accumulate_by_reference(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    require_moments(x, group, count, mean, m2)
+    require_known_groups(group, count.numel())
+    reference.accumulate_moments(x, group, count, mean, m2)
+
+
+def _tell_autograd_of_changes(*written: Tensor) -> None:
+    """Let a backward that saved these tensors find them changed; the dispatcher does not."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return
+    torch.autograd.graph.increment_version([t for t in written if not t.is_inference()])
+
+
+# What the compiler needs to know: shapes without values. A call with a meta tensor lands here too,
+# and must not return memory that nobody wrote.
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm")
+@torch.library.register_fake("faststeer::steer_add_rms_norm_autograd")
+def _(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    require_one_device(residual, x, weight, *rest[:4])
+    dense = torch.contiguous_format
+    return (
+        torch.empty_like(residual, memory_format=dense),
+        torch.empty_like(residual, memory_format=dense),
+    )
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm.out")
+def _(*arguments: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("faststeer::steer_add")
+@torch.library.register_fake("faststeer::steer_add_autograd")
+def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
+    require_one_device(residual, x, *entries)
+    return torch.empty_like(residual, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("faststeer::accumulate_moments")
+def _(x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor) -> None:
+    require_moments(x, group, count, mean, m2)
+
+
+# Where a device has no kernels the dispatcher comes here: the reference runs, and says so once.
+
+
+def _tell_of_reference(device: torch.device) -> None:
+    if device.type in _told:
+        return
+    _told.add(device.type)
+    why = (
+        f"faststeer's CUDA kernels are {cuda_library.why_not()}"
+        if device.type == "cuda"
+        else f"faststeer has no kernels for the device type {device.type!r}"
+    )
+    warnings.warn(
+        f"{why}: its reference in plain PyTorch runs instead, with equal results, more slowly",
+        FaststeerWarning,
+        stacklevel=4,
+    )
+
+
+def _without_kernel_norm(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    _tell_of_reference(residual.device)
+    return reference.steer_add_rms_norm(x, residual, weight, eps, *rest)
+
+
+def _reference_out(*arguments: Any) -> None:
+    *inputs, out, residual_out = arguments
+    normed, h = reference.steer_add_rms_norm(*inputs)
+    out.copy_(normed)
+    residual_out.copy_(h)
+
+
+def _without_kernel_out(*arguments: Any) -> None:
+    _tell_of_reference(arguments[1].device)
+    _reference_out(*arguments)
+
+
+def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
+    _tell_of_reference(residual.device)
+    # A new tensor always: an op's result may not be its input.
+    h = reference.steer_add(x, residual, *entries)
+    return h.clone() if h is residual else h
+
+
+def _without_kernel_moments(
+    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
+) -> None:
+    _tell_of_reference(x.device)
+    _accumulate_by_reference(x, group, count, mean, m2)
+
+
+_FALLBACKS: dict[str, Callable[..., object]] = {
+    "steer_add_rms_norm": _without_kernel_norm,
+    "steer_add_rms_norm_autograd": _without_kernel_norm,
+    "steer_add_rms_norm.out": _without_kernel_out,
+    "steer_add": _without_kernel_add,
+    "steer_add_autograd": _without_kernel_add,
+    "accumulate_moments": _without_kernel_moments,
+}
+for _name, _fallback in _FALLBACKS.items():
+    torch.library.impl(f"faststeer::{_name}", "CompositeExplicitAutograd")(_fallback)
+
+
+autograd.register()

@@ -1,0 +1,90 @@
+"""Changing a module's class in place, and back, whoever else has wrapped its forward.
+
+An instance's own `forward` hides its class's: accelerate's wrappers are entered and rebound, what
+is only the class's own is removed, anything else is refused.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from torch import nn
+
+from faststeer.models.patch_mark import MARK
+
+
+def check_replaceable(module: nn.Module, stock: type[nn.Module], what: str) -> None:
+    """Raises ValueError, calling the module `what`, where replacing its class would not do."""
+    if type(module) is not stock:
+        raise ValueError(
+            f"{what} is a {type(module).__module__}.{type(module).__qualname__}; only the stock "
+            f"{stock.__qualname__} can be patched"
+        )
+    if not replaceable(module, stock):
+        raise ValueError(
+            f"{what} has a `forward` of its own, {module.__dict__['forward']!r}, which would hide "
+            "the steered one; patch the model before that wrapper is put on, or remove it"
+        )
+
+
+def replaceable(module: nn.Module, stock: type[nn.Module]) -> bool:
+    """Whether changing the class changes what runs, given accelerate's wrappers are rebound."""
+    forward = module.__dict__.get("forward")
+    if type(module) is not stock:
+        return False
+    return forward is None or _is_own(forward, module) or _is_own(_inside(module), module)
+
+
+def _is_own(forward: Any, module: nn.Module) -> bool:
+    """Whether an instance's `forward` is only its class's, bound: transformers 4.57 leaves such."""
+    return getattr(forward, "__func__", None) is type(module).forward
+
+
+def _inside(module: nn.Module) -> Any:
+    """The forward that accelerate's hooks call."""
+    return module.__dict__.get("_old_forward") if "_hf_hook" in module.__dict__ else None
+
+
+def replace(module: nn.Module, steered: type[nn.Module], state: Any) -> None:
+    """Make `module` a `steered`, which finds `state` under `MARK`."""
+    _change_class(module, steered)
+    module.__dict__[MARK] = state
+
+
+def restore(module: nn.Module, stock: type[nn.Module]) -> None:
+    """Undo `replace`."""
+    _change_class(module, stock)
+    module.__dict__.pop(MARK, None)
+
+
+def become_twin(module: nn.Module) -> None:
+    """Give `module` a class of its own that does just what its class does.
+
+    Code that torch.compile made for the stock class looks at the class and not at hooks, so it
+    would not call those that were registered since.
+    """
+    stock = type(module)
+    if stock not in _twins:
+        _twins[stock] = type(stock.__name__, (stock,), {"__module__": stock.__module__})
+    module.__class__ = _twins[stock]
+
+
+def stop_being_twin(module: nn.Module) -> None:
+    """Undo `become_twin`."""
+    stock = type(module).__mro__[1]
+    if _twins.get(stock) is type(module):
+        module.__class__ = stock
+
+
+_twins: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
+    """Set the class and let no instance attribute go on calling the old one's forward."""
+    wrapped = _is_own(_inside(module), module)
+    if _is_own(module.__dict__.get("forward"), module):
+        del module.__dict__["forward"]
+    module.__class__ = to
+    if wrapped:
+        module.__dict__["_old_forward"] = types.MethodType(to.forward, module)

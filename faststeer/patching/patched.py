@@ -1,0 +1,420 @@
+"""TODO patching.patched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from faststeer.models.vector_origin import warn_of_other_model
+from faststeer.patching.lifecycle import PatchLifecycle
+from faststeer.steering.conditions import Condition
+from faststeer.steering.doses import warn_of_zeros
+from faststeer.steering.handles import Handle
+from faststeer.steering.intervention import Intervention
+from faststeer.steering.learned import Learned
+from faststeer.steering.plan import Row
+from faststeer.steering.positions import Positions
+from faststeer.steering.row_settings import RowSettings
+from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
+from faststeer.vectors.stated_use import intended_mode, intended_scope
+from faststeer.vectors.steering_vector import SteeringVector
+
+
+class Patched(PatchLifecycle):
+    """The handle of a patched model: what steers it, and the way back."""
+
+    @property
+    def handles(self) -> list[Handle]:
+        """The vectors at work, in the order in which they are summed."""
+        return [Handle(self.plan, name) for name in self.plan.steered]
+
+    def steer(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: Layers = None,
+        name: str | None = None,
+        mode: str | None = None,
+        positions: Positions | None = None,
+        keep_norm: bool = False,
+        when: Condition | None = None,
+    ) -> Handle:
+        """Steer the residual stream at the vector's site.
+
+        Args:
+            vector: directions ``[H]``, one a layer.
+            coefficient: the factor on all of them, or as `mode` says; live on the handle.
+            layers: one layer, several, or {layer: factor} with the factor multiplying the
+                coefficient there. Default: every layer of the vector, which is a strong dose.
+            name: the handle's name, the vector's by default. A repeated name replaces.
+            mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
+                "add" adds ``coefficient * direction``. The others take the direction at norm 1,
+                after all additions at the site, in the order of steering: "project" takes the
+                fraction `coefficient` of the residual's projection on it away (1.0: all of it,
+                see `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature
+                of a sparse autoencoder.
+            positions: the tokens it acts on, by default what the vector states, or else "all":
+                "all", "prompt", "generated" (from the first generated
+                token's own position), "from_last_prompt" (from the one that predicts it), "last"
+                (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
+                numbers count from the prompt's end: range(-3, 0) is its last three), a function of
+                positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
+                ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
+                before the next forward.
+            keep_norm: where this vector acts, the residual is rescaled to the norm that it had
+                before all steering at that site.
+            when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
+
+        Raises:
+            TypeError: not a SteeringVector, a coefficient that is no number, or a `when` that is
+                no condition.
+            ValueError: wrong hidden size, a layer that the model or the vector lacks, a
+                coefficient that is not finite, an unknown mode, a direction of zeros to project
+                on, a condition that is read too late; nothing has changed then.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "steer")
+        name = vector.name if name is None else name
+        factors = layer_factors(vector, layers, self.num_layers)
+        amount = finite(coefficient, f"coefficient of {name!r}")
+        if not (when is None or isinstance(when, Condition)):
+            raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
+        mode = intended_mode(vector, mode)
+        scope = intended_scope(vector, positions, self.plan.tables.device)
+        acting = vector if mode == "add" else vector.normalized()
+        return self._put(name, Intervention(acting, amount, factors, scope, mode, keep_norm, when))
+
+    def ablate(
+        self,
+        vector: SteeringVector,
+        *,
+        layer: int | None = None,
+        fraction: float = 1.0,
+        name: str | None = None,
+        positions: Positions | None = None,
+    ) -> Handle:
+        """Take one direction out of the residual stream at every site of every layer.
+
+        Directional ablation after Arditi et al. 2024 (arXiv 2406.11717), section 2.4: what the
+        model writes along the direction, it cannot read.
+
+        Args:
+            vector: has the direction ``[H]``.
+            layer: whose direction it is; may be left out where the vector has one layer.
+            fraction: how much of it is taken away; live as the handle's coefficient.
+            name: the handle's name, the vector's by default. A repeated name replaces.
+            positions: as for `steer`.
+
+        Raises:
+            TypeError, ValueError: as `steer`, and where `layer` is left out and not clear.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "ablate")
+        name = vector.name if name is None else name
+        if layer is None and len(vector.layers) > 1:
+            raise ValueError(f"{name!r} has layers {vector.layers}; say which with layer=")
+        direction = vector.at(vector.layers[0] if layer is None else layer).normalized()
+        (only,) = direction.directions.values()
+        factors = dict.fromkeys(range(self.num_layers), 1.0)
+        everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
+        amount = finite(fraction, f"fraction of {name!r}")
+        intended_mode(vector, "project")
+        scope = intended_scope(vector, positions, self.plan.tables.device)
+        kinds = tuple(sorted({site.kind for site in self.plan.tables}))
+        return self._put(
+            name, Intervention(everywhere, amount, factors, scope, "project", kinds=kinds)
+        )
+
+    def __getitem__(self, name: str) -> Handle:
+        """The handle of that name. Raises KeyError, with the names there are."""
+        if name not in self.plan.steered:
+            there = ", ".join(map(repr, self.plan.steered)) or "none"
+            raise KeyError(f"no vector named {name!r} is at work; there are: {there}")
+        return Handle(self.plan, name)
+
+    @contextmanager
+    def off(self) -> Iterator[Patched]:
+        """Unsteered inside the `with` block; the vectors stay, and come back on leaving.
+
+        A checkpointed layer is computed again in the backward pass, with what steers it then: run
+        both passes in the same state.
+        """
+        self.require_patched()
+        with self.plan.off():
+            yield self
+
+    def rows(self, rows: Sequence[Row]) -> RowSettings:
+        """Every sequence its own steering, inside the `with` block of what this returns.
+
+        Args:
+            rows: one entry a sequence: {name: coefficient} or {name: {layer: coefficient}} of
+                vectors that `steer` has put to work; what a row does not name does not steer it,
+                and ``{}`` is unsteered. Rows replace the shared coefficients. With fewer rows than
+                sequences each row covers as many consecutive ones (num_return_sequences, beams).
+
+        Raises:
+            TypeError: not a list of mappings, or a coefficient that is no number.
+            ValueError: no rows, a name that steers nothing, a layer that the vector lacks, or a
+                coefficient that is not finite. A forward raises it where rows do not divide the
+                batch.
+        """
+        self.require_patched()
+        return RowSettings(self.plan, rows)
+
+    def learn(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: Layers = None,
+        name: str | None = None,
+    ) -> Learned:
+        """Steer with a vector that is trained meanwhile: its parameters are for an optimiser.
+
+        It acts on all tokens of all sequences, beside what else steers, and starts from `vector`.
+        Arguments and errors are those of `steer`; a repeated name replaces.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "learn")
+        intended_mode(vector, "add")
+        intended_scope(vector, "all", self.plan.tables.device)
+        name = vector.name if name is None else name
+        factors = layer_factors(vector, layers, self.num_layers)
+        steered = Intervention(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
+        self._require_sites(steered)
+        warn_of_other_model(vector, self.decoder)
+        self.plan.tables.learned[name] = Learned(self.plan, name, steered)
+        return self.plan.tables.learned[name]
+
+    def clear(self) -> None:
+        """Remove every vector; the model stays patched."""
+        self.plan.turns.require()
+        self.plan.clear()
+
+    def __repr__(self) -> str:
+        """The decoder's class and the vectors at work."""
+        return f"Patched({type(self.decoder).__name__}, {self.handles})"
+
+    def _put(self, name: str, steered: Intervention) -> Handle:
+        steered.require_finite(steered.weights())
+        self._require_sites(steered)
+        if steered.scope is not None or steered.when is not None:
+            self.plan.signature.require_past(f"where {name!r} acts")
+        warn_of_other_model(steered.vector, self.decoder, 4)
+        if steered.when is not None:
+            warn_of_other_model(steered.when.vector, self.decoder, 4)
+        warn_of_zeros(name, steered)
+        self.plan.put(name, steered)
+        self.plan.doses.expect(name, steered)
+        return Handle(self.plan, name)
+
+    def _require_sites(self, steered: Intervention) -> None:
+        tables = self.plan.tables
+        if steered.when is not None:
+            steered.when.require_fitting(steered.sites(), tables, self.hidden_size)
+        if not steered.sites() <= tables.keys():
+            raise ValueError(
+                f"{steered.vector.site} of a {type(self.decoder).__name__} cannot be steered: its "
+                "layers are not known from within; use resid_pre or resid_post"
+            )
+
+
+class Patched(PatchLifecycle):
+    """The handle of a patched model: what steers it, and the way back."""
+
+    @property
+    def handles(self) -> list[Handle]:
+        """The vectors at work, in the order in which they are summed."""
+        return [Handle(self.plan, name) for name in self.plan.steered]
+
+    def steer(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: Layers = None,
+        name: str | None = None,
+        mode: str | None = None,
+        positions: Positions | None = None,
+        keep_norm: bool = False,
+        when: Condition | None = None,
+    ) -> Handle:
+        """Steer the residual stream at the vector's site.
+
+        Args:
+            vector: directions ``[H]``, one a layer.
+            coefficient: the factor on all of them, or as `mode` says; live on the handle.
+            layers: one layer, several, or {layer: factor} with the factor multiplying the
+                coefficient there. Default: every layer of the vector, which is a strong dose.
+            name: the handle's name, the vector's by default. A repeated name replaces.
+            mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
+                "add" adds ``coefficient * direction``. The others take the direction at norm 1,
+                after all additions at the site, in the order of steering: "project" takes the
+                fraction `coefficient` of the residual's projection on it away (1.0: all of it,
+                see `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature
+                of a sparse autoencoder.
+            positions: the tokens it acts on, by default what the vector states, or else "all":
+                "all", "prompt", "generated" (from the first generated
+                token's own position), "from_last_prompt" (from the one that predicts it), "last"
+                (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
+                numbers count from the prompt's end: range(-3, 0) is its last three), a function of
+                positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
+                ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
+                before the next forward.
+            keep_norm: where this vector acts, the residual is rescaled to the norm that it had
+                before all steering at that site.
+            when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
+
+        Raises:
+            TypeError: not a SteeringVector, a coefficient that is no number, or a `when` that is
+                no condition.
+            ValueError: wrong hidden size, a layer that the model or the vector lacks, a
+                coefficient that is not finite, an unknown mode, a direction of zeros to project
+                on, a condition that is read too late; nothing has changed then.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "steer")
+        name = vector.name if name is None else name
+        factors = layer_factors(vector, layers, self.num_layers)
+        amount = finite(coefficient, f"coefficient of {name!r}")
+        if not (when is None or isinstance(when, Condition)):
+            raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
+        mode = intended_mode(vector, mode)
+        scope = intended_scope(vector, positions, self.plan.tables.device)
+        acting = vector if mode == "add" else vector.normalized()
+        return self._put(name, Intervention(acting, amount, factors, scope, mode, keep_norm, when))
+
+    def ablate(
+        self,
+        vector: SteeringVector,
+        *,
+        layer: int | None = None,
+        fraction: float = 1.0,
+        name: str | None = None,
+        positions: Positions | None = None,
+    ) -> Handle:
+        """Take one direction out of the residual stream at every site of every layer.
+
+        Directional ablation after Arditi et al. 2024 (arXiv 2406.11717), section 2.4: what the
+        model writes along the direction, it cannot read.
+
+        Args:
+            vector: has the direction ``[H]``.
+            layer: whose direction it is; may be left out where the vector has one layer.
+            fraction: how much of it is taken away; live as the handle's coefficient.
+            name: the handle's name, the vector's by default. A repeated name replaces.
+            positions: as for `steer`.
+
+        Raises:
+            TypeError, ValueError: as `steer`, and where `layer` is left out and not clear.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "ablate")
+        name = vector.name if name is None else name
+        if layer is None and len(vector.layers) > 1:
+            raise ValueError(f"{name!r} has layers {vector.layers}; say which with layer=")
+        direction = vector.at(vector.layers[0] if layer is None else layer).normalized()
+        (only,) = direction.directions.values()
+        factors = dict.fromkeys(range(self.num_layers), 1.0)
+        everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
+        amount = finite(fraction, f"fraction of {name!r}")
+        intended_mode(vector, "project")
+        scope = intended_scope(vector, positions, self.plan.tables.device)
+        kinds = tuple(sorted({site.kind for site in self.plan.tables}))
+        return self._put(
+            name, Intervention(everywhere, amount, factors, scope, "project", kinds=kinds)
+        )
+
+    def __getitem__(self, name: str) -> Handle:
+        """The handle of that name. Raises KeyError, with the names there are."""
+        if name not in self.plan.steered:
+            there = ", ".join(map(repr, self.plan.steered)) or "none"
+            raise KeyError(f"no vector named {name!r} is at work; there are: {there}")
+        return Handle(self.plan, name)
+
+    @contextmanager
+    def off(self) -> Iterator[Patched]:
+        """Unsteered inside the `with` block; the vectors stay, and come back on leaving.
+
+        A checkpointed layer is computed again in the backward pass, with what steers it then: run
+        both passes in the same state.
+        """
+        self.require_patched()
+        with self.plan.off():
+            yield self
+
+    def rows(self, rows: Sequence[Row]) -> RowSettings:
+        """Every sequence its own steering, inside the `with` block of what this returns.
+
+        Args:
+            rows: one entry a sequence: {name: coefficient} or {name: {layer: coefficient}} of
+                vectors that `steer` has put to work; what a row does not name does not steer it,
+                and ``{}`` is unsteered. Rows replace the shared coefficients. With fewer rows than
+                sequences each row covers as many consecutive ones (num_return_sequences, beams).
+
+        Raises:
+            TypeError: not a list of mappings, or a coefficient that is no number.
+            ValueError: no rows, a name that steers nothing, a layer that the vector lacks, or a
+                coefficient that is not finite. A forward raises it where rows do not divide the
+                batch.
+        """
+        self.require_patched()
+        return RowSettings(self.plan, rows)
+
+    def learn(
+        self,
+        vector: SteeringVector,
+        coefficient: float = 1.0,
+        *,
+        layers: Layers = None,
+        name: str | None = None,
+    ) -> Learned:
+        """Steer with a vector that is trained meanwhile: its parameters are for an optimiser.
+
+        It acts on all tokens of all sequences, beside what else steers, and starts from `vector`.
+        Arguments and errors are those of `steer`; a repeated name replaces.
+        """
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "learn")
+        intended_mode(vector, "add")
+        intended_scope(vector, "all", self.plan.tables.device)
+        name = vector.name if name is None else name
+        factors = layer_factors(vector, layers, self.num_layers)
+        steered = Intervention(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
+        self._require_sites(steered)
+        warn_of_other_model(vector, self.decoder)
+        self.plan.tables.learned[name] = Learned(self.plan, name, steered)
+        return self.plan.tables.learned[name]
+
+    def clear(self) -> None:
+        """Remove every vector; the model stays patched."""
+        self.plan.turns.require()
+        self.plan.clear()
+
+    def __repr__(self) -> str:
+        """The decoder's class and the vectors at work."""
+        return f"Patched({type(self.decoder).__name__}, {self.handles})"
+
+    def _put(self, name: str, steered: Intervention) -> Handle:
+        steered.require_finite(steered.weights())
+        self._require_sites(steered)
+        if steered.scope is not None or steered.when is not None:
+            self.plan.signature.require_past(f"where {name!r} acts")
+        warn_of_other_model(steered.vector, self.decoder, 4)
+        if steered.when is not None:
+            warn_of_other_model(steered.when.vector, self.decoder, 4)
+        warn_of_zeros(name, steered)
+        self.plan.put(name, steered)
+        self.plan.doses.expect(name, steered)
+        return Handle(self.plan, name)
+
+    def _require_sites(self, steered: Intervention) -> None:
+        tables = self.plan.tables
+        if steered.when is not None:
+            steered.when.require_fitting(steered.sites(), tables, self.hidden_size)
+        if not steered.sites() <= tables.keys():
+            raise ValueError(
+                f"{steered.vector.site} of a {type(self.decoder).__name__} cannot be steered: its "
+                "layers are not known from within; use resid_pre or resid_post"
+            )

@@ -1,0 +1,164 @@
+"""The prompts of a `generate`, which is watched while a model is patched."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from faststeer.steering.markers import After
+from faststeer.steering.positions import Scope
+from faststeer.steering.thread_guard import ThreadGuard, _call
+from faststeer.steering.token_positions import PromptLayout
+
+if TYPE_CHECKING:
+    from faststeer.steering.plan import Plan
+
+
+_IDS = "input_ids"
+
+
+class GenerateWatch:
+    """A model's `generate`, wrapped so that the plan knows its prompts; undone by `restore`."""
+
+    def __init__(self, plan: Plan, model: Any) -> None:
+        """Takes the place of ``model.generate`` on this one model."""
+        self.plan = plan
+        self.model = model
+        self.own = model.__dict__.get("generate")  # somebody else's wrapper
+        self.generate: Callable[..., Any] = model.generate
+        # The order of arguments given by position: a model may have a generate of its own.
+        self.order = tuple(inspect.signature(self.generate).parameters)
+        model.__dict__["generate"] = self
+
+    def restore(self) -> None:
+        """Undo what the constructor did."""
+        if self.model.__dict__.get("generate") is self:
+            del self.model.__dict__["generate"]
+            if self.own is not None:
+                self.model.__dict__["generate"] = self.own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model's own `generate` while the plan knows its prompts."""
+        tables = self.plan.tables
+        with self.plan.turns.generating() as within, tables.gates.deciding_anew(within):
+            before = self.plan.prompts, self.plan.unknown_prompts
+            if tables.may_need_tokens or self.plan.watchers:
+                named = dict(zip(self.order, args, strict=False)) | kwargs
+                if tables.may_need_tokens:
+                    _require_one_context(self.model, named)
+                self.plan.unknown_prompts = _why_unknown(self.model, named)
+                self.plan.prompts = None
+                if self.plan.unknown_prompts is None:
+                    self.plan.prompts = _of_generate(self.model, named, tables.device)
+                    _look_up_markers(self.plan.prompts, tables.columns)
+            try:
+                return self.generate(*args, **kwargs)
+            finally:
+                self.plan.prompts, self.plan.unknown_prompts = before
+
+
+def _require_one_context(model: Any, named: Mapping[str, Any]) -> None:
+    scale = _setting(model, named, "guidance_scale")
+    if scale not in (None, 1):
+        raise ValueError(
+            f"guidance_scale={scale} calls the model with other prompts than those of generate; "
+            "positions= and when= cannot tell them apart: steer all positions, or do without it"
+        )
+
+
+def _setting(model: Any, named: Mapping[str, Any], name: str) -> Any:
+    """An argument of `generate`, wherever it was given."""
+    own, config = named.get("generation_config"), model.generation_config
+    return _given(named.get(name), getattr(own, name, None), getattr(config, name, None))
+
+
+def _why_unknown(model: Any, named: Mapping[str, Any]) -> str | None:
+    """Return what to do where `generate` makes the prompt itself; None where it is given."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return (
+            f"the decoder's prompt is made by the generate of a {type(model).__name__}, an "
+            "encoder-decoder, so that positions= and when= do not know its length: set "
+            "patched.prompt_lengths to the tokens of each decoder prompt (1 for a start token "
+            "alone), or steer all positions"
+        )
+    if _given(_ids(model, named), named.get("inputs_embeds")) is not None:
+        return None
+    others = ", ".join(name for name in named if name != "generation_config") or "nothing"
+    return (
+        "positions= and when= have to know the prompt, and generate was called without input_ids "
+        f"or inputs_embeds (with {others}), so that it makes the prompt itself: give input_ids (of "
+        "a start token, say), or steer all positions"
+    )
+
+
+def _ids(model: Any, named: Mapping[str, Any]) -> Any:
+    """Return the ids of the prompt; `inputs` may be pixels, a main input of other models."""
+    text = getattr(model, "main_input_name", _IDS) == _IDS
+    return _given(named.get("inputs") if text else None, named.get(_IDS))
+
+
+def _of_generate(model: Any, named: Mapping[str, Any], device: torch.device) -> PromptLayout:
+    ids, embeds = _ids(model, named), named.get("inputs_embeds")
+    # Where both are there, the prompt is the embeddings.
+    given, ids = (ids, ids) if embeds is None else (embeds, None)
+    mask = named.get("attention_mask")
+    if mask is None:
+        mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+        # As generate itself infers a mask where none is given.
+        pad, ends = (_setting(model, named, name) for name in ("pad_token_id", "eos_token_id"))
+        if ids is not None and pad is not None and pad not in _listed(ends):
+            mask = ids != pad
+    if ids is not None:
+        # With a past, the ids may be only what is new; the mask is of the whole conversation.
+        ids = ids.to(device) if ids.shape == mask.shape else None
+    return PromptLayout.masked(mask.to(device), ids).simplified()
+
+
+def _look_up_markers(prompts: PromptLayout, scopes: Sequence[Scope | None]) -> None:
+    """Find every marker now: the compiled forwards of a `generate` have no text to look in."""
+    if prompts.ids is None:
+        return
+    for scope in scopes:
+        if isinstance(scope, After) and scope.key not in prompts.begins:
+            scope.look_up(prompts)
+
+
+def _given(*choices: Any) -> Any:
+    return next((choice for choice in choices if choice is not None), None)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+class CallCounter:
+    """In the place of a module's ``_call_impl``: each call is a forward, until it ends or fails.
+
+    Hooks are within that call, and are not told of failures.
+    """
+
+    def __init__(self, module: nn.Module, turns: ThreadGuard, ended: Callable[[], None]) -> None:
+        """Takes its place on this one module; `ended` is called after each forward."""
+        self.module = module
+        self.ended = ended
+        self.turns = turns
+        module.__dict__["_call_impl"] = self
+
+    def restore(self) -> None:
+        """Undo what the constructor did."""
+        del self.module.__dict__["_call_impl"]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's own. Graphs count nothing: they keep nothing between steps."""
+        if torch.compiler.is_compiling():
+            return _call(self.module, *args, **kwargs)
+        self.turns.begin()
+        try:
+            return _call(self.module, *args, **kwargs)
+        finally:
+            self.ended()
+            self.turns.end()

@@ -1,0 +1,1 @@
+"""Active steering: named interventions, folded into the fixed-address tensors that kernels read."""

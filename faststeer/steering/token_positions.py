@@ -1,0 +1,133 @@
+"""Where prompts end: told by `generate`, by the caller, or by a forward without a past.
+
+A layer cannot tell a prompt from what was generated: a prompt's last chunk may be one token, and
+assisted decoding sends several. So `generate` is watched while a model is patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from faststeer.models.calls import DecoderCall
+from faststeer.patching.outer_masks import padding_mask
+from faststeer.patching.virtual_tokens import require_own_tokens
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+import torch
+from torch import Tensor
+if TYPE_CHECKING:
+
+if TYPE_CHECKING:
+    from faststeer.steering.plan import Plan
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """Prompts of a batch, by the columns in which they lie in the cache.
+
+    `lengths` ``[B]`` int64: their tokens. `padding` ``[B]`` int64: columns before their ends that
+    hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
+    each column, -1 for padding; left out where all padding is on the left. `begins`: where each
+    marker of `faststeer.after` ends, ``[B]`` by `After.key`, as far as it was looked up; batches
+    made of these prompts share it.
+    """
+
+    lengths: Tensor
+    padding: Tensor
+    ids: Tensor | None = None
+    positions: Tensor | None = None
+    begins: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def masked(cls, mask: Tensor, ids: Tensor | None) -> PromptLayout:
+        """From a mask ``[B, P]`` of the tokens that are none of padding."""
+        real = mask.bool()
+        if ids is not None:
+            ids = torch.where(real, ids, -1)
+        lengths = real.sum(1)
+        return cls(lengths, real.shape[1] - lengths, ids, _positions(real))
+
+    def simplified(self) -> PromptLayout:
+        """Without `positions` where `padding` says as much, so that no graph depends on P."""
+        if self.positions is None:
+            return self
+        regular = replace(self, positions=None)
+        columns = torch.arange(self.positions.shape[1], device=self.positions.device)
+        same = torch.equal(regular.at(columns).clamp(min=-1), self.positions)
+        return regular if same else self
+
+    def spread(self, sequences: int) -> PromptLayout:
+        """For a batch in which each prompt has several sequences, one after the other."""
+        if sequences == self.lengths.shape[0]:
+            return self
+        return PromptLayout(
+            _spread(self.lengths, sequences),
+            _spread(self.padding, sequences),
+            None if self.ids is None else _spread(self.ids, sequences),
+            None if self.positions is None else _spread(self.positions, sequences),
+            self.begins,
+        )
+
+    def at(self, columns: Tensor) -> Tensor:
+        """The positions ``[B, T]`` of columns ``[T]``, negative for padding."""
+        regular = columns - self.padding[:, None]
+        if self.positions is None:
+            return regular
+        last = self.positions.shape[1] - 1
+        return torch.where(columns > last, regular, self.positions[:, columns.clamp(max=last)])
+
+
+def _positions(real: Tensor) -> Tensor:
+    return torch.where(real, real.cumsum(1) - 1, -1)
+
+
+def _spread(given: Tensor, sequences: int) -> Tensor:
+    prompts = given.shape[0]
+    if sequences == prompts:
+        return given
+    if sequences % prompts:
+        raise ValueError(f"there are {prompts} prompts for a batch of {sequences} sequences")
+    return given.repeat_interleave(sequences // prompts, 0)
+
+
+
+
+
+
+
+
+
+
+def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    """Lengths of prompts as a tensor ``[B]`` int64. Raises as `Patched.prompt_lengths` says."""
+    with torch.inference_mode(False):
+        found = torch.as_tensor(lengths)
+        if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+            raise TypeError(f"prompt_lengths is of {found.dtype}; expected whole numbers")
+        if found.dim() != 1 or not found.numel():
+            raise ValueError(f"prompt_lengths has shape {tuple(found.shape)}; expected [B]")
+        if found.min() < 1:
+            raise ValueError(f"prompt_lengths holds {int(found.min())}; a prompt has a token")
+        return found.to(device, torch.int64, copy=True)
+
+
+@dataclass(frozen=True)
+class TokenPositions:
+    """The tokens of one forward, on the device.
+
+    `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
+    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included. `prompts` is
+    there for the ids: a graph that does not read them does not depend on how many there are.
+    """
+
+    positions: Tensor
+    lengths: Tensor
+    columns: Tensor
+    prompts: PromptLayout

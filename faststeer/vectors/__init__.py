@@ -1,0 +1,1 @@
+"""What a steering vector is: directions by layer, sites, arithmetic, file formats."""
