@@ -217,9 +217,9 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
     torch.testing.assert_close(compiled(many).logits, tiny_model(many).logits, **CLOSE)
 
 
-def few_gates(monkeypatch, patched) -> condition_gates.Gates:
+def few_gates(monkeypatch, patched) -> condition_gates.ConditionGates:
     monkeypatch.setattr(condition_gates, "FEWEST_SEQUENCES", 4)
-    few = condition_gates.Gates(torch.device("cpu"))
+    few = condition_gates.ConditionGates(torch.device("cpu"))
     few.become(patched.plan.tables.gates.conditions)
     return few
 

@@ -6,7 +6,7 @@ from states import check, empty, exact, random_groups, random_rows
 from torch import Tensor
 
 from faststeer import ops
-from faststeer.ops import reference
+from faststeer.ops import reference, registration
 
 STRIDED = torch.zeros(1, 16, dtype=torch.float64)[:, ::2]
 
@@ -129,16 +129,16 @@ def test_statistics_of_rows_that_torch_differentiates_carry_no_gradient() -> Non
 
 
 def test_a_device_of_torch_without_kernels_runs_the_specification(monkeypatch) -> None:
-    monkeypatch.setattr(ops, "_told", set())
+    monkeypatch.setattr(registration, "_warned", set())
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     assert has("faststeer::accumulate_moments", "CompositeExplicitAutograd")
     assert has("faststeer::accumulate_moments", "CPU")
     x, group = random_rows(50, 33, torch.bfloat16), random_groups(50, 3)
     found, expected = empty(3, 33), empty(3, 33)
     with pytest.warns(ops.FaststeerWarning, match="no kernels for the device type 'cpu'"):
-        ops._without_kernel_moments(x, group, *found)
+        registration._without_kernel_moments(x, group, *found)
     reference.accumulate_moments(x, group, *expected)
     assert all(map(torch.equal, found, expected))
     with pytest.raises(ValueError, match="group holds"):
-        ops._without_kernel_moments(x, group + 1, *found)
+        registration._without_kernel_moments(x, group + 1, *found)
     assert all(map(torch.equal, found, expected))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from faststeer import ops
-from faststeer.ops import reference
+from faststeer.ops import reference, registration
 
 EPS = 1e-5
 
@@ -93,18 +93,18 @@ def test_ops_compile_without_a_graph_break() -> None:
 
 def test_a_device_without_kernels_runs_the_specification_and_says_so_once(monkeypatch) -> None:
     """The registered fallback is called as the dispatcher would on such a device."""
-    monkeypatch.setattr(ops, "_told", set())
+    monkeypatch.setattr(registration, "_warned", set())
     given = arguments()
     with pytest.warns(ops.FaststeerWarning, match="no kernels for the device type 'cpu'"):
-        out, h = ops._without_kernel_norm(*given)
+        out, h = registration._without_kernel_norm(*given)
     expected = reference.steer_add_rms_norm(*given)
     assert torch.equal(out, expected[0])
     assert torch.equal(h, expected[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(ops._without_kernel_add(*without_norm(given)), h)
+        assert torch.equal(registration._without_kernel_add(*without_norm(given)), h)
         room = torch.empty_like(h), torch.empty_like(h)
-        ops._without_kernel_out(*given, *room)
+        registration._without_kernel_out(*given, *room)
     assert torch.equal(room[0], out)
     assert torch.equal(room[1], h)
 
@@ -144,7 +144,7 @@ def test_autograd_notices_that_a_saved_tensor_was_overwritten() -> None:
 def test_given_float64_tensors_are_written_by_the_specification(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ops, "_told", set())
+    monkeypatch.setattr(registration, "_warned", set())
     residual, weight = torch.randn(2, 8).double(), torch.ones(8).double()
     out, h = torch.empty_like(residual), torch.empty_like(residual)
     ops.steer_add_rms_norm_out(None, residual, weight, EPS, None, None, None, None, 0.0, out, h)

@@ -7,12 +7,12 @@ import pytest
 from installed import ROOT, BuiltOnce, Installed, installed
 
 USE = """
-import torch, faststeer, faststeer.behaviours
+import torch, faststeer, faststeer.data.shipped
 from faststeer import _C, ops
 assert "site" in faststeer.__file__, faststeer.__file__
 out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)
 assert torch.allclose(out, torch.ones(2, 8), atol=1e-4)
-assert len(faststeer.behaviours.Behaviour.shipped("sentiment").pairs) == 40
+assert len(faststeer.data.shipped.Behaviour.shipped("sentiment").pairs) == 40
 print(_C.isa())
 """
 

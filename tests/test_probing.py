@@ -15,7 +15,7 @@ import transformers
 from test_checking import PROBED, failed, passed, tiny
 from test_unknown_families import SIZES, make
 
-from faststeer.bench import check
+from faststeer.bench import check as checking
 from faststeer.bench.check import check
 from faststeer.bench.findings import Finding
 from faststeer.models.loading import Loaded
@@ -40,7 +40,7 @@ def rows(scope: str) -> set[str]:
 
 def probed(loaded: Loaded) -> list[Finding]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "costs", lambda model: ())  # takes longer than the probes
+        patch.setattr(checking, "costs", lambda model: ())  # takes longer than the probes
         return [finding for finding in check(loaded) if finding.name in PROBED]
 
 

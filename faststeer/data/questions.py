@@ -75,6 +75,7 @@ def behaviour(name: str, folder: str | PathLike[str] | None = None) -> QuestionP
     return QuestionPairs(file)
 
 
+TRAIN, VALIDATION = 500, 200
 PARTS = ("all", "train", "validation", "test")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from faststeer.models.family import Family
-from faststeer.patching import fused
 
 # By transformers' folder, which is our file too. By name, so that a family's code is imported only
 # when such a model is there.
@@ -27,8 +26,8 @@ _DECODERS = {
     "gemma3": "Gemma3TextModel",
 }
 _FAMILIES = {
-    f"transformers.models.{folder}.modeling_{folder}.{decoder}": f"faststeer.models.{folder}"
-    for folder, decoder in _DECODERS.items()
+    f"transformers.models.{name}.modeling_{name}.{decoder}": f"faststeer.models.families.{name}"
+    for name, decoder in _DECODERS.items()
 }
 
 
@@ -53,7 +52,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     if found is None:
         decoder, blocks = find_blocks(model)
         return blocks.of(decoder)
-    return fused.layers_of(*found)
+    return family_layers(*found)
 
 
 def family_layers(decoder: nn.Module, family: Family) -> list[nn.Module]:

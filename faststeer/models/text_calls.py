@@ -20,8 +20,7 @@ from faststeer.models.calls import DecoderSignature, past_argument
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
 from faststeer.models.inference import device_of
-from faststeer.models.patch_mark import MARK
-from faststeer.patching.patched import Patched
+from faststeer.models.patch_mark import MARK, PatchMark
 
 _GAP = 8  # padding of a measurement, at least: of a token or two some models forget in time
 
@@ -187,7 +186,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def unsteered(module: nn.Module) -> Iterator[None]:
     """Inside, what is measured is the model itself: as in `evaluating`, and nothing steers it."""
     marks = (part.__dict__.get(MARK) for part in module.modules())
-    patched = next((mark for mark in marks if isinstance(mark, Patched)), None)
+    patched = next((mark for mark in marks if isinstance(mark, PatchMark)), None)
     with evaluating(module), nullcontext() if patched is None else patched.off():
         yield
 

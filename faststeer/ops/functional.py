@@ -7,12 +7,11 @@ float32, bfloat16 and float16 may be mixed; results have the residual's dtype. A
 sense raises ValueError, before anything is written.
 
 Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep,
-and projections, clamps and a kept norm are possible: see `faststeer.reference.steered`.
+and projections, clamps and a kept norm are possible: see `faststeer.ops.reference.steered`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,13 +19,10 @@ import torch
 from torch import Tensor
 
 from faststeer import _C
-from faststeer.ops import autograd, cuda_library, reference
-from faststeer.ops.checks import require_known_groups, require_moments, require_one_device
-from faststeer.utils.warnings import FaststeerWarning
+from faststeer.ops import reference
+from faststeer.ops.registration import accumulate_by_reference, reference_out
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-_told: set[str] = set()
 
 
 def _wants_grad(*tensors: Tensor | None) -> bool:
@@ -109,7 +105,7 @@ def steer_add_rms_norm_out(
     if _wants_grad(x, residual, weight, vectors, coefficient, out, residual_out):
         raise ValueError("given tensors are overwritten without gradients; call under no_grad")
     if residual.dtype not in _KERNEL_DTYPES:
-        _reference_out(*arguments)
+        reference_out(*arguments)
         return
     if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
         torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
@@ -146,18 +142,10 @@ def accumulate_moments(
     if _wants_grad(mean, m2):
         raise ValueError("mean and m2 are overwritten without gradients; call under no_grad")
     if x.dtype == torch.float64:
-        _accumulate_by_reference(x.detach(), group, count, mean, m2)
+        accumulate_by_reference(x.detach(), group, count, mean, m2)
     else:
         torch.ops.faststeer.accumulate_moments.default(x.detach(), group, count, mean, m2)
     _tell_autograd_of_changes(count, mean, m2)
-
-
-def _accumulate_by_reference(
-    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
-) -> None:
-    require_moments(x, group, count, mean, m2)
-    require_known_groups(group, count.numel())
-    reference.accumulate_moments(x, group, count, mean, m2)
 
 
 def _tell_autograd_of_changes(*written: Tensor) -> None:
@@ -165,104 +153,3 @@ def _tell_autograd_of_changes(*written: Tensor) -> None:
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return
     torch.autograd.graph.increment_version([t for t in written if not t.is_inference()])
-
-
-# What the compiler needs to know: shapes without values. A call with a meta tensor lands here too,
-# and must not return memory that nobody wrote.
-
-
-@torch.library.register_fake("faststeer::steer_add_rms_norm")
-@torch.library.register_fake("faststeer::steer_add_rms_norm_autograd")
-def _(
-    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    require_one_device(residual, x, weight, *rest[:4])
-    dense = torch.contiguous_format
-    return (
-        torch.empty_like(residual, memory_format=dense),
-        torch.empty_like(residual, memory_format=dense),
-    )
-
-
-@torch.library.register_fake("faststeer::steer_add_rms_norm.out")
-def _(*arguments: Any) -> None:
-    return None
-
-
-@torch.library.register_fake("faststeer::steer_add")
-@torch.library.register_fake("faststeer::steer_add_autograd")
-def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
-    require_one_device(residual, x, *entries)
-    return torch.empty_like(residual, memory_format=torch.contiguous_format)
-
-
-@torch.library.register_fake("faststeer::accumulate_moments")
-def _(x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor) -> None:
-    require_moments(x, group, count, mean, m2)
-
-
-# Where a device has no kernels the dispatcher comes here: the reference runs, and says so once.
-
-
-def _tell_of_reference(device: torch.device) -> None:
-    if device.type in _told:
-        return
-    _told.add(device.type)
-    why = (
-        f"faststeer's CUDA kernels are {cuda_library.why_not()}"
-        if device.type == "cuda"
-        else f"faststeer has no kernels for the device type {device.type!r}"
-    )
-    warnings.warn(
-        f"{why}: its reference in plain PyTorch runs instead, with equal results, more slowly",
-        FaststeerWarning,
-        stacklevel=4,
-    )
-
-
-def _without_kernel_norm(
-    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    _tell_of_reference(residual.device)
-    return reference.steer_add_rms_norm(x, residual, weight, eps, *rest)
-
-
-def _reference_out(*arguments: Any) -> None:
-    *inputs, out, residual_out = arguments
-    normed, h = reference.steer_add_rms_norm(*inputs)
-    out.copy_(normed)
-    residual_out.copy_(h)
-
-
-def _without_kernel_out(*arguments: Any) -> None:
-    _tell_of_reference(arguments[1].device)
-    _reference_out(*arguments)
-
-
-def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
-    _tell_of_reference(residual.device)
-    # A new tensor always: an op's result may not be its input.
-    h = reference.steer_add(x, residual, *entries)
-    return h.clone() if h is residual else h
-
-
-def _without_kernel_moments(
-    x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
-) -> None:
-    _tell_of_reference(x.device)
-    _accumulate_by_reference(x, group, count, mean, m2)
-
-
-_FALLBACKS: dict[str, Callable[..., object]] = {
-    "steer_add_rms_norm": _without_kernel_norm,
-    "steer_add_rms_norm_autograd": _without_kernel_norm,
-    "steer_add_rms_norm.out": _without_kernel_out,
-    "steer_add": _without_kernel_add,
-    "steer_add_autograd": _without_kernel_add,
-    "accumulate_moments": _without_kernel_moments,
-}
-for _name, _fallback in _FALLBACKS.items():
-    torch.library.impl(f"faststeer::{_name}", "CompositeExplicitAutograd")(_fallback)
-
-
-autograd.register()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from faststeer.models.patch_mark import MARK
+from faststeer.models.patch_mark import MARK, PatchMark
 from faststeer.patching.fused import FusedPatch
 from faststeer.patching.hooked import HookPatch
 from faststeer.patching.outer_masks import OuterMask, preparing_models
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PatchLifecycle:
+class PatchLifecycle(PatchMark):
     """What `faststeer.Patched` is besides what steers."""
 
     def __init__(

@@ -9,16 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from faststeer.steering.token_positions import TokenPositions
-
-if TYPE_CHECKING:
-    pass
-
 
 Positions: TypeAlias = "str | range | slice | Tensor | Scope | Callable[[Tensor, Tensor], Tensor]"
 

@@ -37,7 +37,7 @@ class EntryGroup:
 
 
 class SlotAssignment(NamedTuple):
-    """Who gets which slots: `ids` ``[R, K]`` int32 on the CPU, a column a `EntryGroup`, -1 for none."""
+    """The slots of each row: `ids` ``[R, K]`` int32 on the CPU, a column per group, -1 for none."""
 
     columns: list[EntryGroup]
     slots: list[tuple[EntryGroup, Setting]]

@@ -8,24 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-from faststeer.models.calls import DecoderCall
-from faststeer.patching.outer_masks import padding_mask
-from faststeer.patching.virtual_tokens import require_own_tokens
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-import torch
-from torch import Tensor
-if TYPE_CHECKING:
-
-if TYPE_CHECKING:
-    from faststeer.steering.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -84,6 +69,21 @@ class PromptLayout:
         return torch.where(columns > last, regular, self.positions[:, columns.clamp(max=last)])
 
 
+@dataclass(frozen=True)
+class TokenPositions:
+    """The tokens of one forward pass, on the device.
+
+    `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
+    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included. `prompts` holds
+    the ids: a graph that does not read them does not depend on how many there are.
+    """
+
+    positions: Tensor
+    lengths: Tensor
+    columns: Tensor
+    prompts: PromptLayout
+
+
 def _positions(real: Tensor) -> Tensor:
     return torch.where(real, real.cumsum(1) - 1, -1)
 
@@ -97,14 +97,6 @@ def _spread(given: Tensor, sequences: int) -> Tensor:
     return given.repeat_interleave(sequences // prompts, 0)
 
 
-
-
-
-
-
-
-
-
 def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
     """Lengths of prompts as a tensor ``[B]`` int64. Raises as `Patched.prompt_lengths` says."""
     with torch.inference_mode(False):
@@ -116,18 +108,3 @@ def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
         if found.min() < 1:
             raise ValueError(f"prompt_lengths holds {int(found.min())}; a prompt has a token")
         return found.to(device, torch.int64, copy=True)
-
-
-@dataclass(frozen=True)
-class TokenPositions:
-    """The tokens of one forward, on the device.
-
-    `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
-    the prompts; `columns` ``[T]`` int64, positions in the cache, padding included. `prompts` is
-    there for the ids: a graph that does not read them does not depend on how many there are.
-    """
-
-    positions: Tensor
-    lengths: Tensor
-    columns: Tensor
-    prompts: PromptLayout

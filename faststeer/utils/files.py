@@ -6,10 +6,6 @@ import os
 import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_whole(path: str | PathLike[str], content: bytes) -> None:
