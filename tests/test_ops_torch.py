@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from faststeer import ops
+from faststeer import FaststeerWarning, ops
 from faststeer.ops import reference, registration
 
 EPS = 1e-5
@@ -95,7 +95,7 @@ def test_a_device_without_kernels_runs_the_specification_and_says_so_once(monkey
     """The registered fallback is called as the dispatcher would on such a device."""
     monkeypatch.setattr(registration, "_warned", set())
     given = arguments()
-    with pytest.warns(ops.FaststeerWarning, match="no kernels for the device type 'cpu'"):
+    with pytest.warns(FaststeerWarning, match="no kernels for the device type 'cpu'"):
         out, h = registration._without_kernel_norm(*given)
     expected = reference.steer_add_rms_norm(*given)
     assert torch.equal(out, expected[0])

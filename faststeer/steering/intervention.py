@@ -41,7 +41,7 @@ class Intervention:
         return self.mode != "add" or self.keep_norm
 
     def push_and_pull(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What `faststeer.ops.reference.steered` calls so, for a unit direction with these weights."""
+        """Return push and pull, as `faststeer.ops.reference` names them, of a unit direction."""
         if self.mode == "project":
             return torch.zeros_like(weights), weights
         return weights, torch.ones_like(weights)

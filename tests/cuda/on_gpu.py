@@ -17,7 +17,7 @@ from faststeer.ops import reference
 
 ON_GPU = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.filterwarnings("error::faststeer.ops.FaststeerWarning"),
+    pytest.mark.filterwarnings("error::faststeer.FaststeerWarning"),
     pytest.mark.usefixtures("seeded"),
 ]
 

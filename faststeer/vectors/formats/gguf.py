@@ -3,7 +3,7 @@
 Keys: ``general.architecture`` = "controlvector", ``controlvector.model_hint`` (the kind of
 model), ``controlvector.layer_count`` (the number of directions). Tensors ``direction.N``: float32
 ``[H]``, all of one size. Ours have two keys more, which others pass over: ``general.name`` and
-``faststeer.metadata``, JSON. What other programs' keys mean is in `faststeer.vectors.formats.gguf_keys`.
+``faststeer.metadata``, JSON. `faststeer.vectors.formats.gguf_keys` has other programs' keys.
 
 Place and sign: ``direction.N``, times the user's scale, is added to the output of 0-based block
 N: it is layer N at ``resid_post``. llama.cpp (`llama_control_vector_load_one` in

@@ -10,7 +10,7 @@ have no place in the stream. (steering_vectors/steering_vector.py and layer_matc
 output of 0-based block L, ``resid_post``. (repeng/extract.py and control.py, 0.4.)
 
 Objects of others look like repeng's: IBM's activation-steering adds at block L's input
-(`faststeer.vectors.formats.svec`), EasySteer's names a component of the model, AISteer360's has rows of a
+(see `svec.py`), EasySteer's names a component of the model, AISteer360's has rows of a
 meaning that it does not state.
 
 All of them point to the positive texts.
