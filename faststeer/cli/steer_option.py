@@ -64,7 +64,7 @@ class SteerOption:
     def apply(self, patched: Patched) -> Handle:
         """Steer with it. A name that is taken gets a number."""
         name, number = self.vector.name, 2
-        while name in patched.plan.steered:
+        while name in patched.plan.interventions:
             name, number = f"{self.vector.name}-{number}", number + 1
         return patched.steer(
             self.vector,

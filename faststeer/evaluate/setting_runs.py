@@ -64,7 +64,7 @@ class ManySettings:
         self.settings = list(settings)
         if self.settings:
             patched.rows(self.settings)
-        if patched.plan.times_off:
+        if patched.plan.disable_depth:
             raise ValueError("settings steer nothing within patched.off(); measure outside of it")
         if patched.plan.tables.learned:
             raise ValueError(
@@ -75,7 +75,7 @@ class ManySettings:
         self.calls = TextCalls(patched.decoder)
         self.lines = len(self.settings) + 1
         self.resuming = LayerReuse(patched.decoder)
-        first = [_first_site(patched.plan.steered, row) for row in self.settings]
+        first = [_first_site(patched.plan.interventions, row) for row in self.settings]
         self.unsteered = [number for number, site in enumerate([*first, None]) if site is None]
         self.groups: list[tuple[Site, list[int]]] = []
         sites = {site for site in first if site is not None}
@@ -125,7 +125,7 @@ def _first_site(steered: dict[str, Intervention], row: Row) -> Site | None:
     found: list[Site] = []
     for name, amount in row.items():
         one = steered[name]
-        for layer, weight in one.weights(amount).items():
+        for layer, weight in one.by_layer(amount).items():
             if weight or one.does_more_than_add:
                 found += one.sites_of(layer)
         if one.when is not None:  # it is decided in a layer below, which has to run

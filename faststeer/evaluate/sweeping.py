@@ -169,7 +169,7 @@ def sweep(
         raise ValueError(f"vectors are named {names}; expected at least one, of different names")
     folder = Path(output)
     with temporarily_patched(model) as patched:
-        if taken := set(names) & patched.plan.steered.keys():
+        if taken := set(names) & patched.plan.interventions.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         numbers = chosen_layers(layers, patched.num_layers)
         lines = grid(vectors, numbers, coefficients)

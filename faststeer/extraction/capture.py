@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.extraction.moments import Moments
-from faststeer.models.calls import DecoderCall
-from faststeer.patching.call_tokens import real_tokens, tokens_of
 from faststeer.patching.patch import temporarily_patched
 from faststeer.patching.patched import Patched
 from faststeer.steering.plan import Plan
 from faststeer.steering.positions import Positions, scope_of
+from faststeer.steering.token_positions import BatchTokens
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import chosen_layers
 from faststeer.vectors.sites import SITES, Site
@@ -52,7 +51,7 @@ def capture(
     """
     with temporarily_patched(model) as patched:
         feed = Feed(patched, chosen_layers(layers, patched.num_layers), site, positions)
-        with feed.at_work():
+        with feed.active():
             yield feed.moments
         feed.warn()
 
@@ -67,9 +66,10 @@ class Feed:
         if site not in SITES:
             raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
         self.plan: Plan = patched.plan
+        self.decoder = patched.signature.decoder
         self.scope = scope_of(positions)
         if self.scope is not None:
-            self.plan.signature.require_past("which tokens count")
+            patched.signature.require_past("which tokens count")
         self.sites = {layer: Site.of(layer, site) for layer in layers}
         if not self.plan.tables.devices.keys() >= set(self.sites.values()):
             raise ValueError(f"{site} of a {type(patched.decoder).__name__} cannot be read")
@@ -83,18 +83,13 @@ class Feed:
         self.empty: Tensor | int = 0
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Inside, the plan calls it at every forward and site."""
-        readers = {layer: partial(self._read, layer) for layer in self.sites}
-        self.plan.watchers.append(self._begin)
-        for layer, at in self.sites.items():
-            self.plan.tables[at].readers.append(readers[layer])
-        try:
+    def active(self) -> Iterator[None]:
+        """Inside, gather from every forward at every site."""
+        with ExitStack() as stack:
+            stack.enter_context(self.plan.watching(self._begin))
+            for layer, site in self.sites.items():
+                stack.enter_context(self.plan.reading(site, partial(self._read, layer)))
             yield
-        finally:
-            self.plan.watchers.remove(self._begin)
-            for layer, at in self.sites.items():
-                self.plan.tables[at].readers.remove(readers[layer])
 
     def warn(self) -> None:
         """Say how many sequences held nothing but padding."""
@@ -106,12 +101,12 @@ class Feed:
                 stacklevel=5,
             )
 
-    def _begin(self, call: DecoderCall) -> None:
-        """Choose the tokens of the forward that begins."""
+    def _begin(self, batch: BatchTokens) -> None:
+        """Choose the tokens of the forward that starts."""
         if self.scope is None:
-            real = chosen = real_tokens(self.plan, call)
+            real = chosen = batch.real()
         else:
-            tokens = tokens_of(self.plan, call)
+            tokens = batch.positions()
             real = tokens.positions >= 0
             chosen = self.scope.mask(tokens) & real
         self.fed.clear()
@@ -120,10 +115,10 @@ class Feed:
         self.group = torch.where(chosen, 0, -1).to(torch.int32)
 
     def _read(self, layer: int, hidden: Tensor) -> None:
-        if not torch.compiler.is_compiling() and self.plan.turns.in_forward:
+        if not torch.compiler.is_compiling() and self.plan.forward.guard.in_forward:
             if layer in self.fed:  # outside of a forward it is a checkpoint that is recomputed
                 raise ValueError(
-                    f"a {self.plan.signature.decoder} runs layer {layer} several times per forward "
+                    f"a {self.decoder} runs layer {layer} several times per forward "
                     "pass, and each token would count as often; choose layers= that run once"
                 )
             self.fed.add(layer)

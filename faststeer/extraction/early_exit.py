@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,46 +21,39 @@ class _Stop(Exception):
 
 @contextmanager
 def reading(patched: Patched, sites: Mapping[Site, int], take: Take) -> Iterator[dict[int, Tensor]]:
-    """Readers at the sites keep, by layer, what they take; after the last the forward ends."""
+    """Inside, keep by layer what `take` makes of the stream, and end forwards after the last site.
+
+    Args:
+        patched: the handle of the model.
+        sites: the layer under which each site's result is kept.
+        take: ``[B, T, H]`` to what is kept.
+    """
     found: dict[int, Tensor] = {}
-    tables = {layer: patched.plan.tables[site] for site, layer in sites.items()}
 
-    def reader(layer: int) -> Any:
-        def read(hidden: Tensor) -> None:
-            found[layer] = take(hidden)
-            if len(found) == len(tables):
-                raise _Stop
+    def read(layer: int, hidden: Tensor) -> None:
+        found[layer] = take(hidden)
+        if len(found) == len(sites):
+            raise _Stop
 
-        return read
-
-    readers = [(table, reader(layer)) for layer, table in tables.items()]
-    for table, read in readers:
-        table.readers.append(read)
-    try:
+    with ExitStack() as stack:
+        for site, layer in sites.items():
+            stack.enter_context(patched.plan.reading(site, partial(read, layer)))
         yield found
-    finally:
-        for table, read in readers:
-            table.readers.remove(read)
 
 
 @contextmanager
 def ending_at(patched: Patched, site: Site) -> Iterator[None]:
-    """Inside, forwards end at `site`, and nothing is kept of it."""
-    table = patched.plan.tables[site]
-    table.readers.append(_stop)
-    try:
+    """Inside, end forwards at `site`, and keep nothing."""
+    with patched.plan.reading(site, _stop):
         yield
-    finally:
-        table.readers.remove(_stop)
 
 
 def run(decoder: nn.Module, patched: Patched, **given: Any) -> None:
-    """A forward of the decoder that may be ended by `reading` or `ending_at`."""
+    """Run a forward of the decoder that `reading` or `ending_at` may end."""
     try:
         decoder(**given)
-    except _Stop:  # what is told to the plan at the end of a forward
-        patched.plan.turns.end()
-        patched.plan.tables.end()
+    except _Stop:  # the hook that ends a forward did not run
+        patched.plan.end()
 
 
 def _stop(hidden: Tensor) -> None:

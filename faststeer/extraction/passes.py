@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 
 from torch import Tensor
@@ -28,16 +29,11 @@ def require_single_pass(
     def count(layer: int, hidden: Tensor) -> None:
         passes[layer] += 1
 
-    tables = {layer: patched.plan.tables[site] for site, layer in sites.items()}
-    counters = {layer: partial(count, layer) for layer in tables}
-    for layer, table in tables.items():
-        table.readers.append(counters[layer])
-    try:
-        with unsteered(calls.decoder):
-            calls.decoder(**calls.arguments(calls.batch([row], None)))
-    finally:
-        for layer, table in tables.items():
-            table.readers.remove(counters[layer])
+    with ExitStack() as stack:
+        for site, layer in sites.items():
+            stack.enter_context(patched.plan.reading(site, partial(count, layer)))
+        stack.enter_context(unsteered(calls.decoder))
+        calls.decoder(**calls.arguments(calls.batch([row], None)))
     decoder = type(calls.decoder).__name__
     if skipped := [layer for layer, times in passes.items() if not times]:
         raise ValueError(

@@ -153,7 +153,7 @@ class ActivationReader:
         with self._ready([row.ids for row in rows]) as patched:
             # Steering that looks at positions or rows has to see whole texts, and what an unknown
             # decoder makes of a cache with padding in its middle is unknown too.
-            whole = not self.known or patched.plan.rows or patched.plan.tables.needs_tokens
+            whole = not self.known or patched.plan.rows or patched.plan.forward.needs_tokens
             cuts = None if whole else self.token.cuts(batch, self.window)
             if cuts is None:
                 found = self._whole(patched, rows)

@@ -1,4 +1,4 @@
-"""The block that LLaMA and its relatives share: attention, then an MLP, each behind a norm."""
+"""Fused decoder layers: attention, then an MLP, each behind a norm, as in LLaMA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from faststeer.models.residual_stream import FusedResidual, NormHandoff
 
 
 class FusedLayer(nn.Module):
-    """What the layers of all families share: both residual adds and the norms after them fused."""
+    """Base of the layers of all families: fuses both residual adds with the norms after them.
+
+    A family overrides `from_attention` and `feed_forward`.
+    """
 
     mid_norm = "post_attention_layernorm"
     arguments: tuple[str, ...] = ()  # of the stock forward after the hidden states, in order
@@ -21,57 +24,69 @@ class FusedLayer(nn.Module):
     mlp: Any
     input_layernorm: nn.Module
 
-    def by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments after the hidden states by name; attention takes them under these.
+    @property
+    def residual_stream(self) -> FusedResidual:
+        """The residual stream through this layer, for code that reads it or starts in it."""
+        return self._faststeer
 
-        All are handed on, whatever their names: those of the cache and others change. Attention
-        wants a mask, be it None.
+    def by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments after the hidden states by name, as attention takes them.
+
+        All are handed on, whatever their names: those of the cache and others change between
+        releases. Attention requires a mask, be it None.
         """
         if args:
             kwargs = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
         return kwargs if "attention_mask" in kwargs else {"attention_mask": None, **kwargs}
 
-    def through(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
-        """The residual after the layer, and what attention returns beside its output."""
+    def body(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+        """Return the residual after the layer, and what attention returns beside its output."""
         stream = self._faststeer
-        attended, weights = self.self_attn(
-            hidden_states=stream.enter(hidden_states, self.input_layernorm), **kwargs
-        )
-        return self.from_middle(self.from_attention(attended), hidden_states), weights
-
-    def from_middle(self, added: Tensor, hidden_states: Tensor) -> Tensor:
-        """The residual after the layer, from what attention adds and the residual before."""
-        stream = self._faststeer
+        if stream.bypass is not None:
+            return stream.bypass(hidden_states), None
         norm: Any = self._modules[self.mid_norm]
-        normed, residual = stream.middle(added, hidden_states, norm)
-        return stream.leave(self, self.feed_forward(normed), residual)
+        normed = stream.norm(hidden_states, self.input_layernorm)
+        attended, weights = self.self_attn(hidden_states=normed, **kwargs)
+        added = self.from_attention(attended)
+        normed, residual = stream.add_norm(added, hidden_states, norm)
+        residual = stream.add_norm_ahead(self, self.feed_forward(normed), residual)
+        return residual, weights
+
+    def body_from(self, kind: str, added: Tensor, residual: Tensor) -> Tensor:
+        """Return the residual after the layer, from the inputs of the site of that kind."""
+        stream = self._faststeer
+        if kind == "resid_mid":
+            norm: Any = self._modules[self.mid_norm]
+            normed, residual = stream.add_norm(added, residual, norm)
+            added = self.feed_forward(normed)
+        return stream.add_norm_ahead(self, added, residual)
 
     def from_attention(self, attended: Tensor) -> Tensor:
-        """What is added to the residual after attention."""
+        """Return what is added to the residual after attention."""
         return attended
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        """What is added to the residual at the end."""
+        """Return what is added to the residual at the end."""
         added: Tensor = self.mlp(normed)
         return added
 
 
 class PreNormLayer(FusedLayer):
-    """In front of a stock layer's class that is called as LLaMA's are."""
+    """Mixin for stock layers that are called as LLaMA's."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the stock layer's: hidden states ``[B, T, H]`` to the same."""
-        residual, _ = self.through(hidden_states, **self.by_name(args, kwargs))
+        """Map hidden states ``[B, T, H]`` to the same, as the stock layer does."""
+        residual, _ = self.body(hidden_states, **self.by_name(args, kwargs))
         return residual
 
 
 class FinalNorm(nn.Module):
-    """In front of a stock norm's class: the last layer may have computed it already."""
+    """Mixin for the final norm: reuses the value that the last layer precomputed."""
 
     _faststeer: NormHandoff
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """As the stock norm's: ``[..., H]`` to the same."""
+        """Map ``[..., H]`` to the same, as the stock norm does."""
         normed = self._faststeer.take(hidden_states, self)
         if normed is None:
             normed = super().forward(hidden_states)
@@ -85,9 +100,9 @@ def family(
     epsilon: str = "variance_epsilon",
     weight_offset: float = 0.0,
 ) -> Family:
-    """A family whose layer and norm, in this order, become `steered` while patched.
+    """Make a family whose `stock` layer and norm, in this order, become `steered` while patched.
 
-    Code that goes by class names (_no_split_modules, FSDP policies) has to find the stock ones.
+    The new classes get the stock names, because _no_split_modules and FSDP policies go by them.
     """
     for own, theirs in zip(steered, stock, strict=True):
         own.__name__ = theirs.__name__

@@ -1,4 +1,4 @@
-"""The residual stream of a patched model: what is fused, when, and what is handed over.
+"""The residual stream of a fused model: which operations are fused, and when.
 
 A layer ends with a residual add, and the next begins with a norm of that sum. Fused, the sum and
 its norm come from one pass; the layer returns the sum, as the stock one does, and the norm waits
@@ -8,7 +8,8 @@ only where nobody could have changed that tensor in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,20 +27,20 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 class NormHandoff:
-    """A norm computed by one layer for the next; one for the whole model."""
+    """A norm that one layer has computed for the next; one per model."""
 
     def __init__(self) -> None:
-        """Nothing waits."""
+        """Start empty."""
         self.waiting: tuple[Tensor, Tensor, nn.Module, int | None] | None = None
 
     def give(self, residual: Tensor, normed: Tensor, norm: nn.Module) -> None:
-        """`normed` is what `norm` would make of `residual`."""
+        """Keep `normed`, which equals ``norm(residual)``."""
         self.waiting = (residual, normed, norm, _version(residual))
 
     def take(self, residual: Tensor, norm: nn.Module) -> Tensor | None:
-        """What `norm` makes of `residual`, if that is known.
+        """Return ``norm(residual)`` where it was kept, and forget it.
 
-        Never with grad enabled: what waits was made without, as by a layer inside a reentrant
+        Never with grad enabled: the value was computed without, as by a layer inside a reentrant
         checkpoint, and would cut the gradient.
         """
         waiting = self.waiting
@@ -53,8 +54,10 @@ class NormHandoff:
 
 
 def _version(tensor: Tensor) -> int | None:
-    """Counts in-place edits, as by a loop of one's own over the layers. Where torch keeps no count
-    (inference tensors, compiled graphs) only hooks and wrappers are looked at.
+    """Return the count of in-place edits, as by other code that loops over the layers.
+
+    None where torch keeps no count (inference tensors, compiled graphs): only hooks and wrappers
+    are looked at there.
     """
     if torch.compiler.is_compiling() or tensor.is_inference():
         return None
@@ -62,7 +65,11 @@ def _version(tensor: Tensor) -> int | None:
 
 
 class FusedResidual:
-    """The stream through one layer. `successor` is the layer or the final norm that comes next."""
+    """The residual stream through one layer: its two residual adds, each fused with a norm.
+
+    `successor` is the layer or the final norm that comes next. `bypass`, where it is set, computes
+    the layer's output in place of its body, for forwards that start in the middle of a model.
+    """
 
     def __init__(
         self,
@@ -72,9 +79,14 @@ class FusedResidual:
         successor: nn.Module,
         norm_name: str | None,
     ) -> None:
-        """`tables`: of resid_mid and resid_post. `family`: whose norms the op computes.
+        """Create the stream of a layer.
 
-        `norm_name`: the successor's own first norm; None where the successor is the norm.
+        Args:
+            handoff: one for the whole model.
+            tables: of resid_mid and resid_post.
+            family: whose norms the op computes.
+            successor: the layer or the final norm that comes next.
+            norm_name: the successor's own first norm; None where the successor is the norm.
         """
         self.handoff = handoff
         self.mid, self.post = tables
@@ -83,79 +95,99 @@ class FusedResidual:
         self.weight_offset = family.weight_offset
         self.successor = successor
         self.norm_name = norm_name
+        self.bypass: Callable[[Tensor], Tensor] | None = None
 
-    def enter(self, hidden: Tensor, norm: nn.Module) -> Tensor:
-        """The normed input of the layer."""
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """Return the norm of the layer's input, which the layer before mostly computed already."""
         normed = self.handoff.take(hidden, norm)
         if normed is not None:
             return normed
         computed: Tensor = norm(hidden)
         return computed
 
-    def middle(self, x: Tensor, hidden: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        """``(normed, residual)`` after attention."""
-        if self._fusable(x, hidden, norm) and not _has_hooks(norm):
-            return self._fused(x, hidden, norm, self.mid)
-        hidden = _unfused(x, hidden, self.mid)
-        return norm(hidden), hidden
+    def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``."""
+        if self.mid.inputs_readers:
+            _call_inputs_readers(self.mid, x, residual)
+        if self._fusable(x, residual, norm) and not _has_hooks(norm):
+            return self._fused(x, residual, norm, self.mid)
+        residual = _unfused(x, residual, self.mid)
+        return norm(residual), residual
 
-    def leave(self, layer: nn.Module, x: Tensor, hidden: Tensor) -> Tensor:
-        """The layer's output; its norm for the successor is handed over where that is safe."""
+    def add_norm_ahead(self, layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+        """Add `x`, steer at resid_post and return the layer's output.
+
+        The successor's norm comes from the same pass where no other code could see or change the
+        output in between, and is handed over.
+        """
+        if self.post.inputs_readers:
+            _call_inputs_readers(self.post, x, residual)
         if not torch.is_grad_enabled() and _output_reaches(layer, self.successor):
             norm: Any = self.successor
             if self.norm_name is not None:
                 norm = self.successor._modules[self.norm_name]
-            if self._fusable(x, hidden, norm) and (norm is self.successor or not _has_hooks(norm)):
-                normed, residual = self._fused(x, hidden, norm, self.post)
+            if self._fusable(x, residual, norm) and (
+                norm is self.successor or not _has_hooks(norm)
+            ):
+                normed, residual = self._fused(x, residual, norm, self.post)
                 self.handoff.give(residual, normed, norm)
                 return residual
-        return _unfused(x, hidden, self.post)
+        return _unfused(x, residual, self.post)
+
+    @contextmanager
+    def bypassed(self, body: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside, `body` computes the layer's output ``[B, T, H]`` from its input."""
+        self.bypass = body
+        try:
+            yield
+        finally:
+            self.bypass = None
 
     def _fused(
-        self, x: Tensor, hidden: Tensor, norm: nn.Module, table: SiteTable
+        self, x: Tensor, residual: Tensor, norm: nn.Module, table: SiteTable
     ) -> tuple[Tensor, Tensor]:
         weight: Any = norm._parameters["weight"]
         epsilon: float = getattr(norm, self.epsilon)
         normed, residual = ops.steer_add_rms_norm(
-            x, hidden, weight, epsilon, *table.entries(hidden), weight_offset=self.weight_offset
+            x, residual, weight, epsilon, *table.entries(residual), weight_offset=self.weight_offset
         )
         if table.readers:
-            _let_read(table, residual)
+            _call_readers(table, residual)
         return normed, residual
 
-    def _fusable(self, x: Tensor, hidden: Tensor, norm: nn.Module) -> bool:
-        """Whether the op does what the add and this norm would, on tensors that it can read."""
+    def _fusable(self, x: Tensor, residual: Tensor, norm: nn.Module) -> bool:
+        """Return whether the op computes what the add and this norm would, on these tensors."""
         weight: Any = norm._parameters.get("weight")
         return (
             type(norm) in self.norm_types
             and "forward" not in norm.__dict__
             and type(weight) in _PLAIN
-            and weight.device == hidden.device
+            and weight.device == residual.device
             and type(x) in _PLAIN
-            and type(hidden) in _PLAIN
-            and hidden.dtype in _FUSED_DTYPES
-            and _same_result_dtype(x, hidden)
-            and _same_result_dtype(weight, hidden)
+            and type(residual) in _PLAIN
+            and residual.dtype in _FUSED_DTYPES
+            and _same_result_dtype(x, residual)
+            and _same_result_dtype(weight, residual)
         )
 
 
 class EmbeddingSteering:
-    """A forward pre-hook of layer 0, for `resid_pre` there: hooks and captures see its result."""
+    """A forward pre-hook that steers `resid_pre` of layer 0; later hooks see its result."""
 
     def __init__(self, table: SiteTable, layer: nn.Module) -> None:
-        """`table`: the entries to add to the hidden states that `layer` is given."""
+        """Steer the hidden states that `layer` is given by the entries of `table`."""
         self.table = table
         self.place, self.argument = hidden_argument(layer)
 
     def steered(self, hidden: Tensor) -> Tensor:
-        """Return the steered input; itself where nothing steers it."""
+        """Return the steered input; the same tensor where nothing steers it."""
         return steered(hidden, self.table)
 
     def __call__(self, layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The layer's arguments with the hidden states steered, or None for no change.
+        """Return the layer's arguments with the hidden states steered, or None for no change.
 
         Raises:
-            TypeError: the argument of the hidden states is no tensor.
+            TypeError: the argument of the hidden states is not a tensor.
         """
         by_place = len(args) > self.place
         hidden = args[self.place] if by_place else kwargs.get(self.argument)
@@ -173,40 +205,45 @@ class EmbeddingSteering:
 
 
 def steered(hidden: Tensor, table: SiteTable) -> Tensor:
-    """The residual stream ``[B, T, H]`` after the entries of `table`; itself where none are."""
+    """Return the stream ``[B, T, H]`` after the entries of `table`; itself where there are none."""
     entries = table.entries(hidden)
     if entries[0] is not None:
         hidden = ops.steer_add(None, hidden, *entries)
     if table.readers:
-        _let_read(table, hidden)
+        _call_readers(table, hidden)
     return hidden
 
 
-def _unfused(x: Tensor, hidden: Tensor, table: SiteTable) -> Tensor:
-    entries = table.entries(hidden)
+def _unfused(x: Tensor, residual: Tensor, table: SiteTable) -> Tensor:
+    entries = table.entries(residual)
     if entries[0] is None:
-        residual = hidden + x
-    elif _same_result_dtype(x, hidden):
-        residual = ops.steer_add(x, hidden, *entries)
+        residual = residual + x
+    elif _same_result_dtype(x, residual):
+        residual = ops.steer_add(x, residual, *entries)
     else:
-        residual = ops.steer_add(None, hidden + x, *entries)
+        residual = ops.steer_add(None, residual + x, *entries)
     if table.readers:
-        _let_read(table, residual)
+        _call_readers(table, residual)
     return residual
 
 
-def _let_read(table: SiteTable, residual: Tensor) -> None:
+def _call_readers(table: SiteTable, residual: Tensor) -> None:
     for reader in table.readers:
         reader(residual)
 
 
-def _same_result_dtype(other: Tensor, hidden: Tensor) -> bool:
-    """Whether torch's own result of the two would have hidden's dtype, as the op's has."""
-    return other.dtype == hidden.dtype or hidden.dtype == torch.float32
+def _call_inputs_readers(table: SiteTable, x: Tensor, residual: Tensor) -> None:
+    for reader in table.inputs_readers:
+        reader(x, residual)
+
+
+def _same_result_dtype(other: Tensor, residual: Tensor) -> bool:
+    """Return whether torch's result of the two has the residual's dtype, as the op's has."""
+    return other.dtype == residual.dtype or residual.dtype == torch.float32
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether someone would miss the call of this module."""
+    """Return whether a hook depends on this module being called."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -217,7 +254,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
-    """Whether `layer`'s output reaches `successor` with nobody in between who could edit it."""
+    """Return whether `layer`'s output reaches `successor` without code in between to edit it."""
     if successor._forward_pre_hooks or _any_global_hook():
         return False
     for hook in layer._forward_hooks.values():
@@ -228,7 +265,7 @@ def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
 
 
 def _transparent(module: nn.Module) -> bool:
-    """Whether an instance's own `forward`, if it has one, hands tensors through unchanged."""
+    """Return whether an instance's own `forward`, if any, hands tensors through unchanged."""
     forward = module.__dict__.get("forward")
     if forward is None or getattr(forward, "__func__", None) is type(module).forward:
         return True

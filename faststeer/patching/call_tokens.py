@@ -1,40 +1,91 @@
-"""Which tokens a call of the decoder is given: their positions, and where the prompts end."""
+"""The tokens of a call of the decoder: their positions, padding, and where the prompts end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faststeer.models.calls import DecoderCall
 from faststeer.patching.outer_masks import padding_mask
 from faststeer.patching.virtual_tokens import require_own_tokens
-from faststeer.steering.plan import Plan
-from faststeer.steering.token_positions import PromptLayout, TokenPositions, _positions, _spread
+from faststeer.steering.forward_context import ForwardContext
+from faststeer.steering.token_positions import (
+    BatchTokens,
+    PromptLayout,
+    TokenPositions,
+    positions_of,
+    repeat_for,
+)
 
 
-def tokens_of(plan: Plan, call: DecoderCall) -> TokenPositions:
-    """Return the tokens of a forward of the decoder.
+class CallTokens(BatchTokens):
+    """The tokens of one call of a transformers decoder."""
 
-    Raises:
-        ValueError: where the prompts end, how long the past is, or what is padding, is not known.
-    """
-    given = call.given
-    assert given is not None
-    require_own_tokens(plan.peft_models)
-    batch, count = given.shape[:2]
-    past = call.past_length()
-    columns = call.columns(count, past, given.device)
-    _require_whole_mask(call, past, count)
-    prompts = plan.prompts
-    if prompts is None:
-        prompts = _from_forward(plan, given, call, past)
-    prompts = prompts.spread(batch)
-    return TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
+    def __init__(
+        self, forward: ForwardContext, call: DecoderCall, peft_models: Sequence[nn.Module]
+    ) -> None:
+        """Refer to a call that has tokens. `peft_models`: PEFT models around the decoder."""
+        given = call.given
+        assert given is not None
+        self.given = given
+        self.forward = forward
+        self.call = call
+        self.peft_models = peft_models
+
+    def positions(self) -> TokenPositions:
+        """Return the positions of the tokens. Raises as `BatchTokens.positions`."""
+        require_own_tokens(self.peft_models)
+        batch, count = self.given.shape[:2]
+        past = self.call.past_length()
+        columns = self.call.columns(count, past, self.given.device)
+        _require_whole_mask(self.call, past, count)
+        prompts = self.forward.prompts
+        if prompts is None:
+            prompts = self._prompts_of_call(past)
+        prompts = prompts.spread(batch)
+        return TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
+
+    def real(self) -> Tensor:
+        """Return which tokens are not padding, ``[B, T]`` bool. Raises as `positions`."""
+        mask = self.call.attention_mask
+        prepared = mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2)
+        if prepared and self.forward.prompts is not None:
+            return self.positions().positions >= 0
+        mask = padding_mask(self.forward, self.call, "counting tokens")
+        batch, count = self.given.shape[:2]
+        if mask is None:
+            return torch.ones(batch, count, dtype=torch.bool, device=self.given.device)
+        return mask[:, -count:].bool()
+
+    def _prompts_of_call(self, past: int | Tensor) -> PromptLayout:
+        """Return the prompts of a call outside of `generate`."""
+        given, forward = self.given, self.forward
+        batch, count = given.shape[:2]
+        mask = padding_mask(forward, self.call, "positions= other than 'all'")
+        if forward.prompt_lengths is not None:
+            lengths = repeat_for(forward.prompt_lengths.to(given.device), batch)
+            if mask is None:
+                return PromptLayout(lengths, torch.zeros_like(lengths))
+            real = mask.bool()  # past and present
+            return PromptLayout(lengths, (~real).sum(1), positions=positions_of(real))
+        if forward.unknown_prompts is not None:
+            raise ValueError(forward.unknown_prompts)
+        if isinstance(past, Tensor) or past > 0:
+            raise ValueError(
+                "positions= other than 'all' has to know where the prompts end, and a forward with "
+                "a past does not show it: call generate of a model that patch() was given, or set "
+                "patched.prompt_lengths to a tensor [B]"
+            )
+        if mask is None:
+            mask = torch.ones(batch, count, dtype=torch.bool, device=given.device)
+        return PromptLayout.masked(mask, given if given.dim() == 2 else None)
 
 
 def _require_whole_mask(call: DecoderCall, past: int | Tensor, count: int) -> None:
-    """Raise ValueError where the mask covers more or fewer tokens than past and input: one of the
-    two is not what it is taken for.
+    """Raise ValueError where the mask covers more or fewer tokens than past and input: then one of
+    the two is misread.
     """
     mask = call.attention_mask
     if not (isinstance(mask, Tensor) and mask.dim() == 2 and isinstance(past, int)):
@@ -44,40 +95,3 @@ def _require_whole_mask(call: DecoderCall, past: int | Tensor, count: int) -> No
             f"a {call.signature.decoder} got an attention mask over {mask.shape[1]} tokens, for "
             f"{past} tokens of the past and {count} new ones; positions= needs one over all of them"
         )
-
-
-def _from_forward(plan: Plan, given: Tensor, call: DecoderCall, past: int | Tensor) -> PromptLayout:
-    """For a model that is called outside of `generate`."""
-    batch, count = given.shape[:2]
-    mask = padding_mask(plan, call, "positions= other than 'all'")
-    if plan.prompt_lengths is not None:
-        lengths = _spread(plan.prompt_lengths.to(given.device), batch)
-        if mask is None:
-            return PromptLayout(lengths, torch.zeros_like(lengths))
-        real = mask.bool()  # past and present
-        return PromptLayout(lengths, (~real).sum(1), positions=_positions(real))
-    if plan.unknown_prompts is not None:
-        raise ValueError(plan.unknown_prompts)
-    if isinstance(past, Tensor) or past > 0:
-        raise ValueError(
-            "positions= other than 'all' has to know where the prompts end, and a forward with a "
-            "past does not show it: call generate of a model that patch() was given, or set "
-            "patched.prompt_lengths to a tensor [B]"
-        )
-    if mask is None:
-        mask = torch.ones(batch, count, dtype=torch.bool, device=given.device)
-    return PromptLayout.masked(mask, given if given.dim() == 2 else None)
-
-
-def real_tokens(plan: Plan, call: DecoderCall) -> Tensor:
-    """Return which tokens of a forward are not padding, ``[B, T]`` bool. Raises as `tokens_of`."""
-    given, mask = call.given, call.attention_mask
-    assert given is not None
-    prepared = mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2)
-    if prepared and plan.prompts is not None:
-        return tokens_of(plan, call).positions >= 0
-    mask = padding_mask(plan, call, "counting tokens")
-    batch, count = given.shape[:2]
-    if mask is None:
-        return torch.ones(batch, count, dtype=torch.bool, device=given.device)
-    return mask[:, -count:].bool()

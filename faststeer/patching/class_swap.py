@@ -1,7 +1,7 @@
-"""Changing a module's class in place, and back, whoever else has wrapped its forward.
+"""Change a module's class in place, and back, also where its forward is wrapped.
 
-An instance's own `forward` hides its class's: accelerate's wrappers are entered and rebound, what
-is only the class's own is removed, anything else is refused.
+An instance's own `forward` hides its class's: accelerate's wrappers are rebound, a bound copy of
+the class's own is removed, anything else is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from faststeer.models.patch_mark import MARK
 
 
 def check_replaceable(module: nn.Module, stock: type[nn.Module], what: str) -> None:
-    """Raises ValueError, calling the module `what`, where replacing its class would not do."""
+    """Raise ValueError, calling the module `what`, where a new class would have no effect."""
     if type(module) is not stock:
         raise ValueError(
             f"{what} is a {type(module).__module__}.{type(module).__qualname__}; only the stock "
@@ -29,20 +29,24 @@ def check_replaceable(module: nn.Module, stock: type[nn.Module], what: str) -> N
 
 
 def replaceable(module: nn.Module, stock: type[nn.Module]) -> bool:
-    """Whether changing the class changes what runs, given accelerate's wrappers are rebound."""
+    """Return whether changing the class changes what runs, once wrappers are rebound."""
     forward = module.__dict__.get("forward")
     if type(module) is not stock:
         return False
-    return forward is None or _is_own(forward, module) or _is_own(_inside(module), module)
+    return (
+        forward is None
+        or _is_class_forward(forward, module)
+        or _is_class_forward(_wrapped_forward(module), module)
+    )
 
 
-def _is_own(forward: Any, module: nn.Module) -> bool:
-    """Whether an instance's `forward` is only its class's, bound: transformers 4.57 leaves such."""
+def _is_class_forward(forward: Any, module: nn.Module) -> bool:
+    """Return whether a `forward` is the class's own, bound: transformers 4.57 leaves such."""
     return getattr(forward, "__func__", None) is type(module).forward
 
 
-def _inside(module: nn.Module) -> Any:
-    """The forward that accelerate's hooks call."""
+def _wrapped_forward(module: nn.Module) -> Any:
+    """Return the forward that accelerate's hooks call."""
     return module.__dict__.get("_old_forward") if "_hf_hook" in module.__dict__ else None
 
 
@@ -58,32 +62,32 @@ def restore(module: nn.Module, stock: type[nn.Module]) -> None:
     module.__dict__.pop(MARK, None)
 
 
-def become_twin(module: nn.Module) -> None:
-    """Give `module` a class of its own that does just what its class does.
+def make_subclassed(module: nn.Module) -> None:
+    """Give `module` a subclass that behaves as its class does.
 
     Code that torch.compile made for the stock class looks at the class and not at hooks, so it
-    would not call those that were registered since.
+    would not call hooks that were registered later.
     """
     stock = type(module)
-    if stock not in _twins:
-        _twins[stock] = type(stock.__name__, (stock,), {"__module__": stock.__module__})
-    module.__class__ = _twins[stock]
+    if stock not in _subclasses:
+        _subclasses[stock] = type(stock.__name__, (stock,), {"__module__": stock.__module__})
+    module.__class__ = _subclasses[stock]
 
 
-def stop_being_twin(module: nn.Module) -> None:
-    """Undo `become_twin`."""
+def restore_class(module: nn.Module) -> None:
+    """Undo `make_subclassed`."""
     stock = type(module).__mro__[1]
-    if _twins.get(stock) is type(module):
+    if _subclasses.get(stock) is type(module):
         module.__class__ = stock
 
 
-_twins: dict[type[nn.Module], type[nn.Module]] = {}
+_subclasses: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _change_class(module: nn.Module, to: type[nn.Module]) -> None:
-    """Set the class and let no instance attribute go on calling the old one's forward."""
-    wrapped = _is_own(_inside(module), module)
-    if _is_own(module.__dict__.get("forward"), module):
+    """Set the class; no instance attribute keeps calling the old one's forward."""
+    wrapped = _is_class_forward(_wrapped_forward(module), module)
+    if _is_class_forward(module.__dict__.get("forward"), module):
         del module.__dict__["forward"]
     module.__class__ = to
     if wrapped:

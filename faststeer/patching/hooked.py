@@ -1,4 +1,4 @@
-"""Steering a decoder whose layers are not known from within: a hook on each, and nothing fused."""
+"""Patch a decoder of an unknown family: one hook per layer steers it, and nothing is fused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Size, Tensor, nn
 from faststeer.models.decoders import Blocks, known, require_distinct
 from faststeer.models.residual_stream import EmbeddingSteering
 from faststeer.models.stream_layout import PLAIN, StreamLayout
-from faststeer.patching.class_swap import become_twin, stop_being_twin
-from faststeer.patching.fused import Attachment, beginning
+from faststeer.patching.attachment import Attachment
+from faststeer.patching.class_swap import make_subclassed, restore_class
 from faststeer.steering.plan import Plan
 from faststeer.steering.site_table import SiteTable
 from faststeer.utils.warnings import FaststeerWarning
@@ -21,33 +21,32 @@ from faststeer.vectors.sites import Site
 class HookedStream:
     """The residual stream of a decoder that is steered by hooks.
 
-    Its layout is found when a forward begins, and only where it matters which
-    sequence or token is which.
+    Its layout is found when a forward starts, and only where sequences or tokens are told apart.
     """
 
-    def __init__(self, plan: Plan, hidden_size: int) -> None:
-        """`plan`: of the decoder, whose stream is `hidden_size` wide."""
+    def __init__(self, plan: Plan, decoder: str, hidden_size: int) -> None:
+        """Create the stream. `decoder`: its class name; its stream is `hidden_size` wide."""
         self.plan = plan
-        self.decoder = plan.signature.decoder
+        self.decoder = decoder
         self.hidden_size = hidden_size
         self.shape: Size | None = None  # None: all is steered alike, whatever the layout
         self.layout = PLAIN
 
     def begin(self, hidden: Tensor) -> None:
-        """Look at the first layer's input.
+        """Find the layout of the first layer's input.
 
         Raises:
-            ValueError: it is of another width, or cannot be steered or read as asked for.
+            ValueError: it is of another width, or cannot be steered or read as requested.
         """
         if hidden.shape[-1] != self.hidden_size:
             raise ValueError(
                 f"the layers of a {self.decoder} are given {list(hidden.shape)}; its configuration "
                 f"says that hidden states are {self.hidden_size} wide"
             )
-        tables = self.plan.tables
+        forward, is_read = self.plan.forward, self.plan.tables.is_read
         if self.plan.doses.measuring and not self._readable(hidden.shape):
-            self.plan.doses.cancel(self.plan)
-        if not (tables.in_graph or self.plan.rows or tables.needs_tokens or tables.is_read):
+            self.plan.doses.cancel()
+        if not (forward.in_graph or self.plan.rows or forward.needs_tokens or is_read):
             self.shape, self.layout = None, PLAIN
             return
         self.shape, self.layout = hidden.shape, self._find(hidden.shape)
@@ -65,29 +64,28 @@ class HookedStream:
         return hidden
 
     def _readable(self, shape: Size) -> bool:
-        """Whether there is one vector per token of the input."""
+        """Return whether there is one vector per token of the input."""
         try:
-            layout = StreamLayout.find(shape, *self.plan.tables.input_shape, self.decoder)
+            layout = StreamLayout.find(shape, *self.plan.forward.batch_shape, self.decoder)
             layout.require_readable(shape, self.decoder)
         except ValueError:
             return False
         return True
 
     def _find(self, shape: Size) -> StreamLayout:
-        tables = self.plan.tables
-        layout = StreamLayout.find(shape, *tables.input_shape, self.decoder)
-        if tables.needs_tokens:
+        layout = StreamLayout.find(shape, *self.plan.forward.batch_shape, self.decoder)
+        if self.plan.forward.needs_tokens:
             layout.require_tokens(shape, self.decoder)
-        if tables.is_read:
+        if self.plan.tables.is_read:
             layout.require_readable(shape, self.decoder)
         return layout
 
 
 class InputSteering(EmbeddingSteering):
-    """A forward pre-hook of the first layer, for its `resid_pre`."""
+    """A forward pre-hook that steers `resid_pre` of the first layer."""
 
     def __init__(self, table: SiteTable, layer: nn.Module, stream: HookedStream) -> None:
-        """`table`: the entries to add to the input of `layer`."""
+        """Steer the input of `layer` by the entries of `table`."""
         super().__init__(table, layer)
         self.stream = stream
 
@@ -98,15 +96,15 @@ class InputSteering(EmbeddingSteering):
 
 
 class OutputSteering:
-    """A forward hook of a layer, for its `resid_post`."""
+    """A forward hook that steers `resid_post` of a layer."""
 
     def __init__(self, table: SiteTable, stream: HookedStream) -> None:
-        """`table`: the entries to add to the layer's output."""
+        """Steer the layer's output by the entries of `table`."""
         self.table = table
         self.stream = stream
 
     def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
-        """The output with the hidden states steered, or None for no change.
+        """Return the output with the hidden states steered, or None for no change.
 
         Raises:
             TypeError: an output that is neither hidden states nor begins with them.
@@ -136,12 +134,12 @@ def _with_first(output: Any, first: Tensor, layer: nn.Module) -> Any:
 
 
 class HookPatch(Attachment):
-    """A decoder of an unknown family. Nothing is changed before `attach`."""
+    """The patch of an unknown family. Nothing is changed before `attach`."""
 
     kinds = ("resid_post",)
 
     def __init__(self, decoder: nn.Module, blocks: Blocks) -> None:
-        """Raises ValueError where the width of the stream is not known, or a block occurs twice."""
+        """Check the decoder. Raises ValueError: unknown width, or a block that occurs twice."""
         self.blocks = blocks
         self.layers = blocks.of(decoder)
         require_distinct(decoder, self.layers)
@@ -154,17 +152,17 @@ class HookPatch(Attachment):
         self.hidden_size = size
 
     def current_layers(self, decoder: nn.Module) -> list[nn.Module]:
-        """The blocks that the decoder has now."""
+        """Return the blocks that the decoder has now."""
         return self.blocks.of(decoder)
 
     def put_on(self, decoder: nn.Module) -> None:
-        """Let hooks steer, before any others see the output."""
+        """Register steering hooks in front of all others, which then see the steered output."""
         tables = self.plan.tables
-        stream = HookedStream(self.plan, self.hidden_size)
+        stream = HookedStream(self.plan, self.signature.decoder, self.hidden_size)
         embedding = InputSteering(tables[Site(0, "resid_pre")], self.layers[0], stream)
-        self._hooks = beginning(decoder, self, embedding)
+        self._hooks = self.forward_hooks(decoder, embedding)
         for index, layer in enumerate(self.layers):
-            become_twin(layer)  # code that was compiled before is not used for it
+            make_subclassed(layer)  # code that was compiled before is not used for it
             hook = OutputSteering(tables[Site(index, "resid_post")], stream)
             self._hooks.append(layer.register_forward_hook(hook, prepend=True))
 
@@ -173,17 +171,17 @@ class HookPatch(Attachment):
         for hook in self._hooks:
             hook.remove()
         for layer in self.layers:
-            stop_being_twin(layer)
+            restore_class(layer)
 
     def require_steerable(self, layer: nn.Module, what: str) -> None:
-        """Any layer may have a hook."""
+        """Accept any layer: all may have a hook."""
 
 
 def warn_of_hooks(decoder: nn.Module) -> None:
-    """Say, to the caller of `patch`, what an unknown family lacks."""
+    """Warn the caller of `patch` of what an unknown family lacks."""
     warnings.warn(
-        f"{type(decoder).__name__} is no decoder whose parts faststeer knows ({known()}): hooks "
-        "steer it, at the cost of an op a layer and of fusion, and resid_mid cannot be steered",
+        f"{type(decoder).__name__} is not of a family that faststeer fuses ({known()}): hooks "
+        "steer it, at the cost of one more op per layer, and resid_mid cannot be steered",
         FaststeerWarning,
         stacklevel=3,
     )

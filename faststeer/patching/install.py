@@ -1,4 +1,4 @@
-"""install(): models that anybody's code makes from now on are fused, and steerable."""
+"""`install`: fuse every model that is created afterwards, whichever code creates it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Prepare = Callable[[Patched], object]
 
 
 def install(prepare: Prepare | None = None) -> None:
-    """Fuse every decoder of a known family that is made from now on, by whosever code.
+    """Fuse every decoder of a known family that is created afterwards, whichever code creates it.
 
-    A pipeline's model, an evaluation's, the text model within a multimodal one: each computes what
-    its stock self does, to rounding, is saved as such, and has no handle until
-    ``faststeer.patch(model)`` returns one; what was compiled before is then compiled once more.
-    Models that are there already stay as they are.
+    That includes the models of pipelines and evaluations, and the text model of a multimodal one.
+    Each computes what its stock class does, to rounding, is saved as such, and has no handle until
+    ``faststeer.patch(model)`` returns one; what was compiled before recompiles once then. Existing
+    models stay as they are.
 
     Args:
-        prepare: called with the handle of each such decoder as soon as it is made, before its
-            weights are loaded: for code that keeps its model to itself. What it raises reaches
-            the code that makes the model. Another call of `install` replaces it.
+        prepare: called with the handle of each such decoder as soon as it is created, before its
+            weights are loaded: for code that does not hand out its model. What it raises reaches
+            the code that creates the model. Another call of `install` replaces it.
 
     Raises:
         ImportError: transformers is not installed, or older than 4.57; as `patch` does.
@@ -45,8 +45,7 @@ def install(prepare: Prepare | None = None) -> None:
 
 
 def uninstall() -> None:
-    """Undo `install`: models are made stock again, and those it fused become stock. Twice does no
-    harm.
+    """Undo `install`: new models are stock, and those it fused become stock. Idempotent.
 
     Raises:
         RuntimeError: another thread is using one of them by its handle; nothing has changed then.
@@ -54,7 +53,7 @@ def uninstall() -> None:
     marks = [(decoder, decoder.__dict__.get(MARK)) for decoder in fused_decoders]
     for _, mark in marks:
         if isinstance(mark, Patched):
-            mark.plan.turns.require()
+            mark.plan.forward.guard.require()
     _installation.end()
     for decoder, mark in marks:
         if isinstance(mark, Patched):
@@ -66,7 +65,7 @@ def uninstall() -> None:
 
 
 class _Installation:
-    """What takes the place of ``PreTrainedModel.post_init``, with which every model is finished."""
+    """The replacement of ``PreTrainedModel.post_init``, which ends every model's constructor."""
 
     def __init__(self) -> None:
         self.prepare: Prepare | None = None
@@ -93,11 +92,11 @@ class _Installation:
             return
         self.active = False
         everyone = _pretrained_model()
-        if everyone.post_init is self.own:  # else somebody wrapped it, and it does nothing in there
+        if everyone.post_init is self.own:  # else it was wrapped, and does nothing inside
             everyone.post_init = self.stock
 
     def made(self, model: nn.Module) -> None:
-        """A model is finished, unless its class is of someone who goes on with it."""
+        """Fuse a model whose constructor ends, unless a subclass continues it."""
         family = family_of(model)
         if family is None:
             if hasattr(model, "generate"):

@@ -1,9 +1,8 @@
-"""A model that is patched: what its handle knows of it, and the way back."""
+"""The life of a patched model: what its handle knows of it, and how it is restored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -21,19 +20,20 @@ if TYPE_CHECKING:
 
 
 class PatchLifecycle(PatchMark):
-    """What `faststeer.Patched` is besides what steers."""
+    """Base class of `Patched`: lifecycle and model facts."""
 
     def __init__(
         self, model: nn.Module, decoder: nn.Module, attachment: FusedPatch | HookPatch
     ) -> None:
-        """Made by `patch`, which has attached the tables of a plan to the decoder."""
+        """Take over an attachment that `patch` has attached."""
         self.decoder = decoder
         self.hidden_size = attachment.hidden_size
         self.plan = attachment.plan
-        self.plan.tables.in_hand = True
+        self.plan.tables.has_handle = True
         self._attachment = attachment
-        ended = partial(self.plan.doses.interrupt, self.plan)
-        self._counted = CallCounter(decoder, self.plan.turns, ended)
+        self.signature = attachment.signature
+        guard = self.plan.forward.guard
+        self._counted = CallCounter(decoder, guard, self.plan.doses.interrupt)
         self._watched: list[GenerateWatch] = []
         self._outer: list[OuterMask] = []
         self._entered = 0
@@ -41,8 +41,8 @@ class PatchLifecycle(PatchMark):
         decoder.__dict__[MARK] = self
 
     def watch(self, model: nn.Module) -> None:
-        """Learn the prompts of each `generate` in `model`, a module around the decoder, and the
-        masks of models that prepare the decoder's.
+        """Wrap each `generate` in `model`, a module around the decoder, and record the masks of
+        models that prepare the decoder's.
         """
         watched = [own.model for own in self._watched]
         for module in model.modules():
@@ -54,54 +54,54 @@ class PatchLifecycle(PatchMark):
                 self._watched.append(GenerateWatch(self.plan, module))
         known = isinstance(self._attachment, FusedPatch)
         for module in wrappers_of(model, self.decoder):
-            if all(module is not one for one in self.plan.peft_models):
-                self.plan.peft_models.append(module)
+            if all(module is not one for one in self._attachment.peft_models):
+                self._attachment.peft_models.append(module)
         for module in preparing_models(model, self.decoder, known):
             if all(module is not outer.model for outer in self._outer):
-                self._outer.append(OuterMask(self.plan, module))
+                self._outer.append(OuterMask(self.plan.forward, module))
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers; valid layer numbers are 0 to num_layers - 1."""
+        """The number of decoder layers; valid layers are 0 to num_layers - 1."""
         return len(self._attachment.layers)
 
     @property
     def prompt_lengths(self) -> Tensor | None:
-        """Tokens of each prompt, ``[B]``, for positions= in forwards outside of `generate`.
+        """The tokens of each prompt, ``[B]``, for positions= in forwards outside of `generate`.
 
-        Set it, to a tensor or a list, where a forward does not hold just the whole prompts: with a
-        past, in chunks, or with an answer behind. It counts until it is set to None.
+        Set it, to a tensor or a list, where a forward holds more or less than the whole prompts:
+        with a past, in chunks, or with an answer appended. It applies until it is set to None.
 
         Raises:
-            TypeError: numbers that are not whole.
+            TypeError: numbers that are not integers.
             ValueError: another shape, or a length below 1.
         """
-        return self.plan.prompt_lengths
+        return self.plan.forward.prompt_lengths
 
     @prompt_lengths.setter
     def prompt_lengths(self, lengths: Tensor | Sequence[int] | None) -> None:
         self.require_patched()
         known = None if lengths is None else lengths_of(lengths, self.plan.tables.device)
-        self.plan.prompt_lengths = known
+        self.plan.forward.prompt_lengths = known
 
     def reserve(self, rows: int, settings: int | None = None) -> None:
-        """Make room for so many rows, of so many different settings, before a graph is made.
+        """Make room for that many rows and different settings, before a graph is made.
 
-        Room grows by itself, but then compiled models compile anew, and captured CUDA graphs have
-        to be captured again.
+        Room grows by itself, but then compiled models recompile, and captured CUDA graphs must be
+        recaptured.
         """
         self.require_patched()
         self.plan.tables.reserve(rows if settings is None else settings, rows)
 
     def unpatch(self) -> None:
-        """Give every module its stock class back. Twice does no harm.
+        """Restore every module's original class. Idempotent.
 
         Raises:
             RuntimeError: another thread is using the model; nothing has changed then.
         """
         if self.decoder.__dict__.get(MARK) is not self:
             return
-        self.plan.turns.require()
+        self.plan.forward.guard.require()
         self.plan.tables.forget_graphs()
         self.plan.clear()
         for watched in self._watched:
@@ -113,12 +113,12 @@ class PatchLifecycle(PatchMark):
         del self.decoder.__dict__[MARK]
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the handle."""
         self._entered += 1
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Unpatch, whatever happened; of blocks within each other, on leaving the outermost."""
+        """Unpatch, also after an error; of nested blocks, on leaving the outermost."""
         self._entered -= 1
         if not self._entered:
             self.unpatch()
@@ -127,4 +127,4 @@ class PatchLifecycle(PatchMark):
         """Raise ValueError after `unpatch`, RuntimeError while another thread uses the model."""
         if self.decoder.__dict__.get(MARK) is not self:
             raise ValueError("this handle's model was unpatched; call faststeer.patch(model) again")
-        self.plan.turns.require()
+        self.plan.forward.guard.require()

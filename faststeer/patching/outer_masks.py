@@ -1,4 +1,4 @@
-"""Padding that only a model around the decoder knows.
+"""Padding masks that only a model around the decoder is given.
 
 A multimodal model takes the mask ``[B, T]`` and hands its text decoder one that it has prepared: of
 four dimensions, or a dict of such, from which padding cannot be read. RWKV's language model hands
@@ -10,26 +10,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-if TYPE_CHECKING:
-    from faststeer.models.calls import DecoderCall
-    from faststeer.steering.plan import Plan
+from faststeer.models.calls import DecoderCall
+from faststeer.steering.forward_context import ForwardContext
 
 _MASK = "attention_mask"
 _UNMASKED = ("RwkvModel",)  # their language models hand no mask on
 
 
 class OuterMask:
-    """Hooks of one model around the decoder: its mask is known while its forward runs."""
+    """Hooks on one model around the decoder, which record its mask while it runs."""
 
-    def __init__(self, plan: Plan, model: nn.Module) -> None:
+    def __init__(self, forward: ForwardContext, model: nn.Module) -> None:
         """Register the hooks."""
-        self.plan, self.model = plan, model
+        self.forward, self.model = forward, model
         self.order = tuple(inspect.signature(type(model).forward).parameters)[1:]
         self._hooks: list[RemovableHandle] = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -37,21 +36,21 @@ class OuterMask:
         ]
 
     def restore(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():  # a graph knows the prompts of generate alone
             named = {**dict(zip(self.order, args, strict=False)), **kwargs}
-            self.plan.outer_masks.append((get_ident(), named.get(_MASK)))
+            self.forward.outer_masks.append((get_ident(), named.get(_MASK)))
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        for place in reversed(range(len(self.plan.outer_masks))):  # other threads have theirs
-            if self.plan.outer_masks[place][0] == get_ident():
-                del self.plan.outer_masks[place]
+        for place in reversed(range(len(self.forward.outer_masks))):  # other threads have theirs
+            if self.forward.outer_masks[place][0] == get_ident():
+                del self.forward.outer_masks[place]
                 return
 
 
@@ -74,8 +73,8 @@ def preparing_models(model: nn.Module, decoder: nn.Module, known: bool) -> Itera
             yield module
 
 
-def padding_mask(plan: Plan, call: DecoderCall, what: str) -> Tensor | None:
-    """Return the mask ``[B, past + T]`` of the tokens that are not padding; None: there is none.
+def padding_mask(forward: ForwardContext, call: DecoderCall, what: str) -> Tensor | None:
+    """Return the mask ``[B, past + T]`` of the tokens that are not padding; None: no padding.
 
     Raises:
         ValueError: the decoder got a prepared mask, and no model around it got another.
@@ -83,7 +82,7 @@ def padding_mask(plan: Plan, call: DecoderCall, what: str) -> Tensor | None:
     mask = call.attention_mask
     if isinstance(mask, Tensor) and mask.dim() == 2:
         return mask
-    own = [mask for thread, mask in plan.outer_masks if thread == get_ident()]
+    own = [mask for thread, mask in forward.outer_masks if thread == get_ident()]
     for outer in reversed(own):
         if outer is None:
             return None

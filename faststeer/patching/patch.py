@@ -1,6 +1,6 @@
-"""patch(model): a LLaMA whose residual stream can be steered, until it is unpatched.
+"""`patch`: make a model's residual stream steerable in place.
 
-What cannot be patched is refused before anything is touched.
+A model that cannot be patched is refused before anything is changed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ def patch(model: nn.Module) -> Patched:
     """Make `model` steerable in place, and a little faster.
 
     `model` is a LlamaForCausalLM, a LlamaModel, or a module with one of them inside, such as a
-    PEFT model. Decoders of families that are not known are steered by hooks, not faster than
-    stock, and a warning says so. A model that is patched already returns its handle. As a context
-    manager the handle unpatches on leaving, whatever happened; of blocks within each other, on
-    leaving the outermost.
+    PEFT model. Decoders of unknown families are steered by hooks, not faster than stock, with a
+    warning. For a model that is patched already, its handle is returned. As a context manager the
+    handle unpatches on exit, also after an error; of nested blocks, on leaving the outermost.
 
     Raises:
         ImportError: transformers is not installed, or older than 4.57. A release newer than the
@@ -45,7 +44,7 @@ def patch(model: nn.Module) -> Patched:
         return mark
     if isinstance(parts, Family):
         if mark is not None:
-            return Patched(model, decoder, mark.waken(decoder, parts))
+            return Patched(model, decoder, mark.claim(decoder, parts))
         attachment: FusedPatch | HookPatch = FusedPatch(decoder, parts)
     else:
         attachment = HookPatch(decoder, parts)
@@ -56,8 +55,9 @@ def patch(model: nn.Module) -> Patched:
 
 @contextmanager
 def temporarily_patched(model: nn.Module) -> Iterator[Patched]:
-    """The model's handle, whose vectors stay. A stock model is stock again afterwards, and one that
-    `faststeer.install` made is fused, without a handle. Raises as `patch`.
+    """Patch a model inside the `with` block and restore its previous state on exit.
+
+    Yields the handle of a model that is patched already, whose vectors stay. Raises as `patch`.
     """
     decoder, parts = find_known(model) or find_blocks(model)
     before = decoder.__dict__.get(MARK)

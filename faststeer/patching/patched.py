@@ -26,7 +26,7 @@ class Patched(PatchLifecycle):
     @property
     def handles(self) -> list[Handle]:
         """The vectors at work, in the order in which they are summed."""
-        return [Handle(self.plan, name) for name in self.plan.steered]
+        return [Handle(self.plan, name) for name in self.plan.interventions]
 
     def steer(
         self,
@@ -128,8 +128,8 @@ class Patched(PatchLifecycle):
 
     def __getitem__(self, name: str) -> Handle:
         """The handle of that name. Raises KeyError, with the names there are."""
-        if name not in self.plan.steered:
-            there = ", ".join(map(repr, self.plan.steered)) or "none"
+        if name not in self.plan.interventions:
+            there = ", ".join(map(repr, self.plan.interventions)) or "none"
             raise KeyError(f"no vector named {name!r} is at work; there are: {there}")
         return Handle(self.plan, name)
 
@@ -181,40 +181,41 @@ class Patched(PatchLifecycle):
         intended_scope(vector, "all", self.plan.tables.device)
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        steered = Intervention(vector, finite(coefficient, f"coefficient of {name!r}"), factors)
-        self._require_sites(steered)
+        intervention = Intervention(
+            vector, finite(coefficient, f"coefficient of {name!r}"), factors
+        )
+        self._require_sites(intervention)
         warn_of_other_model(vector, self.decoder)
-        self.plan.tables.learned[name] = Learned(self.plan, name, steered)
-        return self.plan.tables.learned[name]
+        return self.plan.learn(name, intervention)
 
     def clear(self) -> None:
         """Remove every vector; the model stays patched."""
-        self.plan.turns.require()
+        self.plan.forward.guard.require()
         self.plan.clear()
 
     def __repr__(self) -> str:
         """The decoder's class and the vectors at work."""
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
 
-    def _put(self, name: str, steered: Intervention) -> Handle:
-        steered.require_finite(steered.weights())
-        self._require_sites(steered)
-        if steered.scope is not None or steered.when is not None:
-            self.plan.signature.require_past(f"where {name!r} acts")
-        warn_of_other_model(steered.vector, self.decoder, 4)
-        if steered.when is not None:
-            warn_of_other_model(steered.when.vector, self.decoder, 4)
-        warn_of_zeros(name, steered)
-        self.plan.put(name, steered)
-        self.plan.doses.expect(name, steered)
+    def _put(self, name: str, intervention: Intervention) -> Handle:
+        intervention.require_finite(intervention.by_layer())
+        self._require_sites(intervention)
+        if intervention.scope is not None or intervention.when is not None:
+            self.signature.require_past(f"where {name!r} acts")
+        warn_of_other_model(intervention.vector, self.decoder, 4)
+        if intervention.when is not None:
+            warn_of_other_model(intervention.when.vector, self.decoder, 4)
+        warn_of_zeros(name, intervention)
+        self.plan.put(name, intervention)
+        self.plan.doses.expect(name, intervention)
         return Handle(self.plan, name)
 
-    def _require_sites(self, steered: Intervention) -> None:
+    def _require_sites(self, intervention: Intervention) -> None:
         tables = self.plan.tables
-        if steered.when is not None:
-            steered.when.require_fitting(steered.sites(), tables, self.hidden_size)
-        if not steered.sites() <= tables.keys():
+        if intervention.when is not None:
+            intervention.when.require_fitting(intervention.sites(), tables, self.hidden_size)
+        if not intervention.sites() <= tables.keys():
             raise ValueError(
-                f"{steered.vector.site} of a {type(self.decoder).__name__} cannot be steered: its "
-                "layers are not known from within; use resid_pre or resid_post"
+                f"{intervention.vector.site} of a {type(self.decoder).__name__} cannot be steered: "
+                "its layers are not known from within; use resid_pre or resid_post"
             )

@@ -1,7 +1,7 @@
-"""Decoders that `faststeer.install` fused, and whose handle nobody has asked for.
+"""Decoders that `faststeer.install` fused and that have no `Patched` handle yet.
 
-They are as stock models are to everybody else: several threads may use one, it may be deep-copied,
-and it is freed when its last user lets go.
+They behave as stock models: several threads may use one, it may be deep-copied, and it is freed
+when its last user releases it.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from faststeer.patching.class_swap import restore
 from faststeer.patching.forward_hooks import devices_of
 from faststeer.patching.fused import FusedPatch
 
-# Decoders that are or were dormant: what uninstall() has to look at.
+# Decoders that are or were unclaimed: those that uninstall() has to restore.
 fused_decoders: WeakSet[nn.Module] = WeakSet()
 
 
 class UnclaimedPatch:
-    """Under `MARK` of a fused decoder, until `patch` makes a handle of it."""
+    """The state under `MARK` of a fused decoder, until `patch` makes a handle."""
 
     def __init__(self, decoder: nn.Module, attachment: FusedPatch) -> None:
-        """`attachment` is attached."""
+        """Keep an attachment that is attached."""
         self.attachment = attachment
         self._decoder = ref(decoder)
         fused_decoders.add(decoder)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnclaimedPatch:
-        """That of the copy of the decoder, which is being made."""
+        """Return that of the decoder's copy, which is being made."""
         attachment: FusedPatch = copy.deepcopy(self.attachment, memo)
         return UnclaimedPatch(memo[id(self._decoder())], attachment)
 
-    def waken(self, decoder: nn.Module, family: Family) -> FusedPatch:
-        """What is attached to the decoder, as it is now: layers may have come or moved since.
+    def claim(self, decoder: nn.Module, family: Family) -> FusedPatch:
+        """Return the current attachment, re-attached if layers were added or moved.
 
         Raises:
-            ValueError: a layer that has come cannot be replaced; the decoder is stock then.
+            ValueError: a new layer cannot be replaced; the decoder is stock then.
         """
         if family_layers(decoder, family) == self.attachment.layers:
             self.attachment.bind(decoder)
-            self.attachment.plan.tables.settle(devices_of(self.attachment.layers))
+            self.attachment.plan.tables.follow_devices(devices_of(self.attachment.layers))
             return self.attachment
         self.attachment.detach()
         del decoder.__dict__[MARK]
@@ -58,7 +58,7 @@ class UnclaimedPatch:
 
 
 def fuse(decoder: nn.Module, family: Family) -> None:
-    """Make a stock decoder a dormant one. Raises ValueError where a layer cannot be replaced."""
+    """Fuse a stock decoder, without a handle. Raises ValueError: a layer cannot be replaced."""
     attachment = FusedPatch(decoder, family)
     attachment.attach(decoder)
     decoder.__dict__[MARK] = UnclaimedPatch(decoder, attachment)

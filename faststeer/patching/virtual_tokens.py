@@ -1,13 +1,14 @@
-"""Virtual tokens that PEFT puts in front of a prompt, whose positions nobody has asked for."""
+"""PEFT models that prepend virtual tokens, which shift all positions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 
-def require_own_tokens(wrappers: list[nn.Module]) -> None:
+def require_own_tokens(wrappers: Sequence[nn.Module]) -> None:
     """Raise ValueError where a PEFT model around the decoder adds tokens to each prompt."""
     for wrapper in wrappers:
         config: Any = getattr(wrapper, "active_peft_config", None)

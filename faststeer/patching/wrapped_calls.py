@@ -1,34 +1,32 @@
-"""The prompts of a `generate`, which is watched while a model is patched."""
+"""Calls that are wrapped while a model is patched: `generate`, and the decoder itself."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from faststeer.steering.markers import After
+from faststeer.steering.plan import Plan
 from faststeer.steering.positions import Scope
-from faststeer.steering.thread_guard import ThreadGuard, _call
+from faststeer.steering.thread_guard import ThreadGuard
 from faststeer.steering.token_positions import PromptLayout
 
-if TYPE_CHECKING:
-    from faststeer.steering.plan import Plan
-
-
 _IDS = "input_ids"
+_call: Callable[..., Any] = nn.Module._call_impl
 
 
 class GenerateWatch:
-    """A model's `generate`, wrapped so that the plan knows its prompts; undone by `restore`."""
+    """Wraps a model's `generate` so that its prompts are known; undone by `restore`."""
 
     def __init__(self, plan: Plan, model: Any) -> None:
-        """Takes the place of ``model.generate`` on this one model."""
+        """Replace ``model.generate`` on this one model."""
         self.plan = plan
         self.model = model
-        self.own = model.__dict__.get("generate")  # somebody else's wrapper
+        self.own = model.__dict__.get("generate")  # another wrapper
         self.generate: Callable[..., Any] = model.generate
         # The order of arguments given by position: a model may have a generate of its own.
         self.order = tuple(inspect.signature(self.generate).parameters)
@@ -42,26 +40,26 @@ class GenerateWatch:
                 self.model.__dict__["generate"] = self.own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model's own `generate` while the plan knows its prompts."""
-        tables = self.plan.tables
-        with self.plan.turns.generating() as within, tables.gates.deciding_anew(within):
-            before = self.plan.prompts, self.plan.unknown_prompts
-            if tables.may_need_tokens or self.plan.watchers:
+        """Call the model's own `generate` with its prompts known."""
+        forward = self.plan.forward
+        with forward.guard.generating() as nested, forward.gates.fresh_decisions(nested):
+            before = forward.prompts, forward.unknown_prompts
+            if forward.may_need_tokens or forward.watchers:
                 named = dict(zip(self.order, args, strict=False)) | kwargs
-                if tables.may_need_tokens:
-                    _require_one_context(self.model, named)
-                self.plan.unknown_prompts = _why_unknown(self.model, named)
-                self.plan.prompts = None
-                if self.plan.unknown_prompts is None:
-                    self.plan.prompts = _of_generate(self.model, named, tables.device)
-                    _look_up_markers(self.plan.prompts, tables.columns)
+                if forward.may_need_tokens:
+                    _reject_guidance_scale(self.model, named)
+                forward.unknown_prompts = _why_unknown(self.model, named)
+                forward.prompts = None
+                if forward.unknown_prompts is None:
+                    forward.prompts = _of_generate(self.model, named, self.plan.tables.device)
+                    _look_up_markers(forward.prompts, forward.scopes)
             try:
                 return self.generate(*args, **kwargs)
             finally:
-                self.plan.prompts, self.plan.unknown_prompts = before
+                forward.prompts, forward.unknown_prompts = before
 
 
-def _require_one_context(model: Any, named: Mapping[str, Any]) -> None:
+def _reject_guidance_scale(model: Any, named: Mapping[str, Any]) -> None:
     scale = _setting(model, named, "guidance_scale")
     if scale not in (None, 1):
         raise ValueError(
@@ -71,7 +69,7 @@ def _require_one_context(model: Any, named: Mapping[str, Any]) -> None:
 
 
 def _setting(model: Any, named: Mapping[str, Any], name: str) -> Any:
-    """An argument of `generate`, wherever it was given."""
+    """Return an argument of `generate`, wherever it was given."""
     own, config = named.get("generation_config"), model.generation_config
     return _given(named.get(name), getattr(own, name, None), getattr(config, name, None))
 
@@ -136,16 +134,16 @@ def _listed(value: Any) -> list[Any]:
 
 
 class CallCounter:
-    """In the place of a module's ``_call_impl``: each call is a forward, until it ends or fails.
+    """Wraps a module's ``_call_impl``: each call is a forward, until it ends or fails.
 
-    Hooks are within that call, and are not told of failures.
+    Hooks run within that call, and do not see failures.
     """
 
-    def __init__(self, module: nn.Module, turns: ThreadGuard, ended: Callable[[], None]) -> None:
-        """Takes its place on this one module; `ended` is called after each forward."""
+    def __init__(self, module: nn.Module, guard: ThreadGuard, ended: Callable[[], None]) -> None:
+        """Replace the method on this one module; `ended` is called after each forward."""
         self.module = module
         self.ended = ended
-        self.turns = turns
+        self.guard = guard
         module.__dict__["_call_impl"] = self
 
     def restore(self) -> None:
@@ -153,12 +151,12 @@ class CallCounter:
         del self.module.__dict__["_call_impl"]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module's own. Graphs count nothing: they keep nothing between steps."""
+        """Call the module. Graphs are not counted: they keep nothing between steps."""
         if torch.compiler.is_compiling():
             return _call(self.module, *args, **kwargs)
-        self.turns.begin()
+        self.guard.begin()
         try:
             return _call(self.module, *args, **kwargs)
         finally:
             self.ended()
-            self.turns.end()
+            self.guard.end()

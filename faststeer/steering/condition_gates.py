@@ -1,4 +1,4 @@
-"""What conditions have decided: for each sequence of a batch, and each column of the tables."""
+"""The decisions of conditions: per sequence of a batch, and per group of the index."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FEWEST_SEQUENCES = 1024  # a byte for each and each column
 
 
 class ConditionGates:
-    """Which sequences each column's condition lets through; written in place, for graphs.
+    """Per-sequence condition results, updated in place so that graphs see them.
 
-    `open` ``[B, K]`` bool, with room for more of both.
+    `open` ``[B, K]`` bool, per group whether its condition is met, with room for more of both.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """All columns are open."""
+        """Create gates that let every sequence through."""
         with torch.inference_mode(False):
             self._open(torch.ones(FEWEST_SEQUENCES, 1, dtype=torch.bool, device=device))
         self.conditions: list[Condition | None] = [None]
@@ -31,13 +31,13 @@ class ConditionGates:
         self.read_by_graphs = False
 
     def passed(self, condition: Condition) -> Tensor | None:
-        """``[B]`` bool of the last decision; None where the condition is not at work."""
+        """Return the last decision, ``[B]`` bool; None where the condition is not active."""
         if condition not in self.conditions:
             return None
         return self.open[: self.sequences, self.conditions.index(condition)].clone()
 
-    def become(self, conditions: Sequence[Condition | None]) -> None:
-        """One for each column; what was decided for a condition stays."""
+    def set_conditions(self, conditions: Sequence[Condition | None]) -> None:
+        """Set one condition per group; what was decided for a condition stays."""
         wanted = max(len(conditions), self.open.shape[1])
         with torch.inference_mode(False):
             now = torch.ones(self.open.shape[0], wanted, dtype=torch.bool, device=self.open.device)
@@ -53,21 +53,21 @@ class ConditionGates:
         self.conditions = list(conditions)
 
     def move(self, device: torch.device) -> None:
-        """Be where batches are; what was decided elsewhere is forgotten."""
+        """Follow the batches to a device; what was decided on another is lost."""
         if device != self.open.device:
             with torch.inference_mode(False):
                 self._open(torch.ones(self.open.shape, dtype=torch.bool, device=device))
             self.close()
 
     def make_room(self, sequences: int) -> None:
-        """Grow, at least twofold."""
+        """Grow where needed, at least twofold."""
         had, columns = self.open.shape
         if sequences <= had:
             return
         if self.read_by_graphs:
             warnings.warn(
-                f"when= decides on {sequences} sequences, more than ever: compiled models compile "
-                "anew, and captured CUDA graphs have to be captured again",
+                f"when= decides on {sequences} sequences, more than ever: compiled models will "
+                "recompile, and captured CUDA graphs must be recaptured",
                 FaststeerWarning,
                 stacklevel=2,
             )
@@ -85,11 +85,12 @@ class ConditionGates:
             )
 
     @contextmanager
-    def deciding_anew(self, within: bool) -> Iterator[None]:
-        """For a `generate`, whose prompts nobody has looked at. One that began within another, when
-        that had decided already, leaves it its decisions.
+    def fresh_decisions(self, nested: bool) -> Iterator[None]:
+        """Inside, decide on the new prompts of a `generate`.
+
+        One that is nested in another, which had decided already, restores its decisions.
         """
-        before = self.open.clone() if within and self.sequences else None
+        before = self.open.clone() if nested and self.sequences else None
         conditions, sequences = self.conditions, self.sequences
         self.close()
         try:
@@ -102,7 +103,7 @@ class ConditionGates:
                         self.open[: len(before), k] = before[:, conditions.index(condition)]
 
     def close(self) -> None:
-        """No sequence has passed any condition."""
+        """Let no sequence pass any condition."""
         if not any(self.conditions):
             return
         self.sequences = 0
@@ -110,8 +111,8 @@ class ConditionGates:
             if condition is not None:
                 self.open[:, k] = False
 
-    def of(self, sequences: int, graph: bool) -> Tensor:
-        """``[B, K]`` of the columns that are in use."""
+    def passed_by(self, sequences: int, graph: bool) -> Tensor:
+        """Return what B sequences passed, ``[B, K]`` bool over the groups in use."""
         if graph:
             self.read_by_graphs = True
         return self.open[:sequences, : len(self.conditions)]
@@ -124,7 +125,7 @@ class ConditionGates:
         tokens: TokenPositions,
         graph: bool,
     ) -> None:
-        """Look at ``[B, T, H]`` at the condition's site, where these are whole prompts.
+        """Decide on ``[B, T, H]`` at the condition's site, where these are whole prompts.
 
         `direction`: the condition's, where `hidden` is.
 
@@ -135,11 +136,13 @@ class ConditionGates:
         count = prompt.sum(1)
         whole = count == tokens.lengths[:, 0]
         complete = (whole | (count == 0)).all()
-        said = "when= has to see whole prompts: no chunked prefill, and no prompt behind a past"
+        requirement = (
+            "when= has to see whole prompts: no chunked prefill, and no prompt behind a past"
+        )
         if graph or hidden.shape[1] == 1:  # a decode step does not wait for the device
-            torch._assert_async(complete, said)
+            torch._assert_async(complete, requirement)
         elif not complete:
-            raise ValueError(said)
+            raise ValueError(requirement)
         found = condition.holds(hidden, prompt, direction).to(self.open.device)
         whole = whole.to(self.open.device)
         self.sequences = len(found)
@@ -150,4 +153,4 @@ class ConditionGates:
 
     def _open(self, table: Tensor) -> None:
         self.open = table
-        torch._dynamo.mark_static_address(table)  # as the tables of a Bank
+        torch._dynamo.mark_static_address(table)  # as DeviceTables

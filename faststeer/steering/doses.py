@@ -1,4 +1,4 @@
-"""Warnings of doses that hardly change the residual stream, or exceed it many times.
+"""Warn of doses that hardly change the residual stream, or exceed it many times.
 
 What a coefficient means depends on the stream's norm, which differs by two orders of magnitude
 between models and layers. It is measured once per vector and magnitude, in the first eager forward
@@ -12,28 +12,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.steering.device_tables import Entries
 from faststeer.steering.intervention import Intervention
+from faststeer.steering.tables import Tables
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.sites import Site
-
-if TYPE_CHECKING:
-    from faststeer.steering.plan import Plan
 
 LEAST, MOST = 0.01, 10.0  # times the stream's norm
 _FEWEST = 4  # tokens from which a norm is taken
 _SAMPLE = 256  # tokens, of which the median norm is known well enough
 
 
-def warn_of_zeros(name: str, steered: Intervention) -> None:
-    """Warn of directions of zeros that are to be added; three frames up."""
-    zeros = [str(n) for n in steered.factors if not steered.vector.directions[n].any()]
-    if steered.mode == "add" and zeros:
+def warn_of_zeros(name: str, intervention: Intervention) -> None:
+    """Warn of added directions that are zero; the warning points three frames up."""
+    zeros = [str(n) for n in intervention.factors if not intervention.vector.directions[n].any()]
+    if intervention.mode == "add" and zeros:
         warnings.warn(
             f"vector {name!r} is zero at layer{'s' * (len(zeros) > 1)} {', '.join(zeros)}: adding "
             "it changes nothing there",
@@ -43,12 +40,13 @@ def warn_of_zeros(name: str, steered: Intervention) -> None:
 
 
 class Doses:
-    """The vectors of one plan whose dose is to be measured, and the readers that do it."""
+    """Measures the doses of a model's interventions, by readers at their sites."""
 
-    def __init__(self) -> None:
-        """Nothing is due."""
+    def __init__(self, tables: Tables) -> None:
+        """Start with nothing to measure."""
+        self.tables = tables
         self.judged = True  # False where a program steers with doses that it means
-        self.due = False  # forwards look at this alone
+        self.due = False  # all that most forwards look at
         self._pending: dict[str, Intervention] = {}
         self._measured: dict[str, Intervention] = {}  # by the forward that is running
         self._readers: list[tuple[Site, partial[None]]] = []
@@ -56,54 +54,58 @@ class Doses:
         self._streams: dict[Site, list[float]] = {}  # of sites that were measured
         self._dtype = torch.float32
 
-    def expect(self, name: str, steered: Intervention) -> None:
+    def expect(self, name: str, intervention: Intervention) -> None:
         """Measure the vector in the next forward, unless this magnitude of it was before."""
-        amount = abs(steered.coefficient)
+        size = abs(intervention.coefficient)
         self._pending.pop(name, None)
-        if not (self.judged and steered.mode == "add" and amount) or amount in steered.judged:
+        if not (self.judged and intervention.mode == "add" and size) or size in intervention.judged:
             return
-        known = steered.sites() <= self._streams.keys()  # of an earlier vector or coefficient
+        known = intervention.sites() <= self._streams.keys()  # of an earlier vector or coefficient
         if known and self._dtype != torch.float16:  # which may overflow with this one
-            steered.judged.add(amount)
-            _judge(name, steered, self._streams, self._dtype)
+            intervention.judged.add(size)
+            _judge(name, intervention, self._streams, self._dtype)
         else:
-            self._pending[name] = steered
+            self._pending[name] = intervention
             self.due = True
 
-    def measurable(self, plan: Plan, given: Tensor) -> bool:
-        """Whether a forward over `given` has numbers to read, and the coefficients steer it."""
+    def measurable(self, given: Tensor) -> bool:
+        """Return whether a forward over `given` has numbers to read."""
         return not (
-            plan.rows
-            or plan.times_off
-            or plan.tables.capturing
+            self.tables.forward.capturing
             or torch._C._get_tracing_state() is not None
             or type(given) is not Tensor
             or given.is_meta
         )
 
-    def begin(self, plan: Plan, decoder: nn.Module, real: Tensor, first: bool) -> None:
-        """Read the steered sites in the forward that begins; `real` ``[B, T]``: not padding.
+    def begin(
+        self, active: Mapping[str, Intervention], decoder: nn.Module, real: Tensor, first: bool
+    ) -> None:
+        """Read the steered sites in the forward that starts.
 
-        `first`: it holds the first token of each sequence, which is left out: many models make it
-        an attention sink, whose norm is a hundred times the others'.
+        Args:
+            active: the interventions, by name.
+            decoder: the module that runs.
+            real: ``[B, T]`` bool, the tokens that are not padding.
+            first: the forward holds the first token of each sequence, which is left out: many
+                models make it an attention sink, whose norm is a hundred times the others'.
         """
         if first:
             real = real & (real.cumsum(1) > 1)
             if int(real.sum()) < _FEWEST:
                 return
-        self._measured = {n: s for n, s in self._pending.items() if plan.steered.get(n) is s}
+        self._measured = {n: s for n, s in self._pending.items() if active.get(n) is s}
         self._pending, self.due = {}, bool(self._measured)
-        if any(map(_compiled, decoder.modules())) or plan.tables.learned:
+        if any(map(_compiled, decoder.modules())) or self.tables.learned:
             self._measured, self.due = {}, False  # a reader would recompile them
         chosen = real.flatten().nonzero()[:, 0]
         for site in {site for one in self._measured.values() for site in one.sites()}:
-            reader = partial(self._read, plan, site, chosen, real.shape)
-            plan.tables[site].readers.append(reader)
+            reader = partial(self._read, site, chosen, real.shape)
+            self.tables[site].readers.append(reader)
             self._readers.append((site, reader))
 
-    def end(self, plan: Plan) -> None:
+    def end(self) -> None:
         """Remove the readers of the forward that ends, and warn of what they found."""
-        self._stop(plan)
+        self._stop()
         found, self._found = self._found, {}
         measured, self._measured = self._measured, {}
         self.due = bool(self._pending)
@@ -121,34 +123,31 @@ class Doses:
         """Whether the forward that is running is read."""
         return bool(self._readers)
 
-    def interrupt(self, plan: Plan) -> None:
-        """Stop reading: the forward has ended, however it did; what it has not measured waits."""
+    def interrupt(self) -> None:
+        """Stop reading: the forward has ended or failed; the next one measures what is left."""
         if self._readers:
-            self._stop(plan)
+            self._stop()
             self._pending = self._measured | self._pending
             self._measured, self._found = {}, {}
             self.due = bool(self._pending)
 
-    def cancel(self, plan: Plan) -> None:
-        """Measure nothing of what was to be measured: this decoder's stream cannot be read."""
-        self._stop(plan)
+    def cancel(self) -> None:
+        """Give up what was to be measured: this decoder's stream cannot be read."""
+        self._stop()
         self._measured, self.due = {}, False
 
-    def _stop(self, plan: Plan) -> None:
+    def _stop(self) -> None:
         for site, reader in self._readers:
-            plan.tables[site].readers.remove(reader)
+            self.tables[site].readers.remove(reader)
         self._readers = []
 
-    def _read(
-        self, plan: Plan, site: Site, real: Tensor, shape: torch.Size, hidden: Tensor
-    ) -> None:
-        """Keep the median norm that the stream had before the addition, and whether it is finite.
+    def _read(self, site: Site, real: Tensor, shape: torch.Size, hidden: Tensor) -> None:
+        """Keep the median norm of the stream before the addition, and whether it is finite.
 
         A looped layer comes here several times; its first pass counts. Where more is done than
         adding the stream before it is not known.
         """
-        table = plan.tables[site]
-        entries = table.bank.entries(table.at, False)
+        entries = self.tables[site].eager_entries()
         if site in self._found or hidden.shape[:2] != shape or entries[3] is not None:
             return
         if type(hidden) is not Tensor or hidden.is_meta:
@@ -172,10 +171,10 @@ def _compiled(module: nn.Module) -> bool:
 
 def _additions(entries: Entries, tokens: Tensor, count: int) -> Tensor:
     """Return what is added to some of `count` tokens, ``[N, H]`` float32."""
-    vectors, ids = entries[:2]
-    if vectors is None or ids is None:
+    vectors, index = entries[:2]
+    if vectors is None or index is None:
         return torch.zeros(1, 1, device=tokens.device)
-    own = ids[tokens * len(ids) // count].long()  # each line of ids is of as many tokens
+    own = index[tokens * len(index) // count].long()  # each of its lines is of as many tokens
     return (vectors[own.clamp(min=0)] * (own >= 0)[..., None]).sum(1)
 
 
@@ -184,7 +183,7 @@ def _judge(
 ) -> None:
     """Warn of a dose that overflows, is too strong at a layer, or too weak at every layer."""
     shares: list[tuple[float, int, float]] = []
-    for layer, weight in one.weights().items():
+    for layer, coefficient in one.by_layer().items():
         norm = float(one.vector.directions[layer].norm())
         for site in one.sites_of(layer):
             stream, finite = streams[site]
@@ -193,26 +192,27 @@ def _judge(
                 _warn(
                     f"the residual stream is not finite where vector {name!r} is added, at layer "
                     f"{layer}{ends}: the vector's norm is {norm:.3g}, its coefficient "
-                    f"{weight:.3g}, the stream's median norm {stream:.3g}; take a smaller "
+                    f"{coefficient:.3g}, the stream's median norm {stream:.3g}; take a smaller "
                     "coefficient, or bfloat16"
                 )
                 return
-            if weight and norm and stream:
-                shares.append((abs(weight) * norm / stream, layer, stream))
+            if coefficient and norm and stream:
+                shares.append((abs(coefficient) * norm / stream, layer, stream))
     if not shares:
         return
     share, layer, stream = max(shares)
     if LEAST <= share <= MOST:
         return
-    norm, weight = float(one.vector.directions[layer].norm()), one.weights()[layer]
+    norm, coefficient = float(one.vector.directions[layer].norm()), one.by_layer()[layer]
     why = (
         f"over {MOST:g} replaces what the model computed"
         if share > MOST
         else f"under {LEAST:g}, here at every layer, has almost no effect"
     )
     _warn(
-        f"vector {name!r} at layer {layer}: its norm {norm:.3g} times the coefficient {weight:.3g} "
-        f"is {share:.2g} times the residual stream's median norm {stream:.3g}; {why}"
+        f"vector {name!r} at layer {layer}: its norm {norm:.3g} times the coefficient "
+        f"{coefficient:.3g} is {share:.2g} times the residual stream's median norm {stream:.3g}; "
+        f"{why}"
     )
 
 

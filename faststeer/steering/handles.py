@@ -1,4 +1,4 @@
-"""What `steer` returns: a vector at work, its coefficient live."""
+"""`Handle`: an active vector, with its coefficient live."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 
 class Handle:
-    """A vector at work on a patched model. Setting `coefficient` takes effect at the next step."""
+    """An active vector of a patched model. Setting `coefficient` takes effect at the next step."""
 
     def __init__(self, plan: Plan, name: str) -> None:
-        """Made by `Patched.steer`."""
+        """Refer to the intervention of that name; made by `Patched.steer`."""
         self.name = name
         self._plan = plan
-        self._steered = plan.steered[name]
+        self._intervention = plan.interventions[name]
 
     @property
     def vector(self) -> SteeringVector:
-        """What is added."""
-        return self._steered.vector
+        """The vector that steers."""
+        return self._intervention.vector
 
     @property
     def layers(self) -> list[int]:
-        """Where: 0-based decoder layers, at the vector's site."""
-        return list(self._steered.factors)
+        """The 0-based decoder layers that it steers, at the vector's site."""
+        return list(self._intervention.factors)
 
     @property
     def sites(self) -> set[Site]:
-        """The places in the residual stream that it acts on."""
-        return self._steered.sites()
+        """The sites that it acts at."""
+        return self._intervention.sites()
 
     @property
     def passed(self) -> Tensor | None:
         """``[B]`` bool: the sequences of the last prompts that met `when=`; None without one."""
-        return self._plan.tables.passed(self._steered.when)
+        return self._plan.passed(self._intervention.when)
 
     @property
     def active(self) -> bool:
-        """Whether it is still at work: not removed, and not replaced by another of its name."""
-        return self._plan.steered.get(self.name) is self._steered
+        """Whether it still steers: not removed, and not replaced by another of its name."""
+        return self._plan.interventions.get(self.name) is self._intervention
 
     @property
     def coefficient(self) -> float:
         """The factor on the vector. Live: written in place, no recompilation."""
-        return self._steered.coefficient
+        return self._intervention.coefficient
 
     @coefficient.setter
     def coefficient(self, value: float) -> None:
         self._require_active()
-        self._plan.set_coefficient(self._steered, finite(value, f"coefficient of {self.name!r}"))
-        self._plan.doses.expect(self.name, self._steered)
+        self._plan.set_coefficient(
+            self._intervention, finite(value, f"coefficient of {self.name!r}")
+        )
+        self._plan.doses.expect(self.name, self._intervention)
 
     def remove(self) -> None:
         """Stop steering with this vector."""
@@ -61,7 +63,7 @@ class Handle:
         self._plan.remove(self.name)
 
     def _require_active(self) -> None:
-        self._plan.turns.require()
+        self._plan.forward.guard.require()
         if not self.active:
             raise ValueError(
                 f"{self.name!r} was removed or replaced; steer() again for a new handle"

@@ -1,161 +1,205 @@
-"""What steers a model: named vectors, and who gets which of them."""
+"""The active steering of a model: named interventions, and their coefficients per row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from faststeer.models.calls import DecoderCall, DecoderSignature
+from faststeer.steering.conditions import Condition
 from faststeer.steering.doses import Doses
-from faststeer.steering.intervention import Intervention, Weights
+from faststeer.steering.forward_context import ForwardContext
+from faststeer.steering.intervention import Coefficients, Intervention
+from faststeer.steering.learned import Learned
+from faststeer.steering.site_table import Reader
 from faststeer.steering.slots import Setting
 from faststeer.steering.tables import Tables
-from faststeer.steering.thread_guard import ThreadGuard
-from faststeer.steering.token_positions import PromptLayout
+from faststeer.steering.token_positions import BatchTokens
 from faststeer.vectors.sites import Site
 
-Row = Mapping[str, float | Weights]  # by the name of a vector: a coefficient, or layer by layer
+Row = Mapping[
+    str, float | Coefficients
+]  # by the name of a vector: a coefficient, or layer by layer
 
 
-@dataclass(eq=False)
 class Plan:
-    """All vectors at work on one model, by name; rows, while there are any; the tables."""
+    """All interventions of one model, by name, and rows of settings; written into the tables.
 
-    tables: Tables
-    signature: DecoderSignature
-    steered: dict[str, Intervention] = field(default_factory=dict)
-    rows: list[list[Row]] = field(default_factory=list)  # of nested blocks; the last counts
-    times_off: int = 0
-    prompts: PromptLayout | None = None  # of the generate that is running
-    unknown_prompts: str | None = None  # why those of the generate that is running are not known
-    # Of running models around the decoder: their thread and the mask that they were given.
-    outer_masks: list[tuple[int, Any]] = field(default_factory=list)
-    peft_models: list[nn.Module] = field(default_factory=list)  # around the decoder
-    prompt_lengths: Tensor | None = None  # [B], set by the caller
-    turns: ThreadGuard = field(default_factory=ThreadGuard)
-    doses: Doses = field(default_factory=Doses)
-    watchers: list[Callable[[DecoderCall], None]] = field(default_factory=list)  # of each forward
+    `reading` and `watching` are how other code sees what a forward computes; `begin` and `end`
+    enclose each forward.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        """Create a plan that steers nothing."""
+        self.tables = tables
+        self.interventions: dict[str, Intervention] = {}
+        self.rows: list[list[Row]] = []  # of nested blocks; the last counts
+        self.disable_depth = 0
+        self.doses = Doses(tables)
 
     @classmethod
     def for_layers(
         cls,
-        decoder: nn.Module,
-        devices: list[torch.device],
+        devices: Sequence[torch.device],
         hidden_size: int,
         kinds: Sequence[str] = ("resid_mid", "resid_post"),
     ) -> Plan:
-        """Make tables for a decoder whose layer i is on ``devices[i]``; `kinds`: of each layer."""
+        """Make tables for a decoder whose layer i is on ``devices[i]``; `kinds`: per layer."""
         sites = {Site(0, "resid_pre"): devices[0]}
         for layer, device in enumerate(devices):
             sites |= {Site(layer, kind): device for kind in kinds}
-        return cls(Tables(hidden_size, sites), DecoderSignature.of(decoder))
+        return cls(Tables(hidden_size, sites))
+
+    @property
+    def forward(self) -> ForwardContext:
+        """What the running forward pass knows."""
+        return self.tables.forward
 
     @property
     def idle(self) -> bool:
         """Whether nothing steers, and nothing reads."""
-        return not (self.steered or self.rows or self.tables.learned or self.tables.is_read)
+        return not (self.interventions or self.rows or self.tables.learned or self.tables.is_read)
 
-    def put(self, name: str, steered: Intervention) -> None:
-        """Add a vector; one of the same name is replaced, also in the order and in rows.
+    def begin(self, sequences: int, tokens: int, device: torch.device) -> None:
+        """Start a forward over ``[sequences, tokens]``. Raises as `ForwardContext.begin`."""
+        self.forward.begin(sequences, tokens, device)
+
+    def end(self) -> None:
+        """End the forward."""
+        self.forward.end()
+
+    def reading(self, site: Site, reader: Reader) -> AbstractContextManager[None]:
+        """Inside, call `reader` with the steered residual stream ``[B, T, H]`` of every forward."""
+        return self.tables[site].reading(reader)
+
+    @contextmanager
+    def watching(self, watcher: Callable[[BatchTokens], None]) -> Iterator[None]:
+        """Inside, call `watcher` with the tokens of every forward, before its first layer."""
+        self.forward.watchers.append(watcher)
+        try:
+            yield
+        finally:
+            self.forward.watchers.remove(watcher)
+
+    def measures_dose(self, given: Tensor) -> bool:
+        """Return whether a forward over `given` can measure doses that are due."""
+        alike = not (self.rows or self.disable_depth)
+        return self.doses.due and alike and self.doses.measurable(given)
+
+    def passed(self, condition: Condition | None) -> Tensor | None:
+        """Return the last decision on a condition, ``[B]`` bool."""
+        return None if condition is None else self.forward.gates.passed(condition)
+
+    def put(self, name: str, intervention: Intervention) -> None:
+        """Add an intervention; one of the same name is replaced, also in the order and in rows.
 
         Raises:
-            ValueError: rows that name it want what the new one cannot give.
+            ValueError: rows that name it ask for what the new one cannot give.
         """
         for rows in self.rows:
             for number, row in enumerate(rows):
                 if name in row:
-                    self.check_amount(name, steered, row[name], number)
-        before = self.steered.get(name)
+                    self.require_possible(name, intervention, row[name], number)
+        before = self.interventions.get(name)
         with self._all_or_nothing():
-            self.steered[name] = steered
-            sites = steered.sites() | (before.sites() if before else set())
+            self.interventions[name] = intervention
+            sites = intervention.sites() | (before.sites() if before else set())
             self._rewrite(None if self.rows else sites)  # rows may name other layers
 
-    def set_coefficient(self, steered: Intervention, coefficient: float) -> None:
+    def set_coefficient(self, intervention: Intervention, coefficient: float) -> None:
         """Change one coefficient in place. Raises ValueError where it overflows float32."""
-        steered.require_finite(replace(steered, coefficient=coefficient).weights())
-        steered.coefficient = coefficient
-        self._rewrite(steered.sites())
+        intervention.require_finite(replace(intervention, coefficient=coefficient).by_layer())
+        intervention.coefficient = coefficient
+        self._rewrite(intervention.sites())
 
     def remove(self, name: str) -> None:
-        """Take a vector away. Raises ValueError where rows name it."""
-        if any(name in setting for rows in self.rows for setting in rows):
+        """Remove an intervention. Raises ValueError where rows name it."""
+        if any(name in row for rows in self.rows for row in rows):
             raise ValueError(f"{name!r} is named by rows; leave their block or change them first")
-        self._rewrite(self.steered.pop(name).sites())
+        self._rewrite(self.interventions.pop(name).sites())
 
     def clear(self) -> None:
-        """Take all vectors and rows away."""
+        """Remove all interventions, learned vectors and rows."""
         self.rows.clear()
-        self.steered.clear()
-        self.tables.learned.clear()
-        self.doses.interrupt(self)
+        self.interventions.clear()
+        self.tables.forget_all()
+        self.doses.interrupt()
         self._rewrite(None)
+
+    def learn(self, name: str, intervention: Intervention) -> Learned:
+        """Add a vector whose directions and coefficient are trained."""
+        learned = Learned(name, intervention, self.tables.devices, self._forget)
+        self.tables.learn(learned)
+        return learned
+
+    def _forget(self, name: str) -> None:
+        self.forward.guard.require()
+        self.tables.forget(name)
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """Steer nothing inside; nests."""
-        self.times_off += 1  # a count, because blocks of several threads may overlap
+        self.disable_depth += 1  # a count, because blocks of several threads may overlap
         try:
             self._rewrite(None)
             yield
         finally:
-            self.times_off -= 1
+            self.disable_depth -= 1
             self._rewrite(None)
-            self.turns.require()  # a forward that went on saw both
+            self.forward.guard.require()  # a forward that ran meanwhile saw both states
 
     def set_rows(self, rows: list[list[Row]]) -> None:
-        """What each row gets, in nested blocks of which the last counts; none: all get the same."""
+        """Set the nested blocks of rows, of which the last counts; none: all rows are alike."""
         with self._all_or_nothing():
             self.rows = rows
             self._rewrite(None)
 
-    def check_amount(
-        self, name: str, steered: Intervention, amount: float | Weights, row: int
+    def require_possible(
+        self, name: str, intervention: Intervention, coefficient: float | Coefficients, row: int
     ) -> None:
-        """Raise ValueError where a row cannot have so much of a vector."""
-        weights = steered.weights(amount)
+        """Raise ValueError where a row cannot have this coefficient of a vector."""
+        coefficients = intervention.by_layer(coefficient)
         try:
-            if lacking := [layer for layer in weights if layer not in steered.vector.directions]:
-                steered.vector.select(lacking)
-            for layer in weights:
-                sites = set(steered.sites_of(layer))
+            directions = intervention.vector.directions
+            if lacking := [layer for layer in coefficients if layer not in directions]:
+                intervention.vector.select(lacking)
+            for layer in coefficients:
+                sites = set(intervention.sites_of(layer))
                 if not self.tables.keys() >= sites:
                     last = max(site.layer for site in self.tables)
                     raise ValueError(f"layer {layer} is out of range: the model has 0 to {last}")
-                if steered.when is not None:
-                    steered.when.require_before(sites)
-            steered.require_finite(weights)
+                if intervention.when is not None:
+                    intervention.when.require_before(sites)
+            intervention.require_finite(coefficients)
         except ValueError as error:
             raise ValueError(f"row {row}, {name!r}: {error}") from None
 
     @property
     def settings(self) -> list[Setting]:
-        """What each row gets now; one for all where there are no rows."""
-        if self.times_off:
+        """The setting of each row; one for all where there are no rows."""
+        if self.disable_depth:
             return [{}]
         if self.rows:
             rows = self.rows[-1]
-            return [{n: self.steered[n].weights(a) for n, a in row.items()} for row in rows]
-        return [{name: steered.weights() for name, steered in self.steered.items()}]
+            return [{n: self.interventions[n].by_layer(c) for n, c in row.items()} for row in rows]
+        return [{name: one.by_layer() for name, one in self.interventions.items()}]
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Undo a change of vectors or rows for which the tables have, and get, no room."""
-        steered, rows = dict(self.steered), self.rows
+        """Undo a change for which the tables have no room."""
+        interventions, rows = dict(self.interventions), self.rows
         try:
             yield
         except BaseException:
-            self.steered, self.rows = steered, rows
+            self.interventions, self.rows = interventions, rows
             raise
 
     def _rewrite(self, sites: set[Site] | None) -> None:
-        """Write what steers at some sites, or at all."""
-        self.tables.off = self.times_off > 0
-        self.tables.write(self.steered, self.settings, sites)
-        if self.turns.in_forward:  # as a hook may, or what a forward calls
-            self.tables.go_on()
+        """Write the settings at some sites, or at all."""
+        self.tables.turn_off(self.disable_depth > 0)
+        self.tables.write(self.interventions, self.settings, sites)
+        if self.forward.guard.in_forward:  # called by a hook, or by the model itself
+            self.forward.refresh()

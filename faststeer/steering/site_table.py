@@ -1,44 +1,87 @@
-"""One place of the residual stream: what steers it, and who reads it."""
+"""One site of the residual stream: its entries, and the callbacks that read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from faststeer.steering.device_tables import DeviceTables, Entries
-from faststeer.steering.learned import with_learned
+from faststeer.steering.forward_context import ForwardContext
+from faststeer.steering.learned import Learned, with_learned
 from faststeer.vectors.sites import Site
 
-if TYPE_CHECKING:
-    from faststeer.steering.tables import Tables
+Reader = Callable[[Tensor], None]
+InputsReader = Callable[[Tensor, Tensor], None]
 
 
 class SiteTable:
-    """One site's entries, as `faststeer.ops` takes them, on the device where the model is."""
+    """The entries of one site, as `faststeer.ops` takes them, on the device of its layer.
 
-    def __init__(self, tables: Tables, site: Site) -> None:
-        """`tables`: all of them."""
-        self.tables = tables
+    `readers` are called once per forward with the residual stream ``[B, T, H]`` there, steered,
+    which they must not change; `inputs_readers` with what is added there and the residual before,
+    each ``[B, T, H]`` (fused layers only). Compiled graphs recompile when the first is added.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        forward: ForwardContext,
+        learned: Sequence[Learned],
+        moved: Callable[[Site, torch.device], None],
+    ) -> None:
+        """Create the table.
+
+        Args:
+            site: where it is.
+            forward: knows whether the running forward becomes a graph.
+            learned: the learned vectors that act now, a list that is changed in place.
+            moved: called when the site's layer turns out to be on another device.
+        """
         self.site = site
-        # Called once a forward with the residual stream [B, T, H] there, steered, which they must
-        # not change. Compiled graphs compile anew when the first is added.
-        self.readers: list[Callable[[Tensor], None]] = []
+        self.forward = forward
+        self.learned = learned
+        self.moved = moved
+        self.readers: list[Reader] = []
+        self.inputs_readers: list[InputsReader] = []
 
-    def settle(self, bank: DeviceTables) -> None:
-        """The site's tensors are in `bank` from now on."""
-        self.bank = bank
-        self.at = bank.position[self.site]
+    def place(self, tables: DeviceTables) -> None:
+        """Read the site's tensors from `tables` from now on."""
+        self.tables = tables
+        self.at = tables.position[self.site]
 
     def entries(self, hidden: Tensor) -> Entries:
-        """For hidden states ``[B, T, H]``; none where nothing is steered, except to graphs.
+        """Return the entries for hidden states ``[B, T, H]``, all None where nothing is steered.
 
-        A graph always gets the tensors, and those of one shape: None would be another graph.
+        A graph always gets the tensors, of one shape: None would be another graph.
         """
-        if self.bank.device != hidden.device:
-            self.tables.move(self.site, hidden.device)
-        entries = self.bank.entries(self.at, self.tables.in_graph)
-        if self.tables.learned and not self.tables.off:
-            return with_learned(entries, self.tables.learned.values(), self.site)
+        if self.tables.device != hidden.device:
+            self.moved(self.site, hidden.device)
+        entries = self.tables.entries(self.at, self.forward.in_graph)
+        if self.learned:
+            return with_learned(entries, self.learned, self.site)
         return entries
+
+    def eager_entries(self) -> Entries:
+        """Return the entries of an eager forward, learned vectors left out."""
+        return self.tables.entries(self.at, False)
+
+    @contextmanager
+    def reading(self, reader: Reader) -> Iterator[None]:
+        """Inside, call `reader` at the site in every forward."""
+        self.readers.append(reader)
+        try:
+            yield
+        finally:
+            self.readers.remove(reader)
+
+    @contextmanager
+    def reading_inputs(self, reader: InputsReader) -> Iterator[None]:
+        """Inside, call `reader` with what is added at the site and the residual before."""
+        self.inputs_readers.append(reader)
+        try:
+            yield
+        finally:
+            self.inputs_readers.remove(reader)

@@ -1,107 +1,111 @@
-"""What the slots of the tables hold: vectors summed with their coefficients, and projections.
+"""Fold interventions into slots: vectors summed with their coefficients, and projections.
 
-Additions to the same tokens are one sum, however many vectors there are. What projects or clamps
-depends on the order, so each such vector has a column, and slots, of its own.
+Additions to the same tokens are one sum, however many vectors there are. Projections and
+clamps depend on the order, so each such vector has a group, and slots, of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from faststeer.steering.conditions import Condition
 from faststeer.steering.device_tables import ADDED, FoldedSlots
-from faststeer.steering.intervention import Intervention, Weights
+from faststeer.steering.intervention import Coefficients, Intervention
 from faststeer.steering.positions import Scope
 from faststeer.vectors.sites import Site
 
-Setting = Mapping[str, Weights]  # by the name of a vector
+Setting = Mapping[str, Coefficients]  # a row's coefficients: by vector name, then by layer
 
 
 @dataclass(frozen=True)
 class EntryGroup:
-    """What acts on the same tokens of the same sequences: a sum, or one projection."""
+    """A column of the index: what acts on the same tokens of the same sequences.
+
+    It is a sum of added vectors, or one projection.
+    """
 
     scope: Scope | None = None
     when: Condition | None = None
-    projects: str | None = None  # the name of a vector that is alone in its column
+    projects: str | None = None  # the name of a vector that is alone in its group
 
     @classmethod
-    def of(cls, name: str, steered: Intervention) -> EntryGroup:
-        """Where a vector belongs."""
-        return cls(steered.scope, steered.when, None if steered.mode == "add" else name)
+    def of(cls, name: str, intervention: Intervention) -> EntryGroup:
+        """Return the group that an intervention belongs to."""
+        alone = None if intervention.mode == "add" else name
+        return cls(intervention.scope, intervention.when, alone)
 
 
-class SlotAssignment(NamedTuple):
-    """The slots of each row: `ids` ``[R, K]`` int32 on the CPU, a column per group, -1 for none."""
+@dataclass(frozen=True)
+class SlotAssignment:
+    """The slots of each row: `index` ``[R, K]`` int32 on the CPU, a column per group, -1: none."""
 
-    columns: list[EntryGroup]
+    groups: list[EntryGroup]
     slots: list[tuple[EntryGroup, Setting]]
-    ids: Tensor
+    index: Tensor
 
 
 def assign_slots(
-    steered: Mapping[str, Intervention], settings: Sequence[Setting]
+    interventions: Mapping[str, Intervention], settings: Sequence[Setting]
 ) -> SlotAssignment:
-    """A slot for each different setting in each column; those without terms get none."""
+    """Assign one slot to each different setting in each group; those without terms get none."""
     members: dict[EntryGroup, list[str]] = {EntryGroup(): []}
-    for name, one in steered.items():
+    for name, one in interventions.items():
         members.setdefault(EntryGroup.of(name, one), []).append(name)
     slots: list[tuple[EntryGroup, Setting]] = []
-    ids = torch.full((len(settings), len(members)), -1, dtype=torch.int32)
+    index = torch.full((len(settings), len(members)), -1, dtype=torch.int32)
     for row, setting in enumerate(settings):
-        for k, (column, names) in enumerate(members.items()):
+        for k, (group, names) in enumerate(members.items()):
             part = {name: setting[name] for name in names if name in setting}
             if part:
-                if (column, part) not in slots:
-                    slots.append((column, part))
-                ids[row, k] = slots.index((column, part))
-    return SlotAssignment(list(members), slots, ids)
+                if (group, part) not in slots:
+                    slots.append((group, part))
+                index[row, k] = slots.index((group, part))
+    return SlotAssignment(list(members), slots, index)
 
 
 def fold_coefficients(
-    steered: Mapping[str, Intervention],
+    interventions: Mapping[str, Intervention],
     slots: Sequence[Setting],
     sites: Sequence[Site],
     hidden_size: int,
     device: torch.device,
 ) -> FoldedSlots:
-    """What the slots hold at `sites`, with terms in the order of `steered`.
+    """Fold vectors and coefficients into the slots at `sites`, in the order of `interventions`.
 
-    Products and sums are rounded one by one, as a kernel would that got the vectors apart.
+    Products and sums are rounded one by one, as by a kernel that is given each vector.
     """
     vectors = torch.zeros(len(sites), len(slots), hidden_size, device=device)
     modes = torch.tensor(ADDED).repeat(len(sites), len(slots), 1)
-    used, more = [False] * len(sites), [False] * len(sites)
+    used, use_modes = [False] * len(sites), [False] * len(sites)
     line = {site: i for i, site in enumerate(sites)}
-    for name, one in steered.items():
-        there = [slot.get(name, {}) for slot in slots]
+    for name, one in interventions.items():
+        by_slot = [slot.get(name, {}) for slot in slots]
         places = [
             (layer, line[site])
             for layer in one.vector.layers
-            if any(layer in weights for weights in there)
+            if any(layer in coefficients for coefficients in by_slot)
             for site in one.sites_of(layer)
             if site in line
         ]
         if not places:
             continue
         layers, lines = [layer for layer, _ in places], [i for _, i in places]
-        weights = torch.tensor([[slot.get(layer, 0.0) for slot in there] for layer in layers])
-        acts = torch.tensor([[layer in slot for slot in there] for layer in layers])
+        given = torch.tensor([[slot.get(layer, 0.0) for slot in by_slot] for layer in layers])
+        acts = torch.tensor([[layer in slot for slot in by_slot] for layer in layers])
         directions = torch.stack([one.vector.directions[layer] for layer in layers]).to(device)
-        scale = (weights if one.mode == "add" else acts.float()).to(device)
-        vectors[lines] += directions[:, None] * scale[..., None]
+        factor = (given if one.mode == "add" else acts.float()).to(device)
+        vectors[lines] += directions[:, None] * factor[..., None]
         if one.mode != "add":
-            push, pull = one.push_and_pull(weights)
+            push, pull = one.push_and_pull(given)
             moved = torch.stack([push, pull, modes[lines][..., 2]], 2)
             modes[lines] = torch.where(acts[..., None], moved, modes[lines])
         if one.keep_norm:
             modes[lines, :, 2] = torch.where(acts, 1.0, modes[lines, :, 2])
         for i in lines:
             used[i] = True
-            more[i] = more[i] or one.does_more_than_add
-    return FoldedSlots(vectors, modes.to(device), used, more)
+            use_modes[i] = use_modes[i] or one.does_more_than_add
+    return FoldedSlots(vectors, modes.to(device), used, use_modes)

@@ -1,31 +1,24 @@
-"""One thread at a time: what a forward looks up, its rows and its prompts, is kept in one place.
-
-A second thread is refused, rather than served with a mixture.
-"""
+"""Guard against concurrent use: forward state is per model, so a second thread is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from time import monotonic, sleep
-from typing import Any
 
-from torch import nn
-
-_call: Callable[..., Any] = nn.Module._call_impl
 _TAIL = 0.2  # seconds: how long a generate may take to return after its last forward
 
 
 class ThreadGuard:
-    """Which thread is in a forward of a model, and which in its `generate`."""
+    """Records which thread runs a forward of a model, and which its `generate`."""
 
     def __init__(self) -> None:
-        """None is."""
+        """Start with no thread inside."""
         self._taken: dict[str, int] = {}  # setdefault is atomic, and takes 0.1 µs
 
     def begin(self) -> None:
-        """A forward begins. Raises RuntimeError as `require` does."""
+        """Enter a forward. Raises RuntimeError as `require` does."""
         me = get_ident()
         if self._taken.get("generate", me) != me:
             self.require()
@@ -33,17 +26,17 @@ class ThreadGuard:
             self.require()
 
     def end(self) -> None:
-        """The forward is over."""
+        """Leave the forward."""
         self._taken.pop("forward", None)
 
     @property
     def in_forward(self) -> bool:
-        """Whether this thread is in one."""
+        """Whether this thread is in a forward."""
         return self._taken.get("forward") == get_ident()
 
     @contextmanager
     def generating(self) -> Iterator[bool]:
-        """A `generate`; yields whether it is within another. Raises RuntimeError as `require`."""
+        """Enclose a `generate`; yield whether it is nested. Raises RuntimeError as `require`."""
         me = get_ident()
         if self._taken.get("generate") == me:
             yield True
@@ -59,8 +52,8 @@ class ThreadGuard:
     def require(self) -> None:
         """Raise RuntimeError where another thread is in a forward, or between those of a generate.
 
-        One that streams its text says the last word of it a moment before `generate` returns: that
-        moment is waited for.
+        A thread that streams its text yields the last word shortly before `generate` returns; this
+        waits for that.
         """
         deadline = monotonic() + _TAIL
         while doing := self._elsewhere():
@@ -73,7 +66,7 @@ class ThreadGuard:
             sleep(0.001)
 
     def _elsewhere(self) -> str | None:
-        """What another thread is doing."""
+        """Return what another thread is in: "forward", "generate" or None."""
         me = get_ident()
         for what in ("forward", "generate"):
             if self._taken.get(what, me) != me:

@@ -1,11 +1,13 @@
-"""Where prompts end: told by `generate`, by the caller, or by a forward without a past.
+"""Token positions: where prompts end, and which tokens a forward pass holds.
 
-A layer cannot tell a prompt from what was generated: a prompt's last chunk may be one token, and
-assisted decoding sends several. So `generate` is watched while a model is patched.
+A layer cannot tell a prompt from generated tokens: a prompt's last chunk may be one token, and
+assisted decoding sends several. The end of a prompt is known from `generate`, from the caller, or
+from a forward pass without a past.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """Prompts of a batch, by the columns in which they lie in the cache.
+    """The prompts of a batch, by their columns in the cache.
 
     `lengths` ``[B]`` int64: their tokens. `padding` ``[B]`` int64: columns before their ends that
     hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
@@ -32,15 +34,15 @@ class PromptLayout:
 
     @classmethod
     def masked(cls, mask: Tensor, ids: Tensor | None) -> PromptLayout:
-        """From a mask ``[B, P]`` of the tokens that are none of padding."""
+        """Build from an attention mask ``[B, P]`` (1 = real token)."""
         real = mask.bool()
         if ids is not None:
             ids = torch.where(real, ids, -1)
         lengths = real.sum(1)
-        return cls(lengths, real.shape[1] - lengths, ids, _positions(real))
+        return cls(lengths, real.shape[1] - lengths, ids, positions_of(real))
 
     def simplified(self) -> PromptLayout:
-        """Without `positions` where `padding` says as much, so that no graph depends on P."""
+        """Drop `positions` where `padding` implies them, so that no graph depends on P."""
         if self.positions is None:
             return self
         regular = replace(self, positions=None)
@@ -49,19 +51,19 @@ class PromptLayout:
         return regular if same else self
 
     def spread(self, sequences: int) -> PromptLayout:
-        """For a batch in which each prompt has several sequences, one after the other."""
+        """Repeat for a batch with several consecutive sequences per prompt."""
         if sequences == self.lengths.shape[0]:
             return self
         return PromptLayout(
-            _spread(self.lengths, sequences),
-            _spread(self.padding, sequences),
-            None if self.ids is None else _spread(self.ids, sequences),
-            None if self.positions is None else _spread(self.positions, sequences),
+            repeat_for(self.lengths, sequences),
+            repeat_for(self.padding, sequences),
+            None if self.ids is None else repeat_for(self.ids, sequences),
+            None if self.positions is None else repeat_for(self.positions, sequences),
             self.begins,
         )
 
     def at(self, columns: Tensor) -> Tensor:
-        """The positions ``[B, T]`` of columns ``[T]``, negative for padding."""
+        """Return the positions ``[B, T]`` of columns ``[T]``, negative for padding."""
         regular = columns - self.padding[:, None]
         if self.positions is None:
             return regular
@@ -84,11 +86,29 @@ class TokenPositions:
     prompts: PromptLayout
 
 
-def _positions(real: Tensor) -> Tensor:
+class BatchTokens(ABC):
+    """The tokens of the forward pass that starts, as far as its caller knows them."""
+
+    @abstractmethod
+    def positions(self) -> TokenPositions:
+        """Return their positions.
+
+        Raises:
+            ValueError: where the prompts end, how long the past is, or what is padding, is unknown.
+        """
+
+    @abstractmethod
+    def real(self) -> Tensor:
+        """Return which tokens are not padding, ``[B, T]`` bool. Raises as `positions`."""
+
+
+def positions_of(real: Tensor) -> Tensor:
+    """Return each column's position ``[B, P]``, -1 for padding, of a mask of real tokens."""
     return torch.where(real, real.cumsum(1) - 1, -1)
 
 
-def _spread(given: Tensor, sequences: int) -> Tensor:
+def repeat_for(given: Tensor, sequences: int) -> Tensor:
+    """Repeat the lines of each prompt for a batch with several sequences per prompt."""
     prompts = given.shape[0]
     if sequences == prompts:
         return given
@@ -98,7 +118,7 @@ def _spread(given: Tensor, sequences: int) -> Tensor:
 
 
 def lengths_of(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
-    """Lengths of prompts as a tensor ``[B]`` int64. Raises as `Patched.prompt_lengths` says."""
+    """Return prompt lengths as a tensor ``[B]`` int64. Raises as `Patched.prompt_lengths`."""
     with torch.inference_mode(False):
         found = torch.as_tensor(lengths)
         if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:

@@ -82,7 +82,7 @@ def several_behaviours(
     facts = _model_facts(model)
     with ExitStack() as leaving:
         patched = leaving.enter_context(temporarily_patched(model))
-        if taken := set(names) & patched.plan.steered.keys():
+        if taken := set(names) & patched.plan.interventions.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
         places = Layers.of(protocol, names, patched.num_layers, layers)
         subject = Subject(patched, model, tokenizer, batch_size)
