@@ -62,6 +62,7 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(dir $(PYTHON))lint-imports
 	git ls-files '*.h' '*.cpp' '*.cuh' '*.cu' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
 
 # Figures for the README: the ops, then whole models. Between them the ops call by call, next to

@@ -209,7 +209,10 @@ MODELS: list[tuple[Callable[[Any], nn.Module], str]] = [
     (other_family, "MistralConfig has no attention_bias and no mlp_bias, so a bias would be lost"),
     (bare, "LlamaModel cannot be baked into, only a LlamaForCausalLM: what its other code does"),
     (subclass, "MyLlama cannot be baked into, only a LlamaForCausalLM: what its other code does"),
-    (patched, "the model is patched, and what steers it is not in its weights: unpatch it first"),
+    (
+        patched,
+        "the model is patched, and its active vectors are not in its weights: unpatch it first",
+    ),
     (adapted, "PeftModel cannot be baked into, only a LlamaForCausalLM: merge its adapters first"),
     (inside_peft, "layers.0.self_attn.q_proj is a peft.tuners.lora.layer.Linear, not a stock"),
     (with_own_adapter, "the model has adapters, and would be saved as these alone: merge them"),

@@ -34,30 +34,30 @@ def patched(model):
 
 
 def addresses(patched) -> list[int]:
-    banks = patched.plan.tables._banks
-    return [tensor.data_ptr() for bank in banks for tensor in (bank.vectors, bank.ids)]
+    held = patched.plan.forward.device_tables
+    return [tensor.data_ptr() for own in held for tensor in (own.vectors, own.index)]
 
 
 def test_rows_that_share_a_setting_share_one_sum(model, patched) -> None:
     patched.steer(V)
     patched.steer(W)
-    [bank] = patched.plan.tables._banks
+    [tables] = patched.plan.forward.device_tables
     with patched.rows([{"v": 1.0, "w": 2.0}, {}, {"w": 2.0, "v": 1.0}, {"v": 1.0}] * 8):
-        assert bank.slots == 2
-        assert bank.ids[:4].tolist() == [[0], [-1], [0], [1]]
-        at = bank.position[Site(1, "resid_post")]
-        assert torch.equal(bank.vectors[at, 1], V.directions[1])
+        assert tables.slots == 2
+        assert tables.index[:4].tolist() == [[0], [-1], [0], [1]]
+        at = tables.position[Site(1, "resid_post")]
+        assert torch.equal(tables.vectors[at, 1], V.directions[1])
     patched.steer(E, positions="last")
     with patched.rows([{"v": 1.0, "e": c} for c in (1.0, 1.0, 2.0)]):
-        assert bank.slots == 3  # one of v, two of e
-        assert bank.ids[:3].tolist() == [[0, 1], [0, 1], [0, 2]]
+        assert tables.slots == 3  # one of v, two of e
+        assert tables.index[:3].tolist() == [[0, 1], [0, 1], [0, 2]]
 
 
 def test_tables_stay_where_they_are_and_grow_twofold(model, patched) -> None:
     patched.steer(V)
     before = addresses(patched)
-    [bank] = patched.plan.tables._banks
-    slots, lines = bank.vectors.shape[1], bank.ids.shape[0]
+    [tables] = patched.plan.forward.device_tables
+    slots, lines = tables.vectors.shape[1], tables.index.shape[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no graph has read them
         with patched.rows([{"v": float(i)} for i in range(slots)]) as rows:
@@ -69,12 +69,12 @@ def test_tables_stay_where_they_are_and_grow_twofold(model, patched) -> None:
                 pass
             assert addresses(patched) == before
             rows.append({})
-            assert bank.ids.shape[0] == 2 * lines
+            assert tables.index.shape[0] == 2 * lines
             rows[0] = {"w": 1.0}
             rows[3] = {"w": 2.0}
-            assert bank.vectors.shape[1] == slots
+            assert tables.vectors.shape[1] == slots
             rows[-1] = {"w": 3.0}
-            assert bank.vectors.shape[1] == 2 * slots
+            assert tables.vectors.shape[1] == 2 * slots
             grown = addresses(patched)
         patched.clear()
         assert addresses(patched) == grown
@@ -149,7 +149,9 @@ def test_growth_under_a_graph_is_announced_and_reserve_forestalls_it(model, patc
             assert list(rows) == [{"v": 2.0}]
         assert torch.equal(model(ids).logits, shared)
         agree(compiled, model, ids)
-    with pytest.warns(faststeer.FaststeerWarning, match="200 rows with 1 different sums in 2 col"):
+    with pytest.warns(
+        faststeer.FaststeerWarning, match="200 rows with 1 different sums in 2 groups"
+    ):
         patched.rows([{"v": 1.0}] * 200).__enter__()
     with patched.rows([{"v": 2.0}, {"v": 3.0}]):
         agree(compiled, model, ids)

@@ -151,7 +151,7 @@ def test_vectors_land_on_the_device_of_their_layer(tiny_model, when) -> None:
         for _ in range(2):
             assert logits(tiny_model).is_meta
         torch.testing.assert_close(stream_after(tiny_model, 1), expected, rtol=0, atol=1e-5)
-        devices = {s.layer: t.bank.vectors.device.type for s, t in patched.plan.tables.items()}
+        devices = {s.layer: t.tables.vectors.device.type for s, t in patched.plan.tables.items()}
         assert devices == {0: "cpu", 1: "cpu", 2: "meta", 3: "meta"}
         handle.coefficient = 0.0
         assert not torch.allclose(stream_after(tiny_model, 1), expected, atol=0.01)

@@ -68,6 +68,6 @@ def test_a_model_moved_after_patching_finds_its_tables_there(make_tiny) -> None:
         patched.steer(VECTOR, 1.0)
         for table in patched.plan.tables.values():
             table.entries(torch.empty(1, 1, 64, device="meta"))
-        assert {bank.device.type for bank in patched.plan.tables._banks} == {"meta"}
+        assert {own.device.type for own in patched.plan.forward.device_tables} == {"meta"}
         patched["v"].coefficient = 2.0
         assert close(logits(model), expected)

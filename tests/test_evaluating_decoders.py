@@ -19,7 +19,7 @@ TEXTS = ["ab", "some text", "a longer text, to be padded against", "text " * 12]
 PAIRS = [("I love it", "I hate it, and more"), ("so good", "bad"), ("yes, it is", "no")]
 PLAIN_HEADS = [name for name in SMALL if not name.startswith("Roberta")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 def logprobs(model: Any, ids: list[int]) -> Tensor:

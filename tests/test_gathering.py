@@ -155,7 +155,7 @@ def test_a_failing_forward_leaves_no_reader_behind(tiny_model) -> None:
     patched = faststeer.patch(tiny_model)
     with pytest.raises(KeyboardInterrupt), faststeer.capture(tiny_model):
         raise KeyboardInterrupt
-    assert not patched.plan.watchers
+    assert not patched.plan.forward.watchers
     assert not any(table.readers for table in patched.plan.tables.values())
 
 

@@ -251,7 +251,7 @@ def test_a_fused_model_compiles_in_one_graph_and_is_steered_in_it(make_tiny, els
     model = make_tiny(layers=2)
     if elsewhere:
         plan = model.model._faststeer.attachment.plan
-        plan.tables.settle([torch.device("meta")] * 2)
+        plan.tables.follow_devices([torch.device("meta")] * 2)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.inference_mode():
         idle = compiled(IDS).logits

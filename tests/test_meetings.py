@@ -208,7 +208,7 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
     patched.steer(V, 2.0, layers=3, when=faststeer.when(C, above=0.0))
     compiled = torch.compile(tiny_model, fullgraph=True, backend="eager", dynamic=False)
     torch.testing.assert_close(compiled(many).logits, tiny_model(many).logits, **CLOSE)
-    monkeypatch.setattr(patched.plan.tables, "gates", few_gates(monkeypatch, patched))
+    monkeypatch.setattr(patched.plan.forward, "gates", few_gates(monkeypatch, patched))
     with pytest.raises(Exception, match=r"reserve\(rows=80\) before compiling"):
         compiled(many)
     compiled(IDS)
@@ -220,7 +220,7 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
 def few_gates(monkeypatch, patched) -> condition_gates.ConditionGates:
     monkeypatch.setattr(condition_gates, "FEWEST_SEQUENCES", 4)
     few = condition_gates.ConditionGates(torch.device("cpu"))
-    few.become(patched.plan.tables.gates.conditions)
+    few.set_conditions(patched.plan.forward.gates.conditions)
     return few
 
 

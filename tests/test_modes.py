@@ -251,7 +251,7 @@ def test_the_first_mode_under_a_graph_is_announced(tiny_model, patched) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(tiny_model, fullgraph=True, backend="eager")
     compiled(IDS)
-    with pytest.warns(faststeer.FaststeerWarning, match="compile anew"):
+    with pytest.warns(faststeer.FaststeerWarning, match="will recompile"):
         patched.steer(faststeer.SteeringVector("d", {1: D}), mode="project")
     torch.testing.assert_close(compiled(IDS).logits, tiny_model(IDS).logits, **CLOSE)
     torch._dynamo.reset()

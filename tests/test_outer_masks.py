@@ -80,7 +80,7 @@ def test_masks_of_two_threads_in_one_model_are_not_mixed_up() -> None:
         seen.set()
         thread.join()
         assert torch.equal(found, expected)
-        assert patched.plan.outer_masks == []
+        assert patched.plan.forward.outer_masks == []
 
 
 def test_a_scope_that_does_not_act_asks_for_no_positions() -> None:

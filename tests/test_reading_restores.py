@@ -17,7 +17,7 @@ from faststeer.models.text_calls import decoder_of
 
 PAIRS = [("I love it", "I hate it"), ("so good", "so bad"), ("yes", "no, never, not at all")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 class Failure(RuntimeError):

@@ -188,7 +188,7 @@ def test_rows_follow_a_vector_that_is_replaced_and_keep_one_they_name(tiny_model
     assert not handle.active
     patched.clear()
     idle = logits(tiny_model)
-    with pytest.raises(ValueError, match="no vector named 'v' is at work; there are: none"), rows:
+    with pytest.raises(ValueError, match="no active vector is named 'v'; there are: none"), rows:
         pass
     assert torch.equal(logits(tiny_model), idle)
 
@@ -203,7 +203,7 @@ def test_bad_rows_are_refused_before_anything_changes(tiny_model, patched) -> No
         (ValueError, "rows is empty", []),
         (TypeError, "row 1 is a str; expected {name: coefficient}", [{}, "v"]),
         (TypeError, "row 0 is a NoneType", [None]),
-        (ValueError, "row 1: no vector named 'u' is at work; there are: 'v', 'w'", [{}, {"u": 1}]),
+        (ValueError, "row 1: no active vector is named 'u'; there are: 'v', 'w'", [{}, {"u": 1}]),
         (TypeError, "row 0: coefficient of 'v' is a str; expected a number", [{"v": "1"}]),
         (ValueError, "row 0: coefficient of 'v' is nan", [{"v": math.nan}]),
         (ValueError, "row 1: coefficient of 'w' is inf", [{}, {"w": {1: math.inf}}]),

@@ -185,7 +185,7 @@ def test_bad_steering_is_refused_before_anything_changes(tiny_model) -> None:
                 patched.steer(*args, **kwargs)
         with pytest.raises(ValueError, match="coefficient of 'v' is inf"):
             patched["v"].coefficient = math.inf
-        with pytest.raises(KeyError, match="no vector named 'w' is at work; there are: 'v'"):
+        with pytest.raises(KeyError, match="no active vector is named 'w'; there are: 'v'"):
             patched["w"]
         assert torch.equal(logits(tiny_model), steered)
     with pytest.raises(ValueError, match="was unpatched"):
@@ -229,7 +229,7 @@ def test_tables_follow_the_model_to_its_dtype_and_device(tiny_model) -> None:
         assert logits(tiny_model).dtype == torch.bfloat16
         table = patched.plan.tables[next(iter(patched.plan.tables))]
         table.entries(torch.empty(1, 1, 64, device="meta"))
-        assert table.bank.device.type == table.bank.vectors.device.type == "meta"
+        assert table.tables.device.type == table.tables.vectors.device.type == "meta"
 
 
 def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:

@@ -53,7 +53,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def patched(model):
-    with pytest.warns(faststeer.FaststeerWarning, match="is no decoder whose parts faststeer"):
+    with pytest.warns(faststeer.FaststeerWarning, match="is not of a family that faststeer fuses"):
         handle = faststeer.patch(model)
     yield handle
     handle.unpatch()

@@ -60,7 +60,7 @@ class DecoderSignature:
         return DecoderCall(self, {**dict(zip(self.order, args, strict=False)), **kwargs})
 
     def takes(self, name: str) -> bool:
-        """Whether the decoder has an argument of that name."""
+        """Return whether the decoder has an argument of that name."""
         return name in self.order
 
     def require_past(self, what: str) -> None:
@@ -147,7 +147,7 @@ class DecoderCall:
         return self._known_past() is not None
 
     def past_length(self) -> int | Tensor:
-        """How many tokens the past holds; a tensor on the device for a static cache.
+        """Return how many tokens the past holds; a tensor on the device for a static cache.
 
         Raises:
             ValueError: it is not known.
@@ -166,7 +166,7 @@ class DecoderCall:
         )
 
     def columns(self, count: int, past: int | Tensor, device: torch.device) -> Tensor:
-        """The places ``[T]`` of `count` tokens in the cache, padding included, behind `past`."""
+        """Return the columns ``[T]`` of `count` tokens after `past`, padding included."""
         columns = self._columns
         return torch.arange(count, device=device) + past if columns is None else columns
 
@@ -195,7 +195,7 @@ def require_same_names(layer: nn.Module, attention: nn.Module) -> None:
 
 
 def _counted(past: Any) -> int | Tensor | None:
-    """The number of tokens that a past holds, or None where it does not count them."""
+    """Return the number of tokens that a past holds, None where it does not count them."""
     count = getattr(past, "get_seq_length", None)
     if count is None:
         return None

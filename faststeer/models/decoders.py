@@ -1,4 +1,4 @@
-"""What differs between model families: the classes that take the stock ones' place."""
+"""Find the decoder inside a model, its family and its layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 
 from faststeer.models.family import Family
 
-# By transformers' folder, which is our file too. By name, so that a family's code is imported only
-# when such a model is there.
+# A new family is one line here, and a file of that name in `faststeer/models/families/`. By the
+# folder in transformers and not by class, so that only the families in use are imported.
 _DECODERS = {
     "llama": "LlamaModel",
     "mistral": "MistralModel",
@@ -32,7 +32,7 @@ _FAMILIES = {
 
 
 def family_of(module: nn.Module) -> Family | None:
-    """The family whose decoder `module` is, or None."""
+    """Return the family whose decoder `module` is, or None."""
     for base in type(module).__mro__:
         name = _FAMILIES.get(f"{base.__module__}.{base.__qualname__}")
         if name is not None:
@@ -42,7 +42,7 @@ def family_of(module: nn.Module) -> Family | None:
 
 
 def known_families() -> list[str]:
-    """The decoder classes that can be patched."""
+    """Return the names of the decoder classes that have a family."""
     return list(_DECODERS.values())
 
 
@@ -56,7 +56,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 
 def family_layers(decoder: nn.Module, family: Family) -> list[nn.Module]:
-    """The layers that a decoder of a known family has now."""
+    """Return the layers that a decoder of a known family has now."""
     layers: Any = decoder.get_submodule(family.layers)
     return list(layers)
 
@@ -75,18 +75,15 @@ _COUNTS = ("num_hidden_layers", "encoder_layers", "decoder_layers")
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, Family]:
-    """The decoder inside `model`, and its family. Raises TypeError or ValueError where none is."""
+    """Return the decoder inside `model` and its family. Raises as `find_known`, and without one."""
     found = find_known(model)
     if found is None:
-        raise ValueError(
-            f"{type(model).__name__} holds no decoder whose parts faststeer knows; it knows "
-            f"{known()}"
-        )
+        raise ValueError(f"{type(model).__name__} holds no decoder of a known family: {known()}")
     return found
 
 
 def find_known(model: nn.Module) -> tuple[nn.Module, Family] | None:
-    """The decoder of a known family inside `model`, if there is one.
+    """Return the decoder of a known family inside `model`, None without one.
 
     Raises:
         TypeError: not a module.
@@ -150,20 +147,21 @@ def find_blocks(model: nn.Module) -> tuple[nn.Module, Blocks]:
 
 
 def known() -> str:
-    """The decoder classes of known families, as text."""
+    """Return the decoder classes of known families, as text."""
     return ", ".join(known_families())
 
 
 def model_name(module: nn.Module) -> str | None:
-    """What the model's configuration calls it, if it does."""
+    """Return the name in the model's configuration, None without one."""
     return getattr(getattr(module, "config", None), "_name_or_path", None) or None
 
 
 def _lists_of_blocks(
     module: nn.Module, counts: set[Any], prefix: str = ""
 ) -> list[tuple[str, nn.ModuleList]]:
-    """Lists of a length in `counts` whose modules have parts, outermost ones alone: experts lie in
-    blocks. A list may mix kinds of block, as Jamba's of attention and Mamba does.
+    """Return the outermost lists of a length in `counts` whose modules have parts.
+
+    Experts lie in blocks. A list may mix kinds of block, as Jamba's of attention and Mamba does.
     """
     found = []
     for name, child in module.named_children():
@@ -182,7 +180,7 @@ def _have_parts(blocks: nn.ModuleList) -> bool:
 def _of_the_text(
     model: nn.Module, found: dict[nn.ModuleList, tuple[Any, str, str]]
 ) -> dict[nn.ModuleList, tuple[Any, str, str]]:
-    """Those of the text model, where the outermost configuration has one within it."""
+    """Return the lists of the text model, where the outermost configuration contains one."""
     from transformers import PreTrainedModel
 
     outer = next(m for m in model.modules() if isinstance(m, PreTrainedModel))

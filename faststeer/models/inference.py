@@ -1,4 +1,4 @@
-"""Greedy generation, batched, for the command line's side-by-side tables."""
+"""Run a model: where it takes its input, its logits, greedy continuations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ def continuations(
     max_new_tokens: int,
     add_special_tokens: bool = True,
 ) -> list[str]:
-    """What `model` says after each prompt, greedily; left-padded into one batch.
+    """Return the greedy continuation of each prompt, generated in one left-padded batch.
 
-    `add_special_tokens`: passed to the tokenizer; prompts out of a chat template have them.
+    `add_special_tokens`: passed to the tokenizer; prompts from a chat template have them already.
+
+    Raises:
+        ValueError: a prompt without tokens.
     """
     encoded = [
         tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"] for prompt in prompts
@@ -42,13 +45,13 @@ def continuations(
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model takes its input. Offloaded weights (meta) are moved by hooks, input too."""
+    """Return where the model takes its input; the CPU for offloaded weights, which hooks move."""
     device = next(model.parameters()).device
     return torch.device("cpu") if device.type == "meta" else device
 
 
 def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
-    """Ids ``[B, T]`` from all of the model's vocabulary, on its device; equal at each call."""
+    """Return ids ``[B, T]`` from all of the model's vocabulary, on its device; equal per call."""
     config: Any = model.config
     draw = torch.Generator().manual_seed(0)
     return torch.randint(config.vocab_size, (batch_size, tokens), generator=draw).to(
@@ -57,7 +60,7 @@ def random_ids(model: nn.Module, batch_size: int, tokens: int) -> Tensor:
 
 
 def logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits ``[P, V]`` float32 of the P tokens that are not padding."""
+    """Return the logits ``[P, V]`` float32 of the P tokens that are not padding."""
     call = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     call["position_ids"] = batch.positions
     with torch.inference_mode():
@@ -75,7 +78,7 @@ def accepted(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def greedy_tokens(model: Any, batch: Batch, count: int) -> Tensor:
-    """The `count` tokens ``[B, count]`` that the model finds likeliest, one after another.
+    """Return `count` greedy tokens ``[B, count]``.
 
     Never an end of text, so that all rows and all models give as many.
     """

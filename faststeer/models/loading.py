@@ -1,4 +1,4 @@
-"""Models by name, for the command line: hub names, folders, random weights, the demo's model."""
+"""Load models by name: hub names, folders, random weights, the demo's model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def load(
 
     Args:
         name: a hub name, a folder, ``demo`` or ``random:<shape>`` (see `SHAPES`).
-        dtype: of the weights; by default what the checkpoint says.
+        dtype: of the weights; by default the checkpoint's.
         device: where to put it.
         num_layers: for random weights: fewer layers than the shape has.
 
@@ -91,7 +91,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
-    except OSError as error:  # of several lines, the first of which says what is wrong
+    except OSError as error:  # its first line names the reason
         reason = str(error).strip().partition("\n")[0]
         raise OSError(f"model {name!r} cannot be loaded: {reason}") from error
     if name == "demo":
@@ -134,7 +134,7 @@ def _random(
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Modules made inside have weights of this dtype."""
+    """Inside, create modules with weights of this dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -144,7 +144,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def demo_folder() -> Path:
-    """The demo's model as a folder that transformers loads; converted from GGUF the first time.
+    """Return the demo's model as a folder that transformers loads, converted from GGUF once.
 
     Raises:
         FileNotFoundError: the package that carries the model is not installed.
@@ -189,7 +189,7 @@ def _convert(source: Path, folder: Path) -> None:
         plain.generation_config = loaded.generation_config
         plain.save_pretrained(part)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=DEMO_FILE)
-        # What the file says; transformers 4.57 reads it otherwise.
+        # As in the file; transformers 4.57 reads it differently.
         tokenizer.add_bos_token = False
         end = tokenizer.convert_ids_to_tokens(loaded.config.eos_token_id)
         tokenizer.eos_token = tokenizer.pad_token = end

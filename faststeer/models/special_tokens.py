@@ -1,4 +1,4 @@
-"""The beginning-of-sequence token (BOS): exactly one, and a warning where a model misses it."""
+"""The beginning-of-sequence token (BOS): at most one, and a warning where a model needs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from faststeer.models.text_calls import unsteered
 
 ROWS = 4  # texts on which a missing BOS is measured
 _TOKENS = 64  # of each of them
-_FEWEST = 8  # predicted tokens in all; fewer say nothing
+_FEWEST = 8  # predicted tokens in all; fewer are no evidence
 _WORSE = 1.5  # times the perplexity; Gemma 3 270M has 24 times as much
 
 _checked: WeakKeyDictionary[nn.Module, set[tuple[int, bool]]] = WeakKeyDictionary()
@@ -69,12 +69,12 @@ def missing_bos(
         if predicted < _FEWEST:
             return None
         without = math.exp(_surprise(model, lacking, []) / predicted)
-        begun = math.exp(_surprise(model, lacking, [bos]) / predicted)
-        needed = without > _WORSE * begun
-        why = f"their perplexity is {without:.4g} without and {begun:.4g} with it"
+        with_bos = math.exp(_surprise(model, lacking, [bos]) / predicted)
+        needed = without > _WORSE * with_bos
+        why = f"their perplexity is {without:.4g} without and {with_bos:.4g} with it"
     else:
         needed = by_default or "bos_token" in template
-        why = "the tokenizer adds it by default" if by_default else "the chat template begins so"
+        why = "the tokenizer adds it by default" if by_default else "its chat template has it"
     _checked.setdefault(model, set()).add(key)
     if not needed:
         return None
@@ -88,7 +88,7 @@ def missing_bos(
 
 
 def _has_logits(model: nn.Module) -> bool:
-    """Whether the model computes logits from token ids alone."""
+    """Return whether the model computes logits from token ids alone."""
     if getattr(model, "get_output_embeddings", lambda: None)() is None:
         return False
     parameters = inspect.signature(type(model).forward).parameters
@@ -102,7 +102,7 @@ def _has_logits(model: nn.Module) -> bool:
 
 
 def _surprise(model: nn.Module, rows: Sequence[list[int]], before: list[int]) -> float:
-    """The summed negative log-likelihood, in nats, of the rows' tokens but each row's first."""
+    """Return the summed negative log-likelihood, in nats, of all tokens but each row's first."""
     total = 0.0
     for row in rows:
         ids = torch.tensor([before + row], device=device_of(model))

@@ -1,6 +1,6 @@
-"""Where the sequences and tokens of a batch lie in the tensors that a decoder's layers hand on.
+"""The layout of hidden states: where a decoder's layers keep sequences and tokens of a batch.
 
-Nearly all hand on ``[B, T, H]``. XLNet's are ``[T, B, H]``; Gemma 3n keeps several streams per
+Nearly all return ``[B, T, H]``. XLNet's are ``[T, B, H]``; Gemma 3n keeps several streams per
 token, ``[S, B, T, H]``, DeepSeek-V4 too, ``[B, T, S, H]``; CPM-Ant puts tokens of its own in front.
 """
 

@@ -1,9 +1,9 @@
-"""How a decoder is called on texts, so that padding changes nothing of what it computes.
+"""Call a decoder on texts, such that padding does not change what it computes.
 
-Position ids are the model's own: RoBERTa's begin behind its padding index, BART's count columns,
-Mamba and RWKV have none. So a decoder of no known family gets none, and its texts begin together,
-with padding behind them, where a causal model does not look. Whether that holds is measured on the
-model itself; where it does not, only texts of equal length share a forward pass.
+Position ids differ between models: RoBERTa's start after its padding index, BART's count columns,
+Mamba and RWKV have none. So a decoder of an unknown family gets none, and its texts are padded on
+the right, where a causal model does not look. Whether that holds is measured on the model itself;
+where it does not, only texts of equal length share a forward pass.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torc
 class TextCalls:
     """Calls of one decoder, or of the whole model, on batches of token ids.
 
-    `pads` is whether texts of several lengths may share a forward pass: None until `measure` has
-    found out.
+    `pads`: whether texts of several lengths may share a forward pass; None until `measure` ran.
     """
 
     def __init__(self, model: nn.Module, whole: bool = False) -> None:
-        """`model`: whose decoder is called, or which is itself called for its logits if `whole`.
+        """Prepare calls of the decoder in `model`, or of `model` for its logits if `whole`.
 
         Raises:
             ValueError: it takes no token ids.
@@ -137,7 +136,7 @@ class TextCalls:
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether rows ``[T, H]`` are equal but for rounding."""
+    """Return whether rows ``[T, H]`` are equal up to rounding."""
     apart = (found.double() - expected.double()).norm(dim=-1)
     norms = expected.double().norm(dim=-1)
     return bool((apart <= _ROUNDING.get(expected.dtype, 1e-4) * norms).all())
@@ -150,7 +149,7 @@ def decoder_of(model: nn.Module) -> nn.Module:
 
 
 def last_hidden(decoder: nn.Module, given: dict[str, Any]) -> Tensor:
-    """A decoder's last hidden states ``[B, T, H]``. Raises ValueError where it returns none."""
+    """Return a decoder's last hidden states ``[B, T, H]``. Raises ValueError without any."""
     hidden = hidden_of(decoder(**given))
     ids = given["input_ids"]
     if not isinstance(hidden, Tensor) or hidden.shape[:-1] != ids.shape:
@@ -202,7 +201,7 @@ _CONTEXTS = (
 
 
 def context_of(decoder: nn.Module) -> int | None:
-    """How many tokens a decoder has positions for; None where its configuration sets no limit.
+    """Return how many tokens a decoder has positions for; None where no limit is configured.
 
     XLNet's is -1, which is none. RoBERTa's table of positions begins with those up to its padding
     index, that no token has.

@@ -42,7 +42,7 @@ def warn_of_other_model(vector: SteeringVector, model: nn.Module, stacklevel: in
 
 
 def _fits(hint: str, kind: str, name: str | None) -> bool:
-    """Whether a GGUF's model_hint may be meant for a model of this type.
+    """Return whether a GGUF's model_hint may refer to a model of this type.
 
     It is a transformers model type, llama.cpp's name of an architecture, or a model's name.
     """

@@ -60,9 +60,9 @@ class Attachment(ABC):
         self.take_off()
 
     def bind(self, decoder: nn.Module) -> None:
-        """Remember the decoder whose layers are followed: a copied model's attachment has another.
+        """Set the decoder whose layers are followed; a copied model's attachment has its own.
 
-        Graphs read it from here; as an argument of theirs it would be a guard on the very model.
+        Graphs read it from here; as an argument it would become a guard on that model.
         """
         self._decoder = ref(decoder)
 

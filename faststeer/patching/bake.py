@@ -1,7 +1,7 @@
-"""Constant steering as weights: an engine that runs the checkpoint runs it steered.
+"""Bake constant steering into weights: any engine that runs the checkpoint runs it steered.
 
-What is added where a projection writes is that projection's bias; a direction that no weight writes
-any more is ablated.
+An addition becomes the bias of the projection that writes there; an ablated direction is removed
+from every weight that writes it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bake(
 ) -> Model:
     """Write steering into the weights of `model`, in place: a plain model that saves as any other.
 
-    ``mode="add"`` does for good what ``patch(model).steer(vector, coefficient, layers=layers)``
+    ``mode="add"`` does permanently what ``patch(model).steer(vector, coefficient, layers=layers)``
     does while patched. At ``resid_post`` the bias of ``down_proj`` takes the vector and the
     config gets ``mlp_bias=True``, at ``resid_mid`` that of ``o_proj`` and ``attention_bias=True``;
     the flag's other biases are zeros. At ``resid_pre`` of layer 0 every row of the embedding takes
@@ -59,13 +59,13 @@ def bake(
     saved along.
 
     An engine has to read the config's flags. transformers, vLLM and llama.cpp have biases in LLaMA;
-    an engine without those of the MLP, as SGLang was in 2025, may drop them without a word: bake at
+    an engine without those of the MLP, as SGLang was in 2025, may silently drop them: bake at
     ``resid_mid`` for it, or ablate.
 
     Args:
         model: a LlamaForCausalLM with plain weights. Its weights and config are changed;
             ``copy.deepcopy`` it first to keep the original.
-        vector: directions ``[H]``, one a layer.
+        vector: directions ``[H]``, one per layer.
         coefficient: the factor on the direction; for ``ablate`` the fraction taken out.
         layers: as `Patched.steer` takes them; for ``ablate`` the layer whose direction it is.
         mode: ``add`` or ``ablate``; by default what the vector states, or else ``add``.
@@ -75,7 +75,7 @@ def bake(
         `model` itself.
 
     Raises:
-        TypeError: not a module or no SteeringVector, a coefficient that is no number, or steering
+        TypeError: not a module or SteeringVector, a coefficient that is not a number, or steering
             that varies.
         ValueError: a model that cannot be baked into, with the reason; a vector of another hidden
             size, or one that states a mode which no weights have; a layer that the model or the

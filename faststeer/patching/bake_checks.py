@@ -1,4 +1,4 @@
-"""Whether a model's weights are plain enough to bake into: what is not is refused by name."""
+"""Check that a model's weights can be baked into; others are refused by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_bakeable(model: Any) -> None:
     model = cast(Any, model)
     if MARK in model.model.__dict__:
         raise ValueError(
-            "the model is patched, and what steers it is not in its weights: unpatch it first"
+            "the model is patched, and its active vectors are not in its weights: unpatch it first"
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError("the model has adapters, and would be saved as these alone: merge them")
@@ -72,7 +72,7 @@ def _why_not(model: nn.Module) -> str:
 
 
 def _parts(model: Any) -> Iterator[tuple[str, Any, type[nn.Module]]]:
-    """Every module with a weight other than the norms, under its name."""
+    """Yield every module with a weight other than the norms, with its name and stock class."""
     yield "model.embed_tokens", model.model.embed_tokens, nn.Embedding
     for index, layer in enumerate(model.model.layers):
         for projection in (*BIASED["attention_bias"], *BIASED["mlp_bias"]):

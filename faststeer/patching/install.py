@@ -132,6 +132,6 @@ def _pretrained_model() -> Any:
 
 @contextmanager
 def _usual_tensors() -> Iterator[None]:
-    """Models are often made on the device `meta`, with another dtype as the default."""
+    """Inside, create tensors on the CPU in float32; models are often created on `meta`."""
     with torch.device("cpu"), default_dtype(torch.float32):
         yield

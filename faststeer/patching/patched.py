@@ -21,11 +21,11 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 
 class Patched(PatchLifecycle):
-    """The handle of a patched model: what steers it, and the way back."""
+    """The handle of a patched model: adds and removes steering, and restores the model."""
 
     @property
     def handles(self) -> list[Handle]:
-        """The vectors at work, in the order in which they are summed."""
+        """The active vectors, in the order in which they are summed."""
         return [Handle(self.plan, name) for name in self.plan.interventions]
 
     def steer(
@@ -43,21 +43,21 @@ class Patched(PatchLifecycle):
         """Steer the residual stream at the vector's site.
 
         Args:
-            vector: directions ``[H]``, one a layer.
-            coefficient: the factor on all of them, or as `mode` says; live on the handle.
+            vector: directions ``[H]``, one per layer.
+            coefficient: the factor on all of them, or as `mode` defines; live on the handle.
             layers: one layer, several, or {layer: factor} with the factor multiplying the
                 coefficient there. Default: every layer of the vector, which is a strong dose.
             name: the handle's name, the vector's by default. A repeated name replaces.
             mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
                 "add" adds ``coefficient * direction``. The others take the direction at norm 1,
-                after all additions at the site, in the order of steering: "project" takes the
-                fraction `coefficient` of the residual's projection on it away (1.0: all of it,
-                see `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature
-                of a sparse autoencoder.
+                after all additions at the site, in the order of steering: "project" removes the
+                fraction `coefficient` of the residual's projection on it (1.0: all of it, see
+                `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature of a
+                sparse autoencoder.
             positions: the tokens it acts on, by default what the vector states, or else "all":
-                "all", "prompt", "generated" (from the first generated
-                token's own position), "from_last_prompt" (from the one that predicts it), "last"
-                (of the prompt), `faststeer.after(marker, tokenizer)`, a range or slice (negative
+                "all", "prompt", "generated" (from the first generated token's own position),
+                "from_last_prompt" (from the one that predicts it), "last" (of the prompt),
+                `faststeer.after(marker, tokenizer)`, a range or slice (negative
                 numbers count from the prompt's end: range(-3, 0) is its last three), a function of
                 positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
                 ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
@@ -67,8 +67,8 @@ class Patched(PatchLifecycle):
             when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
 
         Raises:
-            TypeError: not a SteeringVector, a coefficient that is no number, or a `when` that is
-                no condition.
+            TypeError: not a SteeringVector, a coefficient that is not a number, or a `when` that
+                is not a condition.
             ValueError: wrong hidden size, a layer that the model or the vector lacks, a
                 coefficient that is not finite, an unknown mode, a direction of zeros to project
                 on, a condition that is read too late; nothing has changed then.
@@ -77,13 +77,15 @@ class Patched(PatchLifecycle):
         require_fitting(vector, self.hidden_size, "steer")
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        amount = finite(coefficient, f"coefficient of {name!r}")
+        coefficient = finite(coefficient, f"coefficient of {name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
         mode = intended_mode(vector, mode)
         scope = intended_scope(vector, positions, self.plan.tables.device)
         acting = vector if mode == "add" else vector.normalized()
-        return self._put(name, Intervention(acting, amount, factors, scope, mode, keep_norm, when))
+        return self._put(
+            name, Intervention(acting, coefficient, factors, scope, mode, keep_norm, when)
+        )
 
     def ablate(
         self,
@@ -94,20 +96,20 @@ class Patched(PatchLifecycle):
         name: str | None = None,
         positions: Positions | None = None,
     ) -> Handle:
-        """Take one direction out of the residual stream at every site of every layer.
+        """Remove one direction from the residual stream at every site of every layer.
 
         Directional ablation after Arditi et al. 2024 (arXiv 2406.11717), section 2.4: what the
         model writes along the direction, it cannot read.
 
         Args:
             vector: has the direction ``[H]``.
-            layer: whose direction it is; may be left out where the vector has one layer.
-            fraction: how much of it is taken away; live as the handle's coefficient.
+            layer: whose direction it is; optional where the vector has one layer.
+            fraction: how much of it is removed; live as the handle's coefficient.
             name: the handle's name, the vector's by default. A repeated name replaces.
             positions: as for `steer`.
 
         Raises:
-            TypeError, ValueError: as `steer`, and where `layer` is left out and not clear.
+            TypeError, ValueError: as `steer`, and where `layer` is omitted and ambiguous.
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "ablate")
@@ -118,26 +120,26 @@ class Patched(PatchLifecycle):
         (only,) = direction.directions.values()
         factors = dict.fromkeys(range(self.num_layers), 1.0)
         everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
-        amount = finite(fraction, f"fraction of {name!r}")
+        fraction = finite(fraction, f"fraction of {name!r}")
         intended_mode(vector, "project")
         scope = intended_scope(vector, positions, self.plan.tables.device)
         kinds = tuple(sorted({site.kind for site in self.plan.tables}))
         return self._put(
-            name, Intervention(everywhere, amount, factors, scope, "project", kinds=kinds)
+            name, Intervention(everywhere, fraction, factors, scope, "project", kinds=kinds)
         )
 
     def __getitem__(self, name: str) -> Handle:
-        """The handle of that name. Raises KeyError, with the names there are."""
+        """Return the handle of that name. Raises KeyError, which lists the names."""
         if name not in self.plan.interventions:
             there = ", ".join(map(repr, self.plan.interventions)) or "none"
-            raise KeyError(f"no vector named {name!r} is at work; there are: {there}")
+            raise KeyError(f"no active vector is named {name!r}; there are: {there}")
         return Handle(self.plan, name)
 
     @contextmanager
     def off(self) -> Iterator[Patched]:
-        """Unsteered inside the `with` block; the vectors stay, and come back on leaving.
+        """Steer nothing inside the `with` block; the vectors are active again on exit.
 
-        A checkpointed layer is computed again in the backward pass, with what steers it then: run
+        A checkpointed layer is recomputed in the backward pass, with the steering active then: run
         both passes in the same state.
         """
         self.require_patched()
@@ -145,17 +147,17 @@ class Patched(PatchLifecycle):
             yield self
 
     def rows(self, rows: Sequence[Row]) -> RowSettings:
-        """Every sequence its own steering, inside the `with` block of what this returns.
+        """Steer each sequence of a batch on its own, inside the `with` block of the result.
 
         Args:
-            rows: one entry a sequence: {name: coefficient} or {name: {layer: coefficient}} of
-                vectors that `steer` has put to work; what a row does not name does not steer it,
-                and ``{}`` is unsteered. Rows replace the shared coefficients. With fewer rows than
+            rows: one entry per sequence: {name: coefficient} or {name: {layer: coefficient}} of
+                vectors added by `steer`; a row is steered only by those it names, and ``{}`` is
+                unsteered. Rows replace the shared coefficients. With fewer rows than
                 sequences each row covers as many consecutive ones (num_return_sequences, beams).
 
         Raises:
-            TypeError: not a list of mappings, or a coefficient that is no number.
-            ValueError: no rows, a name that steers nothing, a layer that the vector lacks, or a
+            TypeError: not a list of mappings, or a coefficient that is not a number.
+            ValueError: no rows, a name that is not active, a layer that the vector lacks, or a
                 coefficient that is not finite. A forward raises it where rows do not divide the
                 batch.
         """
@@ -170,9 +172,10 @@ class Patched(PatchLifecycle):
         layers: Layers = None,
         name: str | None = None,
     ) -> Learned:
-        """Steer with a vector that is trained meanwhile: its parameters are for an optimiser.
+        """Steer with a trainable vector, whose parameters are for an optimiser.
 
-        It acts on all tokens of all sequences, beside what else steers, and starts from `vector`.
+        It acts on all tokens of all sequences, in addition to other vectors, and starts from
+        `vector`.
         Arguments and errors are those of `steer`; a repeated name replaces.
         """
         self.require_patched()
@@ -194,7 +197,7 @@ class Patched(PatchLifecycle):
         self.plan.clear()
 
     def __repr__(self) -> str:
-        """The decoder's class and the vectors at work."""
+        """Return the decoder's class and the active vectors."""
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
 
     def _put(self, name: str, intervention: Intervention) -> Handle:

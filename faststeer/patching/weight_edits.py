@@ -1,4 +1,4 @@
-"""Changes to the weights that write into the residual stream: collected, checked, then made.
+"""Edits of the weights that write into the residual stream: collected, checked, then applied.
 
 New values are computed in float64 on the CPU, so that a checkpoint does not depend on the device
 that it was made on, and rounded once to the weights' dtype.
@@ -21,7 +21,7 @@ _BLOCK = 2048  # rows at a time: at hidden size 4096 that is 64 MB of float64
 
 @dataclass(frozen=True)
 class Edit:
-    """What becomes of a parameter, seen as rows ``[N, H]`` that are written."""
+    """The change of one parameter, seen as rows ``[N, H]`` that are written."""
 
     name: str
     rows: Tensor  # a view of the parameter
@@ -44,7 +44,7 @@ class Edit:
             block.copy_(new)
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parts of the parameter with their new values: computed again, sooner than kept."""
+        """Yield blocks of the parameter with their new values, computed per call to save memory."""
         for start in range(0, len(self.rows), _BLOCK):
             block = self.rows[start : start + _BLOCK]
             yield block, self.change(block.to("cpu", torch.float64, copy=True))
@@ -52,7 +52,7 @@ class Edit:
 
 @dataclass
 class Edits:
-    """All that is going to change in a LlamaForCausalLM; nothing does before `make`."""
+    """All changes of a LlamaForCausalLM; nothing changes before `make`."""
 
     model: Any
     edits: list[Edit] = field(default_factory=list)
@@ -122,6 +122,6 @@ def _bias(linear: nn.Linear) -> nn.Parameter:
 
 
 def _own(make: Callable[[], Tensor], like: Tensor) -> nn.Parameter:
-    """A parameter that can be trained even if it is made in inference mode."""
+    """Return a parameter that can be trained even if it is made in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         return nn.Parameter(make(), requires_grad=like.requires_grad)

@@ -1,4 +1,4 @@
-"""Steering only the sequences whose prompt is about something: `when=`.
+"""Conditions, `when=`: steer only the sequences whose prompt meets one.
 
 Conditional activation steering after Lee et al. 2024 (CAST, arXiv 2409.05907), section 3.
 """
@@ -32,7 +32,7 @@ class Condition:
         if self.site not in known or self.direction.numel() != hidden_size:
             raise ValueError(
                 f"the condition is read at {self.site.kind} of layer {self.site.layer}, of size "
-                f"{self.direction.numel()}; this model has no such place, or size {hidden_size}"
+                f"{self.direction.numel()}; this model has no such site, or size {hidden_size}"
             )
         self.require_before(sites)
 
@@ -47,15 +47,16 @@ class Condition:
             )
 
     def direction_on(self, device: torch.device) -> Tensor:
-        """Its direction there, to be kept: copied once and not at every step."""
+        """Return its direction on a device, to be kept: copied once and not per step."""
         direction = self.direction.to(device)
-        torch._dynamo.mark_static_address(direction)  # as the tables of a Bank
+        torch._dynamo.mark_static_address(direction)  # as DeviceTables
         return direction
 
     def holds(self, hidden: Tensor, prompt: Tensor, direction: Tensor) -> Tensor:
-        """``[B]`` bool for hidden states ``[B, T, H]`` and the mask ``[B, T]`` of the prompts.
+        """Return which sequences meet it, ``[B]`` bool.
 
-        `direction`: its own, on their device.
+        `hidden`: ``[B, T, H]``. `prompt`: ``[B, T]`` bool, the prompts' tokens.
+        `direction`: as `direction_on` returns it, on their device.
         """
         chosen = torch.where(prompt[..., None], hidden.float(), 0.0)
         mean = chosen.sum(1) / prompt.sum(1, keepdim=True).clamp(min=1)
@@ -70,21 +71,21 @@ def when(
     above: float | None = None,
     below: float | None = None,
 ) -> Condition:
-    """A condition for `steer`: only the sequences that meet it are steered, prompt and answer.
+    """Make a condition for `steer`: only sequences that meet it are steered, prompt and answer.
 
-    The mean of the residual stream over a prompt's tokens, at the vector's site of one layer, has a
-    cosine similarity with the vector's direction that is above, or below, a threshold. It is
-    decided in the forward of the prompt, for the layers that come later, and holds until the next
-    prompt.
+    A sequence meets it where the mean of the residual stream over the prompt's tokens, at the
+    vector's site of one layer, has a cosine similarity with the vector's direction above, or below,
+    a threshold. It is decided in the forward of the prompt, for all later layers, and holds until
+    the next prompt.
 
     Args:
         vector: the condition vector.
         layer: where it is read; may be left out where the vector has one layer.
-        above: the least similarity, -1 to 1, not reached itself; or
-        below: the greatest.
+        above: the threshold, -1 to 1, that the similarity must exceed; or
+        below: the threshold that it must not reach.
 
     Raises:
-        TypeError: not a SteeringVector, or a threshold that is no number.
+        TypeError: not a SteeringVector, or a threshold that is not a number.
         ValueError: none or both of `above` and `below`, one that no cosine reaches, or a layer that
             the vector lacks; a direction of zeros.
     """

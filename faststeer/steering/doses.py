@@ -165,7 +165,7 @@ class Doses:
 
 
 def _compiled(module: nn.Module) -> bool:
-    """Whether a part of a model is compiled on its own."""
+    """Return whether a part of a model is compiled on its own."""
     return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
 
 

@@ -65,7 +65,7 @@ class Learned(nn.Module):
         self._remove(self.name)
 
     def at(self, site: Site) -> Tensor | None:
-        """Its direction ``[H]`` at a site, if it acts there."""
+        """Return its direction ``[H]`` at a site, None where it does not act."""
         layer = self._sites.get(site)
         return None if layer is None else self.directions[str(layer)]
 

@@ -1,4 +1,4 @@
-"""Steering from a marker in the prompt on: `positions=faststeer.after(...)`.
+"""Markers, `positions=faststeer.after(...)`: steer the tokens behind a text in the prompt.
 
 A marker's own tokenisation is not how a prompt holds it: byte-level BPE merges its last character
 with what follows ("</think>" before a blank line ends in another token), and sentencepiece writes
@@ -89,7 +89,7 @@ class AfterIds(After):
         object.__setattr__(self, "key", f"ids {self.ids}")
 
     def __str__(self) -> str:
-        """The marker, for messages."""
+        """Return the marker as messages name it."""
         return f"the ids {list(self.ids)}"
 
     def _begins(self, ids: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class AfterText(After):
         object.__setattr__(self, "key", f"text {self.text!r} of tokenizer {id(self.tokenizer)}")
 
     def __str__(self) -> str:
-        """The marker, for messages."""
+        """Return the marker as messages name it."""
         return f"the text {self.text!r}"
 
     def _begins(self, ids: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class AfterText(After):
         )
 
     def _begin(self, row: Sequence[int]) -> int:
-        """The column of the first token whose text lies wholly behind the marker."""
+        """Return the column of the first token whose text lies wholly behind the marker."""
         columns = [column for column, token in enumerate(row) if token >= 0]
         tokens = [row[column] for column in columns]
         text = decoded(self.tokenizer, tokens)

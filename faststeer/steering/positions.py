@@ -24,7 +24,7 @@ class Scope(ABC):
 
     @abstractmethod
     def mask(self, tokens: TokenPositions) -> Tensor:
-        """``[B, T]`` bool: the tokens that are in it."""
+        """Return which tokens are in it, ``[B, T]`` bool."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Between(Scope):
     stop_from_end: bool = False
 
     def mask(self, tokens: TokenPositions) -> Tensor:
-        """As the class says."""
+        """Return which tokens are in it, ``[B, T]`` bool."""
         found = tokens.positions >= 0
         if self.start is not None:
             start = tokens.lengths + self.start if self.start_from_end else self.start
@@ -59,12 +59,12 @@ NAMED: dict[str, Scope | None] = {
 
 @dataclass(frozen=True, eq=False)
 class Chosen(Scope):
-    """What a caller's function says: positions ``[B, T]`` and lengths ``[B, 1]`` -> bool mask."""
+    """The positions that a function of positions ``[B, T]`` and lengths ``[B, 1]`` selects."""
 
     function: Callable[[Tensor, Tensor], Tensor]
 
     def mask(self, tokens: TokenPositions) -> Tensor:
-        """As the class says."""
+        """Return which tokens are in it, ``[B, T]`` bool."""
         found = self.function(tokens.positions, tokens.lengths)
         if not isinstance(found, Tensor) or found.dtype != torch.bool:
             raise TypeError("the function given as positions= has to return a bool tensor")
@@ -78,7 +78,7 @@ class Marked(Scope):
     marks: Tensor
 
     def mask(self, tokens: TokenPositions) -> Tensor:
-        """As the class says."""
+        """Return which tokens are in it, ``[B, T]`` bool."""
         batch, length = tokens.positions.shape[0], self.marks.shape[-1]
         marks = self.marks.to(tokens.columns.device).view(-1, length)
         if batch % len(marks):
@@ -89,7 +89,7 @@ class Marked(Scope):
 
 
 def _in_range(numbers: range) -> Between:
-    """The positions that are in it; -1 is the prompt's last token, and so up to 0 is to its end."""
+    """Return the scope of a range; -1 is the prompt's last token, so a stop of 0 is its end."""
     if not numbers:
         raise ValueError(
             f"positions={numbers} is empty; slice({numbers.start}, {numbers.stop}) may be meant"
@@ -104,7 +104,7 @@ def _in_range(numbers: range) -> Between:
 
 
 def scope_of(positions: Positions, device: torch.device | None = None) -> Scope | None:
-    """What `positions=` means; None for all tokens. A mask is kept on `device`.
+    """Return the scope that `positions=` stands for, None for all tokens; masks go to `device`.
 
     Raises:
         TypeError, ValueError: something else than `steer` documents.

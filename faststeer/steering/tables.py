@@ -70,7 +70,7 @@ class Tables(Mapping[Site, SiteTable]):
         self.forward.gates.make_room(rows)
 
     def forget_graphs(self) -> None:
-        """Assume that no graph reads the tables any more, so that changes are not announced."""
+        """Stop announcing changes: no graph reads the tables any more."""
         self.forward.gates.read_by_graphs = False
         for tables in self.forward.device_tables:
             tables.read_by_graphs = False

@@ -179,7 +179,7 @@ def test_growth_after_a_capture_is_announced(model, patched, static) -> None:
     patched.steer(V)
     captured(static, model)
     many = [{"v": float(i)} for i in range(20)]
-    with pytest.warns(FaststeerWarning, match="have to be captured again"), patched.rows(many):
+    with pytest.warns(FaststeerWarning, match="must be recaptured"), patched.rows(many):
         pass
 
 

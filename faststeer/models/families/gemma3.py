@@ -19,7 +19,7 @@ class SteeredGemma3DecoderLayer(SandwichLayer, Gemma3DecoderLayer):
     """The stock layer, fused."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the stock layer's; transformers 4 hands the rotary embeddings of both kinds over."""
+        """Call the layer; transformers 4 passes the rotary embeddings of both kinds."""
         kwargs = self.by_name(args, kwargs)
         if "position_embeddings_local" in kwargs:
             near = kwargs.pop("position_embeddings_local")

@@ -20,7 +20,7 @@ class SteeredMixtralDecoderLayer(PreNormLayer, MixtralDecoderLayer):
     block_sparse_moe: Any
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        """The experts; transformers 4 calls them otherwise and returns the router's logits too."""
+        """Run the experts; transformers 4 names them differently and returns router logits too."""
         if "mlp" in self._modules:
             return super().feed_forward(normed)
         added: Tensor = self.block_sparse_moe(normed)[0]

@@ -17,12 +17,12 @@ class SteeredPhi3DecoderLayer(PreNormLayer, Phi3DecoderLayer):
     resid_mlp_dropout: Any
 
     def from_attention(self, attended: Tensor) -> Tensor:
-        """With the layer's dropout."""
+        """Apply the dropout after attention."""
         added: Tensor = self.resid_attn_dropout(attended)
         return added
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        """With the layer's dropout."""
+        """Apply the dropout after the MLP."""
         added: Tensor = self.resid_mlp_dropout(self.mlp(normed))
         return added
 

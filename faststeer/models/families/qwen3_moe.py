@@ -16,7 +16,7 @@ class SteeredQwen3MoeDecoderLayer(PreNormLayer, Qwen3MoeDecoderLayer):
     """The stock layer, fused."""
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        """The experts; in transformers 4 they return the router's logits too."""
+        """Run the experts; in transformers 4 they return the router's logits too."""
         added: Tensor | tuple[Tensor, Tensor] = self.mlp(normed)
         return added[0] if isinstance(added, tuple) else added
 
