@@ -102,7 +102,7 @@ def test_a_marker_that_ends_one_token_too_late_fails(monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scope_that_is_ignored_fails(dtype, monkeypatch) -> None:
-    monkeypatch.setattr(patch, "intended_scope", lambda *given: None)
+    monkeypatch.setattr(patch, "resolve_scope", lambda *given: None)
     assert failed(probed(tiny(dtype))) == TOKENS - tokens("all") | rows("range(1, 4)")
 
 

@@ -15,8 +15,6 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 Weights = Mapping[int, float]  # layer -> what a direction is multiplied by, or set to
 
-MODES = ("add", "project", "clamp")
-
 
 @dataclass
 class Intervention:

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from faststeer.vectors import stated_use
 from faststeer.vectors.sites import SITES
-
-if TYPE_CHECKING:
-    from faststeer.steering.positions import Positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +139,7 @@ class SteeringVector:
         return self._with({layer if to is None else to: self._at(layer)})
 
     def for_use(
-        self, *, mode: str | None = None, positions: Positions | None = None
+        self, *, mode: str | None = None, positions: str | range | slice | None = None
     ) -> SteeringVector:
         """Return the same vector, its metadata stating how it is to steer; files keep that.
 
@@ -153,11 +151,9 @@ class SteeringVector:
             positions: as for `Patched.steer`: a name, a range or a slice.
 
         Raises:
-            TypeError, ValueError: an unknown mode, or positions that no text can hold.
+            ValueError: an unknown mode, or positions that no text can hold.
         """
-        from faststeer.vectors import stated_use
-
-        return replace(self, metadata=stated_use.stating(self, mode, positions))
+        return replace(self, metadata=stated_use.state_use(self.metadata, mode, positions))
 
     def save(self, path: str | PathLike[str], file_format: str | None = None) -> None:
         """Write a file, whole or not at all.
@@ -248,8 +244,6 @@ class SteeringVector:
                 f"{self.name!r} ({self.site}, hidden size {self.hidden_size}) and {other.name!r} "
                 f"({other.site}, {other.hidden_size}) cannot be combined: both must be equal"
             )
-        from faststeer.vectors import stated_use
-
         stated_use.require_same_use(self, other)
         directions = dict(self.directions)
         for layer, direction in other.directions.items():
