@@ -224,8 +224,10 @@ def test_a_format_that_only_adds_refuses_a_projection_and_names_lost_positions(
     with pytest.raises(ValueError, match=r"states mode 'project', and .* only adds; save it"):
         vector(mode="project").save(tmp_path / "v", file_format)
     assert not list(tmp_path.iterdir())
-    with pytest.warns(FaststeerWarning, match="states positions 'last', but is used with .* all"):
+    lost = "states positions 'last', but is used with .* all"
+    with pytest.warns(FaststeerWarning, match=lost) as caught:
         vector(positions="last").save(tmp_path / "v", file_format)
+    assert caught[0].filename == __file__  # the caller's line, where it can be changed
 
 
 def test_vectors_of_two_uses_are_not_summed_and_of_two_models_with_a_warning() -> None:
