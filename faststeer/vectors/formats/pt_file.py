@@ -32,7 +32,7 @@ def load_plain(file: Path) -> Any:
     makes a small file's tensor arbitrarily large).
 
     Raises:
-        ValueError: the file is no such file, is truncated, or holds anything else.
+        ValueError: the file was not written by `torch.save`, is truncated, or holds anything else.
     """
     try:
         _check(file)

@@ -1,4 +1,4 @@
-"""The plain content of a vector's file, and what every other format means by a layer."""
+"""The content of a vector's file, and its directions as additions to blocks' outputs."""
 
 from __future__ import annotations
 
