@@ -17,7 +17,7 @@ from faststeer.vectors.position_range import NAMED_POSITIONS, positions_to_text
 MODES = ("add", "project", "clamp")
 
 
-class Stated(Protocol):
+class HasMetadata(Protocol):
     """A name and metadata: of a `SteeringVector`, or of the `VectorData` of its file."""
 
     @property
@@ -61,7 +61,7 @@ def state_use(
     return stated
 
 
-def require_same_use(one: Stated, other: Stated) -> None:
+def require_same_use(one: HasMetadata, other: HasMetadata) -> None:
     """Raise ValueError for vectors of two uses, which cannot be combined; warn of two models."""
     for key, default in (("mode", "add"), ("positions", "all")):
         mine, theirs = (own.metadata.get(key) or default for own in (one, other))
@@ -79,7 +79,7 @@ def require_same_use(one: Stated, other: Stated) -> None:
         )
 
 
-def require_addition(vector: Stated, kind: str, stacklevel: int = 2) -> None:
+def require_addition(vector: HasMetadata, kind: str, stacklevel: int = 2) -> None:
     """Raise ValueError for a vector that states another mode than "add"; warn of lost positions.
 
     Args:
@@ -99,7 +99,7 @@ def require_addition(vector: Stated, kind: str, stacklevel: int = 2) -> None:
         warn_of_other_use(vector, f"positions {positions!r}", chosen, stacklevel + 1)
 
 
-def warn_of_other_use(vector: Stated, stated: str, chosen: str, stacklevel: int) -> None:
+def warn_of_other_use(vector: HasMetadata, stated: str, chosen: str, stacklevel: int) -> None:
     """Warn that a vector is used in another way than it states."""
     warnings.warn(
         f"vector {vector.name!r} states {stated}, but is used with {chosen}",
@@ -109,7 +109,7 @@ def warn_of_other_use(vector: Stated, stated: str, chosen: str, stacklevel: int)
 
 
 def warn_of_other_reading(
-    vector: Stated, read_token: str | int, template: str | None, stacklevel: int = 4
+    vector: HasMetadata, read_token: str | int, template: str | None, stacklevel: int = 4
 ) -> None:
     """Warn where texts are read at another token, or in another template, than the vector's were.
 
@@ -128,7 +128,7 @@ def warn_of_other_reading(
     warn_of_other_template(vector, template, stacklevel + 1)
 
 
-def warn_of_other_template(vector: Stated, template: str | None, stacklevel: int = 4) -> None:
+def warn_of_other_template(vector: HasMetadata, template: str | None, stacklevel: int = 4) -> None:
     """Warn where texts are in another chat template than the vector's texts were.
 
     Arguments are those of `warn_of_other_reading`.

@@ -23,7 +23,7 @@ from faststeer.vectors.sites import SITES
 METADATA = "faststeer.metadata"
 
 # Other programs' names for the modes of `Patched.steer`.
-MODES = {
+MODE_NAMES = {
     **dict.fromkeys(("add", "additive", "addition", "direct"), "add"),
     **dict.fromkeys(("project", "projection", "ablate", "ablation", "erase"), "project"),
     "clamp": "clamp",
@@ -60,7 +60,7 @@ def stated(keys: Mapping[str, Any], unit_norms: bool) -> tuple[str, dict[str, An
         if space in ("general", "GGUF") or key in _KNOWN:
             continue  # the GGUF standard's own: names, authors, licences
         if name in _MODE_KEYS:
-            metadata["mode"] = _one_of(key, value, MODES)
+            metadata["mode"] = _one_of(key, value, MODE_NAMES)
         elif name in _SWITCHES and isinstance(value, bool):
             metadata["mode"] = "project" if value else "add"
         elif name in _SITE_KEYS:
@@ -124,7 +124,7 @@ def _require_norms(key: str, value: Any, unit_norms: bool) -> None:
 
 
 def _require_no_mode(key: str, value: Any) -> None:
-    if isinstance(value, str) and MODES.get(value.lower(), "add") != "add":
+    if isinstance(value, str) and MODE_NAMES.get(value.lower(), "add") != "add":
         raise ValueError(
             f"its key {key!r} is {value!r}: how the vector was made, or how it is to be used? For "
             f"the latter set {ARCHITECTURE}.mode, otherwise remove the key: gguf-new-metadata"
