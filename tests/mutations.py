@@ -92,9 +92,11 @@ def main(folder: Path, count: int, seed: int) -> None:
         try:
             vector = SteeringVector.load(file)
         except ValueError as error:
-            causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
-            if any(isinstance(cause, MemoryError) or "alloc" in str(cause) for cause in causes):
-                raise
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, MemoryError) or "alloc" in str(cause):
+                    raise
+                cause = cause.__cause__ or cause.__context__
             told[f"{file.name} refused"] += str(error).startswith(f"{file}: ")
             told[f"{file.name} refused namelessly"] += not str(error).startswith(f"{file}: ")
         else:

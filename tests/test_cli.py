@@ -47,7 +47,7 @@ def write_pairs(file: Path, pairs: list[tuple[str, str]]) -> Path:
 
 def test_info_tells_what_runs_here() -> None:
     said = run("info")
-    cuda = cuda_library.why_not() or "loaded; built by nvcc"
+    cuda = cuda_library.unavailable_reason() or "loaded; built by nvcc"
     for fact in (faststeer.__version__, torch.__version__, "CPU kernels", "CUDA kernels", cuda):
         assert fact in said
 

@@ -73,13 +73,16 @@ MISTAKES = [
     (f"{GENERATE} --steer wide.safetensors", "'wide' has hidden size 65, but the model's is 64"),
     (f"{GENERATE} --steer deep.safetensors", "layer 9 is out of range"),
     (f"{GENERATE} --prompt=", "a prompt has no tokens; there is nothing to continue"),
-    ("convert v.safetensors out.csv", "out.csv: its ending says no format; expected one of"),
+    (
+        "convert v.safetensors out.csv",
+        "out.csv: its suffix '.csv' states no format; expected",
+    ),
     ("convert v.safetensors out.bin --format csv", "format 'csv' is unknown; expected one of safe"),
     ("convert v.safetensors v.gguf --shift", "v.safetensors: only GGUF files of llama.cpp's"),
     ("convert v.safetensors v.gguf --layers 2", "'v' has no direction for layer 2; it has [1]"),
     (
         "convert v.safetensors v.pt",
-        "only the name of CAA's .pt says its layer; name it vec_layer",
+        "only the name of CAA's .pt states its layer; name it vec_layer",
     ),
     ("convert zero.safetensors v.gguf", "llama.cpp rejects a whole file that has a direction.0"),
     (f"{GENERATE} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),

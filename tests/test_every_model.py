@@ -19,7 +19,7 @@ from every_model.recipes import Recipe
 from every_model.table import written
 
 import faststeer
-from faststeer.steering import positions
+from faststeer.vectors.position_range import NAMED_POSITIONS
 
 WAYS = {
     "LlamaForCausalLM": "fused",
@@ -59,8 +59,8 @@ def outcomes(model: Any) -> dict[str, Finding]:
 
 
 def test_steering_that_begins_a_token_early_is_reported_wrong(model, monkeypatch) -> None:
-    early = positions.NAMED["from_last_prompt"]
-    monkeypatch.setitem(positions.NAMED, "generated", early)
+    early = NAMED_POSITIONS["from_last_prompt"]
+    monkeypatch.setitem(NAMED_POSITIONS, "generated", early)
     found = outcomes(model)
     assert found["scope: generated"].outcome == WRONG
     assert found["scope: generated"].message == "it equals from_last_prompt"

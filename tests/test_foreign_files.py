@@ -213,7 +213,7 @@ def test_row_i_plus_1_of_a_persona_vector_is_the_output_of_layer_i(
 ) -> None:
     file = tmp_path / f"evil_{kind}_diff.pt"
     torch.save(ROWS, file)
-    with pytest.warns(FaststeerWarning, match=r"row 0 \(the embedding\) and row 4 \(behind the f"):
+    with pytest.warns(FaststeerWarning, match=r"row 0 \(the embedding\) and row 4 \(after the fi"):
         vector = SteeringVector.load(file)
     assert (vector.name, vector.site, vector.layers) == ("evil", "resid_post", [0, 1, 2])
     assert all(torch.equal(vector.directions[layer], ROWS[layer + 1]) for layer in range(3))
@@ -228,7 +228,7 @@ def test_one_layer_of_a_persona_vector_needs_no_warning_and_the_last_one_is_refu
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert SteeringVector.load(file, layer=1).directions[1].tolist() == [4, 5]
-    with pytest.raises(ValueError, match="output of layer 3; it has 0 to 2; row 4 is behind the"):
+    with pytest.raises(ValueError, match="output of layer 3; it has 0 to 2; row 4 is after the"):
         SteeringVector.load(file, layer=3)
     with pytest.raises(ValueError, match=r"no row is the output of layer 4; it has 0 to 2$"):
         SteeringVector.load(file, layer=4)
@@ -237,7 +237,7 @@ def test_one_layer_of_a_persona_vector_needs_no_warning_and_the_last_one_is_refu
 def test_rows_whose_meaning_no_name_states_are_refused_until_it_is_given(tmp_path: Path) -> None:
     file = tmp_path / "directions.pt"
     torch.save(ROWS, file)
-    with pytest.raises(ValueError, match="holds 5 rows, and its name does not say what they are"):
+    with pytest.raises(ValueError, match="holds 5 rows, and its name does not state what they are"):
         SteeringVector.load(file)
     by_layer = SteeringVector.load(file, rows="layers")
     assert by_layer.layers == [0, 1, 2, 3, 4]

@@ -193,7 +193,7 @@ def test_a_compressed_pt_file_is_refused_unopened(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ([1.0, 2.0], r"holds a list; expected a tensor \[H\] \(CAA\), a tensor"),
-        (torch.ones(2, 2), "holds 2 rows, and its name does not say what they are"),
+        (torch.ones(2, 2), "holds 2 rows, and its name does not state what they are"),
         (torch.ones(2, 2, 2), "3 dimensions; expected floating-point"),
         (torch.tensor([1, 2]), "needs torch LongStorage"),
         (torch.tensor([1.0, float("inf")]), "1 of 2 values are NaN or infinite"),

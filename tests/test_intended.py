@@ -18,7 +18,7 @@ from faststeer.cli.steer_option import SteerOption
 from faststeer.data import InChat
 from faststeer.evaluate.provenance import vector_hash
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.stated_use import as_text
+from faststeer.vectors.position_range import positions_to_text
 
 IDS = torch.arange(1, 9)[None]
 PAIRS = [("good morning", "bad evening"), ("a fine day", "a sad day")] * 3
@@ -153,7 +153,7 @@ def test_a_use_that_no_file_can_hold_is_refused() -> None:
             vector().for_use(positions=positions)
     with pytest.raises(ValueError, match="mode 'rotate' is unknown; expected one of add, project"):
         vector().for_use(mode="rotate")
-    assert as_text(slice(None, None)) in ("all", ":")
+    assert positions_to_text(slice(None, None)) in ("all", ":")
 
 
 def test_ablation_and_learning_name_a_stated_use_that_they_do_not_make(tiny_model: Any) -> None:
@@ -224,8 +224,10 @@ def test_a_format_that_only_adds_refuses_a_projection_and_names_lost_positions(
     with pytest.raises(ValueError, match=r"states mode 'project', and .* only adds; save it"):
         vector(mode="project").save(tmp_path / "v", file_format)
     assert not list(tmp_path.iterdir())
-    with pytest.warns(FaststeerWarning, match="states positions 'last', but is used with .* all"):
+    lost = "states positions 'last', but is used with .* all"
+    with pytest.warns(FaststeerWarning, match=lost) as caught:
         vector(positions="last").save(tmp_path / "v", file_format)
+    assert caught[0].filename == __file__  # the caller's line, where it can be changed
 
 
 def test_vectors_of_two_uses_are_not_summed_and_of_two_models_with_a_warning() -> None:

@@ -12,7 +12,6 @@ from test_files import equal
 
 from faststeer import SteeringVector, patch
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.formats import caa
 
 
 @pytest.fixture
@@ -54,11 +53,24 @@ def test_a_folder_of_caa_s_files_is_one_vector_and_comes_back(
 def test_a_folder_of_several_models_is_refused_and_one_can_be_chosen(tmp_path: Path) -> None:
     for model, value in (("7b", 1.0), ("13b", 2.0)):
         torch.save(torch.full((2,), value), tmp_path / f"vec_layer_3_{model}.pt")
-    with pytest.raises(ValueError, match=r"several models: \['13b', '7b'\]; choose one"):
+    chosen_by = r"choose one with SteeringVector\.load\(folder, model=\.\.\.\)"
+    with pytest.raises(ValueError, match=rf"several models: \['13b', '7b'\]; {chosen_by}"):
         SteeringVector.load(tmp_path)
-    assert caa.load_folder(tmp_path, "13b").directions[3].tolist() == [2.0, 2.0]
+    assert SteeringVector.load(tmp_path, model="13b").directions[3].tolist() == [2.0, 2.0]
     with pytest.raises(ValueError, match=r"without a file vec_layer_\*_70b\.pt"):
-        caa.load_folder(tmp_path, "70b")
+        SteeringVector.load(tmp_path, model="70b")
+    with pytest.raises(
+        ValueError, match=r"7b\.pt: only a folder of CAA's files has vectors of sev"
+    ):
+        SteeringVector.load(tmp_path / "vec_layer_3_7b.pt", model="7b")
+
+
+def test_a_damaged_file_in_a_folder_is_named_with_its_folder(tmp_path: Path) -> None:
+    torch.save(torch.ones(2), tmp_path / "vec_layer_3_7b.pt")
+    (tmp_path / "vec_layer_4_7b.pt").write_bytes(b"PK")
+    message = f"{tmp_path}: vec_layer_4_7b.pt: not a readable .pt file"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        SteeringVector.load(tmp_path)
 
 
 def test_a_folder_without_vectors_is_refused(tmp_path: Path) -> None:
@@ -69,7 +81,7 @@ def test_a_folder_without_vectors_is_refused(tmp_path: Path) -> None:
 def test_a_bare_tensor_without_a_layer_in_its_name_needs_one(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "v.pt")
     torch.save(torch.ones(2), tmp_path / "vec_layer_3.pt")
-    with pytest.raises(ValueError, match=r"does not say the layer .* load\(path, layer=13\)"):
+    with pytest.raises(ValueError, match=r"does not state the layer .* load\(path, layer=13\)"):
         SteeringVector.load(tmp_path / "v.pt")
     assert SteeringVector.load(tmp_path / "v.pt", layer=5).layers == [5]
     assert SteeringVector.load(tmp_path / "vec_layer_3.pt", layer=3).layers == [3]

@@ -7,8 +7,8 @@ import torch
 
 import faststeer
 from faststeer import SteeringVector
+from faststeer.vectors.aggregate import common_norms
 from faststeer.vectors.random import random_like
-from faststeer.vectors.steering_vector import common_norms
 
 A = SteeringVector("a", {0: torch.tensor([3.0, 4.0]), 1: torch.tensor([0.0, 2.0])})
 B = SteeringVector("b", {0: torch.tensor([0.0, 1.0]), 2: torch.tensor([5.0, 0.0])})

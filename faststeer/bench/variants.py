@@ -12,7 +12,8 @@ from faststeer.bench.hook_baselines import add_with_hooks, twin
 from faststeer.models.decoders import layers_of
 from faststeer.patching.patch import patch
 from faststeer.steering.row_settings import RowSettings
-from faststeer.vectors.random import random_vector, summed
+from faststeer.vectors.aggregate import sum_directions
+from faststeer.vectors.random import random_vector
 from faststeer.vectors.steering_vector import SteeringVector
 
 STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
@@ -57,7 +58,8 @@ def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
     """`model` steered by hooks as fast as hooks can be, with its vectors summed beforehand."""
     other = twin(model)
     weights = next(model.parameters())
-    add_with_hooks(other, {layer: row.to(weights) for layer, row in summed(vectors).items()})
+    summed = sum_directions(vectors)
+    add_with_hooks(other, {layer: row.to(weights) for layer, row in summed.items()})
     return other
 
 

@@ -15,7 +15,7 @@ from faststeer.bench.phases import decode
 from faststeer.bench.run import Settings
 from faststeer.bench.variants import hooked_twin, steered_twin
 from faststeer.data.shipped import SHIPPED, Behaviour, neutral_texts
-from faststeer.evaluate.likelihood import perplexity
+from faststeer.evaluate.likelihood import continuation_logprobs, perplexity
 from faststeer.extraction.extract import extract
 from faststeer.models.inference import continuations, random_ids
 from faststeer.models.loading import Loaded
@@ -40,6 +40,15 @@ class Effect:
     random_perplexity: float
 
 
+def held_out_margin(loaded: Loaded, behaviour: Behaviour) -> float:
+    """Return the mean of log p(positive) - log p(negative) over held-out prompts, in nats."""
+    items = [(held.prompt, held.positive) for held in behaviour.held_out]
+    items += [(held.prompt, held.negative) for held in behaviour.held_out]
+    logprobs = continuation_logprobs(loaded.model, loaded.tokenizer, items, batch_size=len(items))
+    positive, negative = logprobs.chunk(2)
+    return float((positive - negative).mean())
+
+
 def measure(
     loaded: Loaded,
     patched: Patched,
@@ -53,7 +62,7 @@ def measure(
     def margin(steering: SteeringVector, coefficient: float) -> float:
         patched.clear()
         patched.steer(steering, coefficient)
-        return behaviour.margin(loaded.model, loaded.tokenizer)
+        return held_out_margin(loaded, behaviour)
 
     unsteered = margin(vector, 0.0)
     effects = []

@@ -14,11 +14,11 @@ from faststeer.utils.version import VERSION
 
 
 def _cuda_kernels(built: str) -> str:
-    why_not = cuda_library.why_not()
-    if why_not is None:
+    reason = cuda_library.unavailable_reason()
+    if reason is None:
         return f"loaded; built by {built}"
     by = f"; built by {built}" if built else ""
-    return f"{why_not}{by}; on a GPU the reference in plain PyTorch runs instead"
+    return f"{reason}{by}; on a GPU the reference in plain PyTorch runs instead"
 
 
 def facts() -> dict[str, str]:

@@ -22,7 +22,7 @@ from faststeer.cli.info import info
 from faststeer.cli.inspect import inspect
 from faststeer.cli.report import report
 from faststeer.cli.sweep import sweep
-from faststeer.utils.text_files import in_words
+from faststeer.utils.text_files import describe_os_error
 
 app = typer.Typer(
     help="Activation steering, fused into the residual stream of LLaMA models.",
@@ -43,7 +43,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        message = in_words(error) if isinstance(error, OSError) else error
+        message = describe_os_error(error) if isinstance(error, OSError) else error
         Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
 

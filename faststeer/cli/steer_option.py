@@ -7,12 +7,12 @@ from functools import cached_property
 
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle
-from faststeer.steering.intervention import MODES
-from faststeer.steering.positions import NAMED
+from faststeer.vectors.position_range import NAMED_POSITIONS
+from faststeer.vectors.stated_use import MODES
 from faststeer.vectors.steering_vector import SteeringVector
 
 FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"
-_USES = {"mode": MODES, "positions": tuple(NAMED)}
+_USES = {"mode": MODES, "positions": tuple(NAMED_POSITIONS)}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What vectors are made from: pairs and texts that stream, for `faststeer.extract`.
+"""Pairs and texts to make vectors from, as streams for `faststeer.extract`.
 
-All of them are read anew each time they are iterated, and never held as a whole.
+All of them are read again each time they are iterated, and never held in memory as a whole.
 """
 
 from faststeer.data.chat import InChat, chat_text

@@ -1,4 +1,4 @@
-"""Batches of token ids: padded on the left or random, for checks and timing."""
+"""Padded batches of token ids."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids ``[B, T]`` int64 and a mask ``[B, T]`` int64 that is 0 where they are padding."""
+    """Token ids ``[B, T]`` int64 and a mask ``[B, T]`` int64, which is 0 for padding."""
 
     ids: Tensor
     mask: Tensor
 
     @property
     def positions(self) -> Tensor:
-        """Each token's place in its own text, ``[B, T]``; 0 for padding."""
+        """Return each token's position in its own text, ``[B, T]``; 0 for padding."""
         return (self.mask.cumsum(-1) - 1).clamp(min=0)
 
     @property
     def real(self) -> Tensor:
-        """Which tokens are not padding, ``[B, T]`` bool."""
+        """Return a mask ``[B, T]`` bool of the tokens that are not padding."""
         return self.mask.bool()
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int | None, device: torch.device) -> Batch:
-    """Texts of several lengths as one batch on `device`; they end together.
+    """Make one batch of texts of several lengths, padded on the left so that they end together.
 
-    Padding is masked, so a tokenizer that has no padding token (None) gets token 0.
+    Args:
+        rows: the token ids of each text.
+        pad: the padding token; None, where a tokenizer has none, takes token 0: it is masked.
+        device: where the batch is made.
     """
     return padded(rows, pad, device, "left")
 
@@ -38,7 +41,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int | None, device: torch.de
 def padded(
     rows: Sequence[Sequence[int]], pad: int | None, device: torch.device, side: str
 ) -> Batch:
-    """As `left_padded`, or with the padding on the "right"; they begin together then."""
+    """Make one batch as `left_padded`, with the padding on the "left" or "right" `side`."""
     filler = 0 if pad is None else pad
     longest = max(map(len, rows))
     gaps = [longest - len(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Chat messages as texts, by the tokenizer's own template."""
+"""Chat messages as texts, through the tokenizer's own template."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Messages = Sequence[Mapping[str, str]]
 
 
 def chat_text(messages: Messages | str, tokenizer: Any) -> str:
-    """Messages as the model saw them in training, ready for ``add_special_tokens=False``.
+    """Format messages as the model saw them in training, for ``add_special_tokens=False``.
 
-    A last message of the assistant's is left open, so that the last token is its own and not the
-    template's. After a last message of anyone else the assistant's turn is begun. A plain text
-    is one message of a user's.
+    If the last message is the assistant's, it is left open, so that the last token is its own and
+    not the template's. Otherwise the assistant's turn is started. A plain text is one message of a
+    user.
 
     Raises:
-        ValueError: the tokenizer has no template, or the template does not take these messages.
+        ValueError: the tokenizer has no template, or the template rejects these messages.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -32,16 +32,16 @@ def chat_text(messages: Messages | str, tokenizer: Any) -> str:
             add_generation_prompt=not answered,
             continue_final_message=answered,
         )
-    except Exception as error:  # templates are programs, and raise what they like
+    except Exception as error:  # templates are programs, and raise any kind
         raise ValueError(f"the chat template does not take these messages: {error}") from error
     return text
 
 
 class InChat:
-    """Pairs whose sides are messages, or texts of a user's, as pairs of texts.
+    """Pairs of texts, from pairs whose sides are messages or a user's plain texts.
 
-    Extract them with ``add_special_tokens=False``: templates bring their own. `template` is a
-    digest of the tokenizer's, which a vector made of them states.
+    Extract them with ``add_special_tokens=False``: templates add their own. The attribute
+    `template` is a digest of the tokenizer's template, which a vector made of them states.
 
     Raises:
         ValueError: as `chat_text`, with the number of the pair.
@@ -64,7 +64,7 @@ class InChat:
 
 
 def template_digest(tokenizer: Any) -> str | None:
-    """Return what metadata hold of a tokenizer's chat template; None where it has none."""
+    """Return the digest of a tokenizer's chat template for metadata; None if it has none."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return None

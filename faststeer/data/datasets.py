@@ -1,4 +1,7 @@
-"""Pairs and texts out of rows with columns, such as those of Hugging Face datasets."""
+"""Pairs and texts from datasets: rows with columns, streamed from Hugging Face, or limited.
+
+Everything streams: a dataset is never held in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
+Pair = tuple[str, str]
+
 
 class TextsIn:
-    """The texts of one column.
+    """The texts of one column of rows.
 
     Raises:
-        ValueError: a row has no text there; the message says which.
+        ValueError: a row has no text there; the message names it.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], column: str) -> None:
@@ -24,10 +29,10 @@ class TextsIn:
 
 
 class PairsIn:
-    """(positive, negative) of two columns.
+    """Pairs (positive, negative) from two columns of rows.
 
     Raises:
-        ValueError: a row has no texts there; the message says which.
+        ValueError: a row has no texts there; the message names it.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], positive: str, negative: str) -> None:
@@ -54,10 +59,11 @@ def _text(number: int, row: Mapping[str, Any], column: str) -> str:
 def hub_rows(
     name: str, split: str = "train", config: str | None = None, **more: Any
 ) -> Iterable[Mapping[str, Any]]:
-    """The rows of a dataset, for `PairsIn` and `TextsIn`; nothing is downloaded as a whole.
+    """Stream the rows of a dataset, for `PairsIn` and `TextsIn`.
 
     Args:
-        name: on the hub, a folder, or a builder such as "json" or "parquet" with ``data_files``.
+        name: of a dataset on the hub, a folder, or a builder such as "json" or "parquet" with
+            ``data_files``.
         split: such as "train".
         config: the dataset's configuration, where it has several.
         more: passed to `datasets.load_dataset`.
@@ -68,7 +74,7 @@ def hub_rows(
     try:
         from datasets import load_dataset
     except ModuleNotFoundError as error:
-        if error.name != "datasets":  # it is installed, and lacks something itself
+        if error.name != "datasets":  # it is installed, but a dependency of it is missing
             raise
         raise ModuleNotFoundError(
             "datasets of the hub need the package datasets: pip install 'faststeer[data]'",
@@ -80,34 +86,31 @@ def hub_rows(
     return found
 
 
-Pair = tuple[str, str]
-
-
 class FirstPairs:
-    """The first `most` of `pairs`, which can be read again and again."""
+    """The first `limit` pairs of an iterable, which can be read repeatedly."""
 
-    def __init__(self, pairs: Iterable[Pair], most: int) -> None:
-        """Raises TypeError for an iterator, and ValueError where no pair may be read."""
+    def __init__(self, pairs: Iterable[Pair], limit: int) -> None:
+        """Check the arguments. Raises TypeError for an iterator, ValueError for a limit below 1."""
         if iter(pairs) is pairs:
             raise TypeError("pairs is an iterator; they are read several times: give a list")
-        if most < 1:
-            raise ValueError(f"most_pairs is {most}; expected at least 1")
+        if limit < 1:
+            raise ValueError(f"most_pairs is {limit}; expected at least 1")
         self.pairs = pairs
-        self.most = most
+        self.limit = limit
         self.template = getattr(pairs, "template", None)  # of faststeer.data.InChat
 
     def __iter__(self) -> Iterator[Pair]:
-        """From the first on, each time."""
-        return islice(self.pairs, self.most)
+        """Iterate from the first pair, each time."""
+        return islice(self.pairs, self.limit)
 
     def left_out(self) -> str | None:
-        """How many there are beyond, in words; None if none."""
+        """Return a sentence about the pairs that are not read; None if there are none."""
         if isinstance(self.pairs, Sized):
-            count = max(0, len(self.pairs) - self.most)
+            count = max(0, len(self.pairs) - self.limit)
             beyond = f"{count} pairs" if count else ""
         else:
-            more = next(islice(self.pairs, self.most, None), None)
+            more = next(islice(self.pairs, self.limit, None), None)
             beyond = "all pairs" if more is not None else ""
         if not beyond:
             return None
-        return f"{beyond} beyond the first {self.most}: most_pairs reads more"
+        return f"{beyond} beyond the first {self.limit}: most_pairs reads more"

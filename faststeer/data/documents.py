@@ -1,4 +1,4 @@
-"""Documents out of a file or a folder, one at a time."""
+"""Documents from a file or a folder, one at a time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from faststeer.utils.text_files import read_utf8
 
 
 class Documents:
-    """Texts, in an order that does not depend on the machine.
+    """Texts of a file or folder, in an order that does not depend on the machine.
 
     Args:
         path: a ``.jsonl`` or ``.json`` file: the ``text`` of each row. Any other file: its whole
-            text. A folder: all files in it and below, in the order of their names. A name with
-            wildcards, such as ``src/*.py``: the files of such names in that folder and below.
-            Empty files, such as many an ``__init__.py``, are passed over there.
+            text. A folder: all files in it and in its subfolders, ordered by name. A name with
+            wildcards, such as ``src/*.py``: the files that match in that folder and its
+            subfolders. In folders, empty files such as many ``__init__.py`` are skipped.
 
     Files are UTF-8, with or without a byte-order mark.
 
     Raises:
-        FileNotFoundError: nothing is there, no file has such a name, or all of them are empty.
+        FileNotFoundError: the path does not exist, no file matches, or all of them are empty.
         PermissionError: a file cannot be read.
         ValueError: the one file that is named is empty; a file is not UTF-8; a row has no text.
     """
@@ -54,7 +54,7 @@ class Documents:
             yield self._folder
             return
         for folder, folders, names in os.walk(self._folder):
-            folders.sort()  # in place: what os.walk goes by
+            folders.sort()  # in place: os.walk follows this list
             for name in sorted(names):
                 file = Path(folder, name)
                 if not fnmatch(name, self._pattern) or not file.is_file():  # a pipe, a broken link

@@ -1,4 +1,4 @@
-"""Sets of data at pinned addresses, checked against their SHA-256 before they are kept."""
+"""Downloads of datasets from pinned addresses, verified by SHA-256 before they are kept."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ SETS = {
 
 
 def folder_of(name: str) -> Path:
-    """Where `fetch` puts a set by default: under FASTSTEER_CACHE, or the user's cache folder."""
+    """Return the folder of a dataset by default, in FASTSTEER_CACHE or the user's cache folder."""
     return cache_folder() / "data" / name
 
 
 def fetch(name: str, folder: str | PathLike[str] | None = None) -> list[Path]:
-    """Get a set of data, file by file; what is there already and right is left alone.
+    """Download the files of a dataset; files that are already there and intact are kept.
 
     Args:
         name: one of `SETS`: "behaviours".
-        folder: where to; by default the cache.
+        folder: the target; by default the cache.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        ValueError: an unknown set, or what came is not what was pinned (and is not kept).
+        ValueError: an unknown dataset, or content other than what was pinned (it is not kept).
         ConnectionError: the address cannot be reached.
     """
     if name not in SETS:
@@ -79,12 +79,12 @@ def fetch(name: str, folder: str | PathLike[str] | None = None) -> list[Path]:
     target = folder_of(name) if folder is None else Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for file, (size, digest) in SETS[name].files.items():
-        if not _is_right(target / file, digest):
+        if not _is_intact(target / file, digest):
             write_whole(target / file, _downloaded(SETS[name].address + file, size, digest, target))
     return [target / file for file in SETS[name].files]
 
 
-def _is_right(file: Path, digest: str) -> bool:
+def _is_intact(file: Path, digest: str) -> bool:
     return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest
 
 

@@ -1,4 +1,4 @@
-"""The elements of a JSON array, one at a time: `json` alone would read the whole of it."""
+"""A streaming parser for JSON arrays: `json` alone would hold the whole file in memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CHUNK = 1 << 16
-_LARGEST = 1 << 24  # characters of an element; broken JSON looks like one that does not end
+_MAX_ELEMENT = 1 << 24  # characters of an element; invalid JSON looks like an unfinished one
 
 
 def elements(file: BinaryIO) -> Iterator[Any]:
-    """What a file that begins with ``[`` holds. Raises ValueError for what is not JSON."""
+    """Yield the elements of a file that starts with ``[``. Raises ValueError for invalid JSON."""
     array = _Array(file)
     array.take("[")
     if array.next() == "]":
@@ -30,46 +30,46 @@ def elements(file: BinaryIO) -> Iterator[Any]:
 
 
 class _Array:
-    """Text of which only a piece is held."""
+    """The text of a JSON array, of which only a part is in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self.decoder = json.JSONDecoder()
         self.text = ""
-        self.place = 0
+        self.offset = 0
 
     def next(self) -> str:
-        """The next character that is no space; none at the end."""
+        """Return the next character that is not white space; an empty string at the end."""
         while True:
-            space = _SPACE.match(self.text, self.place)
-            self.place = self.place if space is None else space.end()
-            if self.place < len(self.text):
-                return self.text[self.place]
-            if not self._more(_CHUNK):
+            space = _SPACE.match(self.text, self.offset)
+            self.offset = self.offset if space is None else space.end()
+            if self.offset < len(self.text):
+                return self.text[self.offset]
+            if not self._read(_CHUNK):
                 return ""
 
     def take(self, character: str) -> None:
-        """Pass over `character`. Raises ValueError for another."""
+        """Skip `character`. Raises ValueError for another."""
         found = self.next()
         if found != character:
             raise ValueError(f"expected {character!r}, found {found or 'the end of the file'!r}")
-        self.place += 1
+        self.offset += 1
 
     def element(self) -> Any:
-        """The next element, however many pieces it lies in."""
+        """Return the next element, reading as many chunks as it needs."""
         self.next()
         size = _CHUNK
         while True:
             try:
-                value, self.place = self.decoder.raw_decode(self.text, self.place)
+                value, self.offset = self.decoder.raw_decode(self.text, self.offset)
             except json.JSONDecodeError:
-                if len(self.text) - self.place > _LARGEST or not self._more(size):
+                if len(self.text) - self.offset > _MAX_ELEMENT or not self._read(size):
                     raise
                 size *= 2
             else:
                 return value
 
-    def _more(self, size: int) -> bool:
+    def _read(self, size: int) -> bool:
         read = self.file.read(size)
-        self.text, self.place = self.text[self.place :] + read, 0
+        self.text, self.offset = self.text[self.offset :] + read, 0
         return bool(read)

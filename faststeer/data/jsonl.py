@@ -1,4 +1,4 @@
-"""Rows from JSONL files and JSON arrays, one at a time, and pairs and texts in them."""
+"""Rows of JSONL files and JSON arrays, one at a time, and the pairs and texts in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _TEXTS = 'JSONL or a JSON array of {"text": ...}'
 class PairsFile:
     """Rows of ``{"positive": ..., "negative": ...}``, iterated as (positive, negative).
 
-    The whole file is checked and counted first, and read anew each time: it is never held.
+    The whole file is checked and counted first, and read again each time: it is never held in
+    memory.
 
     Args:
         path: a JSONL file, or a JSON array.
@@ -25,7 +26,7 @@ class PairsFile:
 
     Raises:
         OSError: the file cannot be opened; the message names it.
-        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
+        ValueError: it is not UTF-8, has no rows, or a row is not such an object; the message names
             file, line and key.
     """
 
@@ -46,13 +47,13 @@ class PairsFile:
 
 
 def read_texts(path: str | PathLike[str]) -> Iterator[str]:
-    """Texts from rows of ``{"text": ...}``. Raises as `PairsFile` does."""
+    """Yield the texts of rows of ``{"text": ...}``. Raises the errors of `PairsFile`."""
     for where, row in rows(path, _TEXTS):
         yield text_in(where, row, "text")
 
 
 def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
-    """Yield where each row stands, and the row: a line of JSONL or an element of a JSON array.
+    """Yield the location and content of each row: a line of JSONL or an element of a JSON array.
 
     Args:
         path: a UTF-8 file, with or without a byte-order mark.
@@ -65,11 +66,11 @@ def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
     """
     found = False
     with open_utf8(path, expected) as file:
-        begin = file.tell()
+        first = file.tell()
         start = file.read(1)
         while start.isspace():
             start = file.read(1)
-        file.seek(begin)
+        file.seek(first)
         for found_row in _elements(path, file) if start == b"[" else _lines(path, file):
             found = True
             yield found_row
@@ -78,7 +79,7 @@ def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
 
 
 def text_in(where: str, row: Any, key: str) -> str:
-    """The text under `key`. Raises ValueError where there is none."""
+    """Return the text under `key`. Raises ValueError where there is none."""
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise ValueError(f"{where}: expected an object with a text under {key!r}")
     text: str = row[key]
@@ -116,7 +117,7 @@ def _elements(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, 
     try:
         for number, row in enumerate(elements(file), 1):
             yield f"{path}, row {number}", row
-    except UnicodeDecodeError as error:  # decoded ahead of the row that is parsed
+    except UnicodeDecodeError as error:  # raised while decoding ahead of the row that is parsed
         raise ValueError(
             f"{path}, at or after row {number + 1}: not UTF-8 ({error}); save the file as UTF-8"
         ) from error

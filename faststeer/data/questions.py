@@ -1,4 +1,7 @@
-"""Questions with an answer that shows a behaviour and one that does not."""
+"""Questions with one answer that matches a behaviour and one that does not.
+
+They are read as pairs of texts, to extract vectors from, or as choices, to evaluate steering on.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,35 @@ KEYS = _QUESTION, _POSITIVE, _NEGATIVE = (
 )
 EXPECTED = f"JSONL or a JSON array of objects with {', '.join(KEYS)}"
 
+TRAIN, VALIDATION = 500, 200  # of van der Weij et al. 2024
+PARTS = ("all", "train", "validation", "test")
+
+
+class Choice(NamedTuple):
+    """A question with two answers of one token: one that matches the behaviour, and another.
+
+    Spaces around an answer belong to its token, and are ignored when answers are compared.
+    """
+
+    question: str
+    matching: str
+    other: str
+
 
 class QuestionPairs:
-    """(question + matching answer, question + other answer) of each row.
+    """Pairs (question + matching answer, question + other answer), one per row.
 
     The rows of Anthropic's model-written evaluations (JSONL) and of CAA's and the paper's files
-    (arrays): ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``. Nothing
-    is put between question and answer. The paper's end in "I choose (" and "A", so the answer is
-    the last token; answers such as " (A)" want ``read_token=-2``, as CAA reads them.
+    (arrays): ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``. They are
+    joined without a separator. The paper's end in "I choose (" and "A", so the answer is the last
+    token; answers such as " (A)" need ``read_token=-2``, as CAA reads them.
 
     The whole file is checked and counted first.
 
     Raises:
         OSError: the file cannot be opened; the message names it.
-        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
-            file, row and key.
+        ValueError: it is not UTF-8, has no rows, or a row is not such an object; the message
+            names file, row and key.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -52,15 +69,15 @@ class QuestionPairs:
 
 
 def behaviour(name: str, folder: str | PathLike[str] | None = None) -> QuestionPairs:
-    """One of the five behaviours of van der Weij et al. 2024, such as "myopic".
+    """Load one of the five behaviours of van der Weij et al. 2024, such as "myopic".
 
     Args:
-        name: the file's, without ``.json``.
-        folder: one's own copy; by default what `faststeer.data.fetch("behaviours")` got.
+        name: the file's name without ``.json``.
+        folder: a copy of the files; by default those of `faststeer.data.fetch("behaviours")`.
 
     Raises:
-        FileNotFoundError: it is not there; the message says how to get it.
-        ValueError: an unknown behaviour, or a file that is broken.
+        FileNotFoundError: there is no such file; the message states how to get it.
+        ValueError: an unknown behaviour, or an invalid file.
     """
     known = [Path(file).stem for file in SETS["behaviours"].files]
     place = folder_of("behaviours") if folder is None else Path(folder)
@@ -75,28 +92,26 @@ def behaviour(name: str, folder: str | PathLike[str] | None = None) -> QuestionP
     return QuestionPairs(file)
 
 
-TRAIN, VALIDATION = 500, 200
-PARTS = ("all", "train", "validation", "test")
-
-
 def read_choices(path: str | PathLike[str]) -> list[Choice]:
-    """Rows of ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``.
+    """Load the choices of a file with the rows that `QuestionPairs` reads.
 
     Raises:
         OSError: the file cannot be opened; the message names it.
-        ValueError: it is not UTF-8, has no rows, or a row is no such object; the message names
-            file, row and key.
+        ValueError: it is not UTF-8, has no rows, or a row is not such an object; the message
+            names file, row and key.
     """
     found = rows(path, EXPECTED)
     return [Choice(*(text_in(where, row, key) for key in KEYS)) for where, row in found]
 
 
 def part_of(choices: Sequence[Choice], part: str, seed: int = 13) -> list[Choice]:
-    """The choices, shuffled; of these the first 500 are to train on, 200 to validate, the rest to
-    test, as in van der Weij et al. 2024.
+    """Shuffle the choices and return one part of them.
+
+    The first 500 are for training, the next 200 for validation and the rest for testing, as in van
+    der Weij et al. 2024; "all" is every one.
 
     Raises:
-        ValueError: an unknown part, or one that so few choices do not have.
+        ValueError: an unknown part, or too few choices for it.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} is unknown; expected one of {', '.join(PARTS)}")
@@ -112,14 +127,3 @@ def part_of(choices: Sequence[Choice], part: str, seed: int = 13) -> list[Choice
     bounds = {"train": (0, TRAIN), "validation": (TRAIN, TRAIN + VALIDATION)}
     start, stop = bounds.get(part, (TRAIN + VALIDATION, None))
     return shuffled[start:stop]
-
-
-class Choice(NamedTuple):
-    """A question whose answer is one token: one that matches the behaviour, and another.
-
-    Spaces around an option are of its token, and not of what an answer is compared with.
-    """
-
-    question: str
-    matching: str
-    other: str

@@ -1,4 +1,4 @@
-"""The behaviours that the demo ships: pairs to extract from, held-out questions, prompts."""
+"""The behaviours that ship with the package: pairs, held-out prompts, and neutral texts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import torch
-
-from faststeer.evaluate.likelihood import continuation_logprobs
-
 SHIPPED = ("sentiment", "tense")
 
 
 @dataclass(frozen=True)
-class Held:
-    """A prompt with a continuation of each kind; neither is in the pairs."""
+class HeldOut:
+    """A held-out prompt with a positive and a negative continuation, none of them in the pairs."""
 
     prompt: str
     positive: str
@@ -26,7 +22,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a vector is made from, where it is used, and how its effect is measured."""
+    """The pairs of a behaviour, the layer and coefficients to steer with, and test prompts."""
 
     name: str
     description: str
@@ -34,28 +30,20 @@ class Behaviour:
     coefficients: Sequence[float]
     generate_coefficients: Sequence[float]
     pairs: Sequence[tuple[str, str]]
-    held_out: Sequence[Held]
+    held_out: Sequence[HeldOut]
     prompts: Sequence[str]
 
     @classmethod
     def shipped(cls, name: str) -> Behaviour:
-        """One of `SHIPPED`."""
+        """Load one of `SHIPPED`."""
         facts: dict[str, Any] = json.loads(_data(f"{name}.json"))
         facts["pairs"] = [(pair["positive"], pair["negative"]) for pair in facts["pairs"]]
-        facts["held_out"] = [Held(**item) for item in facts["held_out"]]
+        facts["held_out"] = [HeldOut(**item) for item in facts["held_out"]]
         return cls(**facts)
-
-    def margin(self, model: Any, tokenizer: Any) -> float:
-        """Mean of log p(positive) - log p(negative) over the held-out prompts, in nats."""
-        items = [(held.prompt, held.positive) for held in self.held_out]
-        items += [(held.prompt, held.negative) for held in self.held_out]
-        logprobs = continuation_logprobs(model, tokenizer, items, batch_size=len(items))
-        positive, negative = logprobs.chunk(2)
-        return float(torch.mean(positive - negative))
 
 
 def neutral_texts() -> list[str]:
-    """Plain encyclopaedic prose, to see what steering costs elsewhere."""
+    """Return plain encyclopaedic prose, to measure what steering costs on other texts."""
     return [json.loads(line)["text"] for line in _data("neutral.jsonl").splitlines()]
 
 

@@ -11,10 +11,10 @@ def pairs(
     negatives: Sequence[str],
     suffixes: Sequence[str] = ("",),
 ) -> list[tuple[str, str]]:
-    """Contrast pairs from a template, as repeng's users write them.
+    """Make contrast pairs from a template, as is usual with repeng.
 
-    ``{persona}`` in `template` becomes a positive or its negative, ``{suffix}`` a suffix; without
-    ``{suffix}`` the suffix is appended. One pair for each persona and suffix.
+    ``{persona}`` in `template` is replaced by a positive or its negative, ``{suffix}`` by a suffix;
+    without ``{suffix}`` the suffix is appended. There is one pair per persona and suffix.
 
     Raises:
         ValueError: no ``{persona}``, empty lists, or unequal numbers of positives and negatives.

@@ -19,10 +19,10 @@ from faststeer.evaluate.provenance import model_facts, vector_hash, versions
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.tasks import Subject, Task, Verdict
 from faststeer.patching.patch import temporarily_patched
+from faststeer.steering.stated_use import positions_in_texts
 from faststeer.utils.files import write_whole
 from faststeer.utils.progress import Advance, progress_bar
 from faststeer.vectors.arguments import chosen_layers, finite
-from faststeer.vectors.stated_use import positions_in_texts
 from faststeer.vectors.steering_vector import SteeringVector
 
 WAVE = 16  # settings; where lines stop early, some of them are measured in vain

@@ -1,7 +1,8 @@
-"""Gradients of the steering ops, in float32.
+"""Gradients of the steering ops, computed in float32.
 
 With ``y = h * r``, ``r = rsqrt(mean(h^2) + eps)`` and ``g = grad_out * weight``:
-``dh = grad_h + r * (g - y * mean(g * y))``. Calls with modes do not come here.
+``dh = grad_h + r * (g - y * mean(g * y))``. Calls with modes are differentiated
+through the reference instead.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ def _norm_grads(
     h: Tensor, weight: Tensor, eps: float, weight_offset: float, grad_out: Tensor
 ) -> tuple[Tensor, Tensor]:
     wide = h.float()
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    y = wide * scale
+    inverse_rms = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    y = wide * inverse_rms
     grad_y = grad_out.float() * (weight_offset + weight.float())
-    grad_h = scale * (grad_y - y * (grad_y * y).mean(-1, keepdim=True))
+    grad_h = inverse_rms * (grad_y - y * (grad_y * y).mean(-1, keepdim=True))
     grad_weight = (grad_out.float() * y).flatten(0, -2).sum(0)
     return grad_h, grad_weight.to(weight.dtype)
 
 
 def _entry_grads(grad_h: Tensor, entries: _Entries) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `vectors` and `coefficient` from that of h, ``[..., H]`` float32."""
+    """Return the gradients of `vectors` and `coefficient` for that of h, ``[..., H]`` float32."""
     vectors, index, coefficient = entries
     if vectors is None or index is None or coefficient is None:
         return None, None
@@ -37,8 +38,8 @@ def _entry_grads(grad_h: Tensor, entries: _Entries) -> tuple[Tensor | None, Tens
     grad_s = grad_h.reshape(settings, -1, hidden).sum(1)
     used = index >= 0
     rows = index.clamp(min=0).long()
-    weights = torch.where(used, coefficient, 0.0)
-    terms = weights[:, :, None] * grad_s[:, None, :]
+    used_coefficient = torch.where(used, coefficient, 0.0)
+    terms = used_coefficient[:, :, None] * grad_s[:, None, :]
     grad_vectors = torch.zeros(vectors.shape, dtype=torch.float32, device=vectors.device)
     grad_vectors.index_add_(0, rows.flatten(), terms.flatten(0, 1))
     dots = torch.einsum("rkh,rh->rk", vectors[rows].float(), grad_s)
@@ -52,7 +53,7 @@ def _sum_grads(
 
 
 def _kept(entries: list[Tensor | None]) -> Iterable[Tensor | None]:
-    """Entries if they want gradients: others may be overwritten before the backward."""
+    """Return the entries if they require gradients: others may be overwritten before backward."""
     learned = any(entry is not None and entry.requires_grad for entry in entries)
     return entries if learned else _NO_ENTRIES
 
@@ -86,7 +87,7 @@ def _add_backward(ctx: Any, grad_residual: Tensor) -> tuple[Any, ...]:
 
 
 def register() -> None:
-    """Give torch the backward of the ops whose names end in ``_autograd``; once a process."""
+    """Register the backward of the ops whose names end in ``_autograd``; once per process."""
     torch.library.register_autograd(
         "faststeer::steer_add_rms_norm_autograd", _norm_backward, setup_context=_save_norm
     )

@@ -1,4 +1,4 @@
-"""Whether a call's tensors fit together, for the paths on which no kernel says so."""
+"""Checks of a call's tensors, for code paths without a kernel that checks them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def require_one_device(first: Tensor, *others: Tensor | None, name: str = "residual") -> None:
-    """Raise ValueError unless all are on the device of `first`, which the message calls `name`."""
+    """Raise ValueError unless all are on the device of `first`, named `name` in the message."""
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(f"a tensor is on {other.device}, but the {name} on {first.device}")
@@ -32,7 +32,7 @@ def require_moments(
             raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
     if group is None:
         if groups != 1:
-            raise ValueError(f"there are {groups} groups: tell the group of each row")
+            raise ValueError(f"there are {groups} groups: give the group of each row")
     elif group.dtype != torch.int32:
         raise ValueError("group must be int32")
     elif group.numel() * hidden != x.numel():

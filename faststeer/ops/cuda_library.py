@@ -1,4 +1,4 @@
-"""The library of CUDA kernels: loaded where torch itself has CUDA."""
+"""The library of CUDA kernels, which is loaded if torch itself has CUDA."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _load() -> str | None:
     return None
 
 
-_WHY_NOT = _load()
+_UNAVAILABLE = _load()
 
 
-def why_not() -> str | None:
-    """Why there are no CUDA kernels in this process; None where there are."""
-    return _WHY_NOT
+def unavailable_reason() -> str | None:
+    """Return why this process has no CUDA kernels; None if it has them."""
+    return _UNAVAILABLE

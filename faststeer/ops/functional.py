@@ -1,13 +1,13 @@
-"""The compiled ops, typed: kernels where there are any, the reference elsewhere.
+"""Typed wrappers of the ops: kernels where the device has them, else the reference.
 
 Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
 ``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32,
 ``modes`` ``[S, 3]`` float32. R divides N, and row r of `index` steers N/R consecutive tokens.
-float32, bfloat16 and float16 may be mixed; results have the residual's dtype. A call that makes no
-sense raises ValueError, before anything is written.
+float32, bfloat16 and float16 may be mixed; results have the residual's dtype. An invalid
+call raises ValueError before anything is written.
 
-Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep,
-and projections, clamps and a kept norm are possible: see `faststeer.ops.reference.steered`.
+Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep
+values, which make projections, clamps and a preserved norm: see `faststeer.ops.reference.steered`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def steer_add_rms_norm(
     modes: Tensor | None = None,
     weight_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Add, steer and norm in one pass.
+    """Add, steer and normalise in one pass.
 
     ``h = round(steered(residual + x))``, and
     ``out = round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight))`` (Zhang and Sennrich 2019,
@@ -69,7 +69,7 @@ def steer_add(
     coefficient: Tensor | None = None,
     modes: Tensor | None = None,
 ) -> Tensor:
-    """``h = round(steered(residual + x))``: `steer_add_rms_norm` without the norm."""
+    """Return ``h = round(steered(residual + x))``: `steer_add_rms_norm` without the norm."""
     op: Callable[..., Any] = torch.ops.faststeer.steer_add.default
     if _wants_grad(x, residual, vectors, coefficient):
         op = torch.ops.faststeer.steer_add_autograd.default
@@ -93,12 +93,12 @@ def steer_add_rms_norm_out(
     out: Tensor,
     residual_out: Tensor,
 ) -> None:
-    """`steer_add_rms_norm` into `out` and `residual_out`, which are overwritten.
+    """Run `steer_add_rms_norm` into `out` and `residual_out`, which are overwritten.
 
     Both have the residual's shape and dtype and evenly spaced rows. `residual_out` may be the
-    residual itself; outputs that overlap otherwise are refused, and so is a call that would need
-    gradients. On the CPU this skips torch's dispatcher, which costs more than a row does, and with
-    it lazily negated views (`torch._neg_view`), which are read without their sign.
+    residual itself; any other overlap is refused, and so is a call that would need gradients.
+    On the CPU this skips torch's dispatcher, which costs more than a row does, so that lazily
+    negated views (`torch._neg_view`) are read without their sign.
     """
     inputs = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
     arguments = (*inputs, out, residual_out)
@@ -109,7 +109,7 @@ def steer_add_rms_norm_out(
         return
     if torch.compiler.is_compiling() or not _C.steer_add_rms_norm_out(*arguments):
         torch.ops.faststeer.steer_add_rms_norm.out(*arguments)
-    _tell_autograd_of_changes(out, residual_out)
+    _bump_versions(out, residual_out)
 
 
 def accumulate_moments(
@@ -118,22 +118,22 @@ def accumulate_moments(
     """Merge the rows of `x` into the count, mean and centred second moment of their groups.
 
     ``count[g] += n``, and ``mean[g]`` and ``m2[g] = sum (x - mean[g])^2`` become those of all rows
-    that group g was ever given: begin with zeros, divide ``m2`` by ``count`` for the variance
+    that group g has been given: start from zeros, divide ``m2`` by ``count`` for the variance
     (Chan, Golub and LeVeque 1983, equations 1.5).
 
     Args:
         x: ``[..., H]``, N rows; float32, bfloat16 or float16, more slowly float64. It is
             detached: statistics carry no gradients.
         group: int32 of any shape with N elements, the group of each row; -1 skips it. None: all
-            rows are of group 0, and G is 1.
+            rows belong to group 0, and G is 1.
         count: ``[G]`` int64, overwritten. Where it is 0, `mean` and `m2` are not read.
         mean: ``[G, H]`` float64, overwritten.
         m2: ``[G, H]`` float64, overwritten.
 
-    The mean is within 1e-6 standard deviations of what float64 gives, the variance within 1e-6 of
-    itself, as long as distances from the mean are 0 or within 1e-18 to 1e18 (float32 has to hold
-    their squares). A group without rows keeps its state; NaN and infinities spoil the column of the
-    group that they are in, and nothing else.
+    The mean is within 1e-6 standard deviations of the float64 result, the variance within a
+    relative error of 1e-6, as long as distances from the mean are 0 or within 1e-18 to
+    1e18 (float32 has to hold their squares). A group without rows keeps its state; NaN and
+    infinities affect only the column of their own group.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, a state that is not contiguous or
@@ -145,11 +145,11 @@ def accumulate_moments(
         accumulate_by_reference(x.detach(), group, count, mean, m2)
     else:
         torch.ops.faststeer.accumulate_moments.default(x.detach(), group, count, mean, m2)
-    _tell_autograd_of_changes(count, mean, m2)
+    _bump_versions(count, mean, m2)
 
 
-def _tell_autograd_of_changes(*written: Tensor) -> None:
-    """Let a backward that saved these tensors find them changed; the dispatcher does not."""
+def _bump_versions(*written: Tensor) -> None:
+    """Mark tensors as changed for backward passes that saved them; the dispatcher does not."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return
     torch.autograd.graph.increment_version([t for t in written if not t.is_inference()])

@@ -14,7 +14,7 @@ from torch import Tensor
 def steering_sum(
     vectors: Tensor, index: Tensor, coefficient: Tensor, tokens: int, dtype: torch.dtype
 ) -> Tensor:
-    """``s = sum_k c_k * V[i_k]`` for every token, ``[N, H]`` in `dtype`.
+    """Return ``s = sum_k c_k * V[i_k]`` for every token, ``[N, H]`` in `dtype`.
 
     Entry k of row r of `index` ``[R, K]`` is a row of `vectors` ``[S, H]``, or -1 for none. Row r
     covers N/R consecutive tokens.
@@ -31,13 +31,13 @@ def steering_sum(
 def steered(
     h: Tensor, vectors: Tensor, index: Tensor, coefficient: Tensor, modes: Tensor | None = None
 ) -> Tensor:
-    """The tokens ``[N, H]``, steered: ``h + s`` with s as in `steering_sum`.
+    """Return the steered tokens ``[N, H]``: ``h + s`` with s as in `steering_sum`.
 
     With `modes` ``[S, 3]`` every vector v has push, pull and keep, and its entry adds
-    ``c * (push - pull * (h . v)) * v``: where pull is 0 as a part of s, and else after s, in the
-    order of the entries, each to what the one before left. Of a unit vector (0, f, 0) takes the
-    fraction f of the projection away, and (t, 1, 0) sets it to t. At last, where the keep of some
-    entry is not 0, the token is rescaled to the norm that it had at first.
+    ``c * (push - pull * (h . v)) * v``: where pull is 0 as part of s, and otherwise after s, in
+    entry order, each to the result of the one before. For a unit vector (0, f, 0) removes the
+    fraction f of the projection, and (t, 1, 0) sets it to t. Finally, where any entry's keep is
+    not 0, the token is rescaled to its norm before steering.
     """
     if modes is None:
         return h + steering_sum(vectors, index, coefficient, len(h), h.dtype)
@@ -57,7 +57,7 @@ def steered(
     kept = ((index >= 0) & (keep != 0)).any(1)[line, None]
     norm = h.norm(dim=1, keepdim=True)
     kept = kept & (norm > 0)
-    # A factor that is not taken has to be finite all the same: autograd multiplies it by zero.
+    # An unused factor has to be finite too: autograd multiplies it by zero.
     factor = before.norm(dim=1, keepdim=True) / torch.where(kept, norm, 1.0)
     return torch.where(kept, h * factor, h)
 
@@ -70,7 +70,7 @@ def steer_add(
     coefficient: Tensor | None = None,
     modes: Tensor | None = None,
 ) -> Tensor:
-    """``h = round(steered(residual + x))`` in the residual's shape and dtype."""
+    """Return ``h = round(steered(residual + x))`` in the residual's shape and dtype."""
     wide = torch.float64 if residual.dtype == torch.float64 else torch.float32
     h = residual.to(wide)
     if x is not None:
@@ -82,11 +82,11 @@ def steer_add(
 
 
 def rms_norm(h: Tensor, weight: Tensor, eps: float, weight_offset: float = 0.0) -> Tensor:
-    """``round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight))``, in h's dtype."""
+    """Return ``round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight))`` in h's dtype."""
     wide = torch.float64 if h.dtype == torch.float64 else torch.float32
     value = h.to(wide)
-    scale = torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
-    return (value * scale * (weight_offset + weight.to(wide))).to(h.dtype)
+    inverse_rms = torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
+    return (value * inverse_rms * (weight_offset + weight.to(wide))).to(h.dtype)
 
 
 def steer_add_rms_norm(
@@ -100,7 +100,7 @@ def steer_add_rms_norm(
     modes: Tensor | None = None,
     weight_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """``(out, h)``: the steered residual `h`, and its RMSNorm."""
+    """Return ``(out, h)``: the RMSNorm of the steered residual, and that residual."""
     h = steer_add(x, residual, vectors, index, coefficient, modes)
     return rms_norm(h, weight, eps, weight_offset), h
 
@@ -118,7 +118,7 @@ def accumulate_moments(
     def per_group(values: Tensor) -> Tensor:
         if group is None:
             return values.sum(0, keepdim=True)
-        sums = values.new_zeros(len(count) + 1, values.shape[1])  # the first: of skipped rows
+        sums = values.new_zeros(len(count) + 1, values.shape[1])  # the first is for skipped rows
         return sums.index_add(0, group.reshape(-1).long() + 1, values)[1:]
 
     n = per_group(torch.ones_like(rows[:, :1]))
@@ -126,11 +126,11 @@ def accumulate_moments(
     own_of_row = own if group is None else own[group.reshape(-1).long().clamp(min=0)]
     own_m2 = per_group((rows - own_of_row).square())
 
-    begun = count[:, None] > 0
+    started = count[:, None] > 0
     share = n / (count[:, None] + n).clamp(min=1)
-    d = torch.where(begun, own - mean, 0.0)
-    merged = torch.where(begun, mean, own) + d * share
-    merged_m2 = torch.where(begun, m2, 0.0) + own_m2 + d.square() * count[:, None] * share
+    d = torch.where(started, own - mean, 0.0)
+    merged = torch.where(started, mean, own) + d * share
+    merged_m2 = torch.where(started, m2, 0.0) + own_m2 + d.square() * count[:, None] * share
     mean.copy_(torch.where(n > 0, merged, mean))
     m2.copy_(torch.where(n > 0, merged_m2, m2))
     count.add_(n[:, 0].long())

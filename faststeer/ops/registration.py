@@ -1,8 +1,8 @@
-"""Registered with the dispatcher: fake kernels, and the reference for devices without kernels.
+"""Registrations with torch's dispatcher: fake kernels, fallbacks to the reference, and autograd.
 
-The compiler needs shapes without values: a fake kernel. A call with a meta tensor lands there too,
-and must not return memory that was never written. On a device without kernels the reference runs,
-with one warning per device type.
+A fake kernel gives the compiler shapes without values. A call with a meta tensor uses it too, and
+must not return uninitialised memory. On a device without kernels the reference runs, with one
+warning per device type.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _warn_of_reference(device: torch.device) -> None:
         return
     _warned.add(device.type)
     why = (
-        f"faststeer's CUDA kernels are {cuda_library.why_not()}"
+        f"faststeer's CUDA kernels are {cuda_library.unavailable_reason()}"
         if device.type == "cuda"
         else f"faststeer has no kernels for the device type {device.type!r}"
     )
@@ -98,7 +98,7 @@ def _without_kernel_out(*arguments: Any) -> None:
 
 def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
     _warn_of_reference(residual.device)
-    # A new tensor always: an op's result may not be its input.
+    # Always a new tensor: an op must not return its input.
     h = reference.steer_add(x, residual, *entries)
     return h.clone() if h is residual else h
 
@@ -120,6 +120,5 @@ _FALLBACKS: dict[str, Callable[..., object]] = {
 }
 for _name, _fallback in _FALLBACKS.items():
     torch.library.impl(f"faststeer::{_name}", "CompositeExplicitAutograd")(_fallback)
-
 
 autograd.register()

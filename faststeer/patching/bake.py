@@ -17,7 +17,7 @@ from faststeer.patching.weight_edits import Edits, InPlace
 from faststeer.utils.version import VERSION
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
 from faststeer.vectors.sites import Site
-from faststeer.vectors.stated_use import warn_of_use
+from faststeer.vectors.stated_use import warn_of_other_use
 from faststeer.vectors.steering_vector import SteeringVector
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -121,10 +121,10 @@ def _intended_mode(vector: SteeringVector, mode: str | None) -> str:
         )
     mode = "add" if mode is None else mode
     if stated not in (None, {"add": "add", "ablate": "project"}[mode]):
-        warn_of_use(vector, f"mode {stated!r}", f"mode {mode!r}", 4)
+        warn_of_other_use(vector, f"mode {stated!r}", f"mode {mode!r}", 4)
     positions = vector.metadata.get("positions")
     if positions not in (None, "all"):
-        warn_of_use(vector, f"positions {positions!r}", "all tokens: it is constant", 4)
+        warn_of_other_use(vector, f"positions {positions!r}", "all tokens: it is constant", 4)
     return mode
 
 

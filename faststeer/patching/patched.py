@@ -15,8 +15,8 @@ from faststeer.steering.learned import Learned
 from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
 from faststeer.steering.row_settings import RowSettings
+from faststeer.steering.stated_use import resolve_mode, resolve_scope
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
-from faststeer.vectors.stated_use import intended_mode, intended_scope
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -80,8 +80,8 @@ class Patched(PatchLifecycle):
         coefficient = finite(coefficient, f"coefficient of {name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
-        mode = intended_mode(vector, mode)
-        scope = intended_scope(vector, positions, self.plan.tables.device)
+        mode = resolve_mode(vector, mode)
+        scope = resolve_scope(vector, positions, self.plan.tables.device)
         acting = vector if mode == "add" else vector.normalized()
         return self._put(
             name, Intervention(acting, coefficient, factors, scope, mode, keep_norm, when)
@@ -121,8 +121,8 @@ class Patched(PatchLifecycle):
         factors = dict.fromkeys(range(self.num_layers), 1.0)
         everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
         fraction = finite(fraction, f"fraction of {name!r}")
-        intended_mode(vector, "project")
-        scope = intended_scope(vector, positions, self.plan.tables.device)
+        resolve_mode(vector, "project")
+        scope = resolve_scope(vector, positions, self.plan.tables.device)
         kinds = tuple(sorted({site.kind for site in self.plan.tables}))
         return self._put(
             name, Intervention(everywhere, fraction, factors, scope, "project", kinds=kinds)
@@ -180,8 +180,8 @@ class Patched(PatchLifecycle):
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "learn")
-        intended_mode(vector, "add")
-        intended_scope(vector, "all", self.plan.tables.device)
+        resolve_mode(vector, "add")
+        resolve_scope(vector, "all", self.plan.tables.device)
         name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
         intervention = Intervention(

@@ -15,8 +15,6 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 Coefficients = Mapping[int, float]  # by layer
 
-MODES = ("add", "project", "clamp")
-
 
 @dataclass
 class Intervention:

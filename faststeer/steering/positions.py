@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from faststeer.steering.token_positions import TokenPositions
+from faststeer.vectors.position_range import PositionRange, position_range
 
 Positions: TypeAlias = "str | range | slice | Tensor | Scope | Callable[[Tensor, Tensor], Tensor]"
 
@@ -29,32 +30,21 @@ class Scope(ABC):
 
 @dataclass(frozen=True)
 class Between(Scope):
-    """From `start` to before `stop`, each counted from a prompt's first token or from its end."""
+    """The positions of a `PositionRange`."""
 
-    start: int | None
-    stop: int | None
-    start_from_end: bool = False
-    stop_from_end: bool = False
+    range: PositionRange
 
     def mask(self, tokens: TokenPositions) -> Tensor:
         """Return which tokens are in it, ``[B, T]`` bool."""
+        ends = self.range
         found = tokens.positions >= 0
-        if self.start is not None:
-            start = tokens.lengths + self.start if self.start_from_end else self.start
+        if ends.start is not None:
+            start = tokens.lengths + ends.start if ends.start_from_end else ends.start
             found = found & (tokens.positions >= start)
-        if self.stop is not None:
-            stop = tokens.lengths + self.stop if self.stop_from_end else self.stop
+        if ends.stop is not None:
+            stop = tokens.lengths + ends.stop if ends.stop_from_end else ends.stop
             found = found & (tokens.positions < stop)
         return found
-
-
-NAMED: dict[str, Scope | None] = {
-    "all": None,
-    "prompt": Between(None, 0, stop_from_end=True),
-    "generated": Between(0, None, start_from_end=True),
-    "from_last_prompt": Between(-1, None, start_from_end=True),
-    "last": Between(-1, 0, start_from_end=True, stop_from_end=True),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,41 +78,16 @@ class Marked(Scope):
         return marks[:, tokens.columns.clamp(max=length - 1)] & inside
 
 
-def _in_range(numbers: range) -> Between:
-    """Return the scope of a range; -1 is the prompt's last token, so a stop of 0 is its end."""
-    if not numbers:
-        raise ValueError(
-            f"positions={numbers} is empty; slice({numbers.start}, {numbers.stop}) may be meant"
-        )
-    from_end = numbers.start < 0
-    if from_end and numbers.stop > 0:
-        raise ValueError(
-            f"positions={numbers} goes past the prompt's end, where 0 is the first token; "
-            f"slice({numbers.start}, None) is all from there on"
-        )
-    return Between(numbers.start, numbers.stop, from_end, from_end)
-
-
 def scope_of(positions: Positions, device: torch.device | None = None) -> Scope | None:
     """Return the scope that `positions=` stands for, None for all tokens; masks go to `device`.
 
     Raises:
         TypeError, ValueError: something else than `steer` documents.
     """
-    if isinstance(positions, str):
-        if positions not in NAMED:
-            names = ", ".join(map(repr, NAMED))
-            raise ValueError(f"positions={positions!r} is unknown; expected one of {names}")
-        return NAMED[positions]
     if isinstance(positions, Scope):
         return positions
-    if isinstance(positions, (range, slice)):
-        if positions.step not in (None, 1):
-            raise ValueError(f"positions={positions} has a step; give a function instead")
-        if isinstance(positions, range):
-            return _in_range(positions)
-        start, stop = positions.start, positions.stop
-        return Between(start, stop, (start or 0) < 0, (stop or 0) < 0)
+    if isinstance(positions, (str, range, slice)):
+        return scope_of_range(position_range(positions))
     if isinstance(positions, Tensor):
         if positions.dtype != torch.bool or positions.dim() not in (1, 2) or not positions.numel():
             raise TypeError(
@@ -133,3 +98,8 @@ def scope_of(positions: Positions, device: torch.device | None = None) -> Scope 
     if callable(positions):
         return Chosen(positions)
     raise TypeError(f"positions= is a {type(positions).__name__}; see faststeer.Patched.steer")
+
+
+def scope_of_range(chosen: PositionRange | None) -> Scope | None:
+    """Return the scope of a range of positions; None is all tokens."""
+    return None if chosen is None else Between(chosen)

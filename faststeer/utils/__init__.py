@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of steering: atomic writes, progress, version, machine facts."""
+"""Small helpers that are independent of steering: files, progress, version, machine facts."""

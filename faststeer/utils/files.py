@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one cannot exist."""
+"""Atomic file writes, and the folder for cached files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_whole(path: str | PathLike[str], content: bytes) -> None:
-    """Write beside `path`, then rename: readers see the old file or the new one, nothing between.
+    """Write a file atomically: readers see the old file or the new one, never part of it.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -25,7 +25,7 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.name}.", suffix=".part"
         )
-    except OSError as error:  # it would name the temporary file
+    except OSError as error:  # its own message would name the temporary file
         raise type(error)(f"{target}: cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(handle, "wb") as file:
@@ -40,14 +40,14 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: FASTSTEER_CACHE, or the user's cache folder."""
+    """Return the folder for cached files: FASTSTEER_CACHE, or one in the user's cache folder."""
     own = os.environ.get("FASTSTEER_CACHE")
     if own:
         return Path(own)

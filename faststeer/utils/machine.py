@@ -1,4 +1,4 @@
-"""Facts about the machine and the code, for results files."""
+"""Facts about the machine and the source code, for files of results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faststeer.utils.version import VERSION
 
 
 def cpu_model() -> str:
-    """As the processor calls itself."""
+    """Return the processor's own name for its model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -24,7 +24,7 @@ def cpu_model() -> str:
 
 
 def machine_facts() -> dict[str, str | int | None]:
-    """What a timing means nothing without, and nothing that tells whose machine it is."""
+    """Return the facts that a timing depends on, and none that identify the machine's owner."""
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -37,7 +37,7 @@ def machine_facts() -> dict[str, str | int | None]:
 
 
 def gpu_facts() -> dict[str, str | None]:
-    """What there is to add for torch's current CUDA device."""
+    """Return the further facts for torch's current CUDA device."""
     return {
         "gpu": torch.cuda.get_device_name(),
         "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
@@ -46,7 +46,7 @@ def gpu_facts() -> dict[str, str | None]:
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed package, None if it is not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -54,13 +54,13 @@ def installed_version(distribution: str) -> str | None:
 
 
 def source_commit(directory: Path) -> str | None:
-    """The git commit that `directory` is at, marked if it was edited; None where git cannot say."""
+    """Return the git commit of `directory`, marked if it was edited; None without git."""
     describe = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return _first_line(*describe, directory=directory)
 
 
 def _first_line(*command: str, directory: Path | None = None) -> str | None:
-    """What a program prints, None if it is not there or fails."""
+    """Return the first line that a program prints; None if it is missing or fails."""
     try:
         ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

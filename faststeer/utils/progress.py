@@ -1,4 +1,4 @@
-"""A progress bar on the terminal, or none."""
+"""An optional progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress_bar(title: str, total: int | None, shown: bool) -> Iterator[Advance]:
-    """Yields a function that advances the bar; `total` is None where it is not known."""
+    """Yield a function that advances the bar; `total` is None where it is not known."""
     if not shown:
         yield lambda steps: None
         return

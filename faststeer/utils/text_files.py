@@ -1,4 +1,4 @@
-"""Files that a user names: opened or refused in words, and their text read as UTF-8."""
+"""Opening and decoding of files that a user names, with errors that are complete sentences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_file(path: str | PathLike[str], expected: str) -> BinaryIO:
 
 
 def open_utf8(path: str | PathLike[str], expected: str) -> BinaryIO:
-    """Open a UTF-8 file for reading, past its byte-order mark if it has one.
+    """Open a UTF-8 file for reading, after its byte-order mark if it has one.
 
     Raises:
         OSError: as `open_file`.
@@ -45,7 +45,7 @@ def open_utf8(path: str | PathLike[str], expected: str) -> BinaryIO:
     """
     file = open_file(path, expected)
     start = file.read(4)
-    # In text of any language these first bytes are no UTF-8, or hold a character NUL.
+    # In UTF-16 and UTF-32 of any language these bytes are not UTF-8, or contain a NUL.
     if start.startswith(_OTHER_ENCODINGS) or b"\0" in start:
         file.close()
         raise ValueError(f"{path}: is UTF-16 or UTF-32, or not text; save it as UTF-8")
@@ -66,11 +66,11 @@ def read_utf8(path: str | PathLike[str], expected: str) -> str:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")  # as Python's text mode
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as in Python's text mode
 
 
-def in_words(error: OSError) -> str:
-    """Return an error of the operating system as a sentence that begins with the path."""
+def describe_os_error(error: OSError) -> str:
+    """Return the message of an OSError as a sentence that begins with the path."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"

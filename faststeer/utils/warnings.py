@@ -1,7 +1,7 @@
-"""The warning class of this package."""
+"""The package's warning class."""
 
 from __future__ import annotations
 
 
 class FaststeerWarning(UserWarning):
-    """Something works, but not as the caller may expect."""
+    """Warning about something that works, but not as the caller may expect."""

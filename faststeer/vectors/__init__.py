@@ -1,1 +1,1 @@
-"""What a steering vector is: directions by layer, sites, arithmetic, file formats."""
+"""Steering vectors: directions by layer, sites, arithmetic, stated use and file formats."""

@@ -1,4 +1,4 @@
-"""Whether a vector fits a model, and at which layers it goes: what steering and baking both ask."""
+"""Checks of the arguments `vector`, `layers` and `coefficient`, which several functions take."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 from faststeer.vectors.steering_vector import SteeringVector
 
+# `layers=` of a vector: None for all of its layers, or a factor on the coefficient per layer
 Layers: TypeAlias = int | Sequence[int] | Mapping[int, float] | None
 
 
 def require_fitting(vector: Any, hidden_size: int, caller: str) -> None:
-    """Raise TypeError for what is no SteeringVector, ValueError for one of another size."""
+    """Raise TypeError for anything but a SteeringVector, ValueError for another hidden size."""
     if not isinstance(vector, SteeringVector):
         raise TypeError(
             f"{caller}() got a {type(vector).__name__}; expected a SteeringVector, such as "
@@ -26,11 +27,12 @@ def require_fitting(vector: Any, hidden_size: int, caller: str) -> None:
 
 
 def layer_factors(vector: SteeringVector, layers: Layers, num_layers: int) -> dict[int, float]:
-    """What `layers` means: a factor for each layer; None is 1.0 at every layer of the vector.
+    """Return the factor on the coefficient per layer; None is 1.0 at every layer of the vector.
 
     Raises:
-        TypeError: a factor that is no number.
-        ValueError: no layers, one that the model or the vector lacks, a factor not finite.
+        TypeError: a factor that is not a number.
+        ValueError: no layers, a layer that the model or the vector lacks, or a factor that is not
+            finite.
     """
     if layers is None:
         factors = dict.fromkeys(vector.layers, 1.0)
@@ -48,7 +50,12 @@ def layer_factors(vector: SteeringVector, layers: Layers, num_layers: int) -> di
 
 
 def finite(coefficient: float, what: str) -> float:
-    """`coefficient` as a float. Raises TypeError or ValueError where it is none, or not finite."""
+    """Return `coefficient` as a float.
+
+    Raises:
+        TypeError: it is not a number; `what` names it in the message.
+        ValueError: it is not finite.
+    """
     if isinstance(coefficient, bool) or not isinstance(coefficient, (int, float)):
         raise TypeError(f"{what} is a {type(coefficient).__name__}; expected a number")
     try:
@@ -61,7 +68,11 @@ def finite(coefficient: float, what: str) -> float:
 
 
 def chosen_layers(layers: str | int | Sequence[int], count: int) -> list[int]:
-    """0-based numbers, ascending; "all" is every one. Raises ValueError for one out of range."""
+    """Return 0-based layer numbers, ascending; "all" is every layer of `count`.
+
+    Raises:
+        ValueError: no layers, or one out of range.
+    """
     if isinstance(layers, str):
         if layers != "all":
             raise ValueError(f"layers is {layers!r}; expected 'all', a number or several")

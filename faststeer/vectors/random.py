@@ -1,11 +1,10 @@
-"""Random directions to compare vectors with, and sums of vectors."""
+"""Random vectors, as controls for the effect of a vector's direction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -13,7 +12,7 @@ from faststeer.vectors.steering_vector import SteeringVector
 def random_vector(
     name: str, norms: Mapping[int, float], hidden_size: int, seed: int, site: str = "resid_post"
 ) -> SteeringVector:
-    """A direction of the given Euclidean norm for each layer in `norms`, any way it may point."""
+    """Return a vector of random directions with a given Euclidean norm per layer."""
     draw = torch.Generator().manual_seed(seed)
     directions = {}
     for layer, norm in norms.items():
@@ -23,12 +22,6 @@ def random_vector(
 
 
 def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """Directions of `vector`'s norms, any way they may point: what a dose alone does."""
+    """Return a random vector with the norms of `vector`, to measure what its norms alone do."""
     name = f"random {vector.name}"
     return random_vector(name, vector.norms(), vector.hidden_size, seed, vector.site)
-
-
-def summed(vectors: Iterable[SteeringVector]) -> Mapping[int, Tensor]:
-    """One direction a layer, the sum of theirs."""
-    first, *others = vectors
-    return sum(others, start=first).directions

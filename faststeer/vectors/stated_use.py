@@ -1,121 +1,68 @@
-"""The use that a vector's metadata state, held against the use that is made of it.
+"""The use that a vector's metadata state, and warnings and errors for any other.
 
 A vector's metadata may state ``mode`` and ``positions`` (how and where it is to steer),
 ``read_token`` and ``template`` (how it was read), ``model``, ``model_type`` and ``num_layers``
-(for what). What is not stated is not held. docs/vectors.md lists the keys.
+(for which model). What is not stated is not checked. docs/vectors.md lists the keys.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-import torch
-
-from faststeer.steering.intervention import MODES
-from faststeer.steering.positions import NAMED, Between, Positions, Scope, scope_of
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.steering_vector import SteeringVector
+from faststeer.vectors.position_range import NAMED_POSITIONS, positions_to_text
 
-_NAMES = ", ".join(map(repr, NAMED))
-_RANGE = re.compile(r"(-?[0-9]{1,9})?:(-?[0-9]{1,9})?")
+MODES = ("add", "project", "clamp")
 
 
-def intended_mode(vector: SteeringVector, mode: str | None) -> str:
-    """Return `mode`, or where it is None the vector's own, or "add".
+class HasMetadata(Protocol):
+    """A name and metadata: of a `SteeringVector`, or of the `VectorData` of its file."""
 
-    Raises:
-        ValueError: an unknown mode.
-    """
-    stated = vector.metadata.get("mode")
-    if mode is None:
-        if stated is not None and stated not in MODES:
-            raise ValueError(
-                f"vector {vector.name!r} states mode {stated!r}, which is unknown; give mode=, one "
-                f"of {', '.join(MODES)}"
-            )
-        return "add" if stated is None else str(stated)
+    @property
+    def name(self) -> str:
+        """Return the name that messages give."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata that may state a use."""
+
+
+def require_mode(mode: str) -> None:
+    """Raise ValueError for an unknown mode."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-    if stated is not None and stated != mode:
-        warn_of_use(vector, f"mode {stated!r}", f"mode {mode!r}", 4)
-    return mode
 
 
-def intended_scope(
-    vector: SteeringVector, positions: Positions | None, device: torch.device
-) -> Scope | None:
-    """Return the scope of `positions`, or where it is None of the vector's own, or of all tokens.
-
-    Raises:
-        TypeError, ValueError: as `scope_of`, and where the vector states unknown positions.
-    """
-    stated = vector.metadata.get("positions")
-    own = None if stated is None else _from_text(stated)
-    if positions is None:
-        if stated is not None and own is None:
-            raise ValueError(
-                f"vector {vector.name!r} states positions {stated!r}, which are unknown; give "
-                f"positions=, or state one of {_NAMES}, or a range such as '-3:'"
-            )
-        return None if own is None else scope_of(own, device)
-    scope = scope_of(positions, device)
-    if stated is not None and (own is None or scope_of(own) != scope):
-        chosen = as_text(positions) or type(positions).__name__
-        warn_of_use(vector, f"positions {stated!r}", f"positions {chosen!r}", 4)
-    return scope
-
-
-def positions_in_texts(vector: SteeringVector) -> Positions | None:
-    """Return where to steer whole texts that are measured: "all" for a vector of generated tokens.
-
-    A text that is given has no generated tokens, and nothing would be steered.
-    """
-    return "all" if vector.metadata.get("positions") == "generated" else None
-
-
-def as_text(positions: Positions) -> str | None:
-    """Return what metadata hold of `positions`: a name, or a range such as "-3:" or "-3:0".
-
-    None for a function, a mask or a marker, which no text can hold.
-
-    Raises:
-        TypeError, ValueError: as `scope_of`.
-    """
-    scope = scope_of(positions)
-    for name, named in NAMED.items():
-        if named == scope:
-            return name
-    if not isinstance(scope, Between):
-        return None
-    text = ":".join("" if end is None else str(end) for end in (scope.start, scope.stop))
-    own = _from_text(text)
-    return text if own is not None and scope_of(own) == scope else None
-
-
-def stating(
-    vector: SteeringVector, mode: str | None, positions: Positions | None
+def state_use(
+    metadata: Mapping[str, Any], mode: str | None, positions: str | range | slice | None
 ) -> dict[str, Any]:
-    """Return the vector's metadata with this use in them. Raises as `SteeringVector.for_use`."""
-    metadata = dict(vector.metadata)
+    """Return the metadata with this use stated in them.
+
+    Raises:
+        ValueError: an unknown mode, or positions that no text can hold.
+    """
+    stated = dict(metadata)
     if mode is not None:
-        if mode not in MODES:
-            raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-        metadata["mode"] = mode
+        require_mode(mode)
+        stated["mode"] = mode
     if positions is not None:
-        text = as_text(positions)
+        text = None
+        if isinstance(positions, (str, range, slice)):
+            text = positions_to_text(positions)
         if text is None:
+            names = ", ".join(map(repr, NAMED_POSITIONS))
             raise ValueError(
-                f"positions={positions!r} cannot be written to a file; expected one of {_NAMES}, a "
+                f"positions={positions!r} cannot be written to a file; expected one of {names}, a "
                 "range or a slice"
             )
-        metadata["positions"] = text
-    return metadata
+        stated["positions"] = text
+    return stated
 
 
-def require_same_use(one: SteeringVector, other: SteeringVector) -> None:
-    """Raise ValueError where a sum would have two uses; warn where it would be of two models."""
+def require_same_use(one: HasMetadata, other: HasMetadata) -> None:
+    """Raise ValueError for vectors of two uses, which cannot be combined; warn of two models."""
     for key, default in (("mode", "add"), ("positions", "all")):
         mine, theirs = (own.metadata.get(key) or default for own in (one, other))
         if mine != theirs:
@@ -132,10 +79,13 @@ def require_same_use(one: SteeringVector, other: SteeringVector) -> None:
         )
 
 
-def require_addition(vector: SteeringVector, kind: str) -> None:
-    """Raise ValueError for a vector that is not to be added; warn of positions that are lost.
+def require_addition(vector: HasMetadata, kind: str, stacklevel: int = 2) -> None:
+    """Raise ValueError for a vector that states another mode than "add"; warn of lost positions.
 
-    `kind`: a format or package of others, which adds every vector to every token.
+    Args:
+        vector: the vector to write.
+        kind: a format or package that adds every vector to every token.
+        stacklevel: as of `warnings.warn`.
     """
     mode = vector.metadata.get("mode")
     if mode not in (None, "add"):
@@ -145,11 +95,12 @@ def require_addition(vector: SteeringVector, kind: str) -> None:
         )
     positions = vector.metadata.get("positions")
     if positions not in (None, "all"):
-        warn_of_use(vector, f"positions {positions!r}", f"{kind}, which steers all tokens", 5)
+        chosen = f"{kind}, which steers all tokens"
+        warn_of_other_use(vector, f"positions {positions!r}", chosen, stacklevel + 1)
 
 
-def warn_of_use(vector: SteeringVector, stated: str, chosen: str, stacklevel: int) -> None:
-    """Warn that a vector is used otherwise than it states."""
+def warn_of_other_use(vector: HasMetadata, stated: str, chosen: str, stacklevel: int) -> None:
+    """Warn that a vector is used in another way than it states."""
     warnings.warn(
         f"vector {vector.name!r} states {stated}, but is used with {chosen}",
         FaststeerWarning,
@@ -158,12 +109,12 @@ def warn_of_use(vector: SteeringVector, stated: str, chosen: str, stacklevel: in
 
 
 def warn_of_other_reading(
-    vector: SteeringVector, read_token: str | int, template: str | None, stacklevel: int = 4
+    vector: HasMetadata, read_token: str | int, template: str | None, stacklevel: int = 4
 ) -> None:
     """Warn where texts are read at another token, or in another template, than the vector's were.
 
     Args:
-        vector: states ``read_token`` and ``template``, or does not.
+        vector: may state ``read_token`` and ``template``.
         read_token: as metadata hold it.
         template: of the texts, as `template_digest`; None for plain texts.
         stacklevel: as of `warnings.warn`.
@@ -172,29 +123,17 @@ def warn_of_other_reading(
     last = {"last": "-1"}
     mine, theirs = (last.get(str(own), str(own)) for own in (stated, read_token))
     if stated is not None and mine != theirs:
-        warn_of_use(vector, f"read_token {stated!r}", f"read_token {read_token!r}", stacklevel)
+        used = f"read_token {read_token!r}"
+        warn_of_other_use(vector, f"read_token {stated!r}", used, stacklevel)
     warn_of_other_template(vector, template, stacklevel + 1)
 
 
-def warn_of_other_template(
-    vector: SteeringVector, template: str | None, stacklevel: int = 4
-) -> None:
-    """Warn where texts are in another template than the vector's; as `warn_of_other_reading`."""
+def warn_of_other_template(vector: HasMetadata, template: str | None, stacklevel: int = 4) -> None:
+    """Warn where texts are in another chat template than the vector's texts were.
+
+    Arguments are those of `warn_of_other_reading`.
+    """
     stated = vector.metadata.get("template")
     if stated is not None and stated != template:
         chosen = "plain texts" if template is None else f"template {template!r}"
-        warn_of_use(vector, f"chat template {stated!r}", chosen, stacklevel)
-
-
-def _from_text(text: Any) -> Positions | None:
-    """Return the positions that `as_text` wrote; None for anything else."""
-    if not isinstance(text, str) or text in NAMED:
-        return text if isinstance(text, str) else None
-    ends = _RANGE.fullmatch(text)
-    if ends is None:
-        return None
-    start, stop = (None if end is None else int(end) for end in ends.groups())
-    if start is None or stop is None or (start >= 0 > stop) or (start < 0 < stop):
-        return slice(start, stop)
-    # -3:0 is up to the prompt's end, which a slice cannot state
-    return range(start, stop) if start < stop else None
+        warn_of_other_use(vector, f"chat template {stated!r}", chosen, stacklevel)

@@ -1,35 +1,36 @@
-"""SteeringVector: one direction a layer, with arithmetic and a file."""
+"""SteeringVector: one direction per layer, with arithmetic and files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from faststeer.utils.files import write_whole
+from faststeer.vectors import stated_use
+from faststeer.vectors.directions import add, checked_directions, whiten
+from faststeer.vectors.formats import detect, other_packages
+from faststeer.vectors.formats.vector_data import VectorData
 from faststeer.vectors.sites import SITES
-
-if TYPE_CHECKING:
-    from faststeer.steering.positions import Positions
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """Directions to add to the residual stream, one a layer.
+    """Directions to add to the residual stream, one per layer.
 
     Args:
         name: what it steers; handles and files carry it.
         directions: 0-based decoder layer -> direction ``[H]``. Copied to float32 on the CPU.
         site: ``resid_pre``, ``resid_mid`` (after attention) or ``resid_post`` (a layer's output).
-        metadata: facts about its making (model, method, read_token, ...) and its use (mode,
-            positions); docs/vectors.md lists the keys.
+        metadata: facts about how it was made (model, method, read_token, ...) and how it is to be
+            used (mode, positions); docs/vectors.md lists the keys.
 
     Raises:
-        TypeError: a layer that is no int, or a direction that is no tensor.
+        TypeError: a layer that is not an int, or a direction that is not a tensor.
         ValueError: no directions, a negative layer, directions that are not 1-D, of unequal size
             or not finite in float32, or an unknown site.
     """
@@ -42,50 +43,25 @@ class SteeringVector:
     def __post_init__(self) -> None:
         if self.site not in SITES:
             raise ValueError(f"site {self.site!r} is unknown; expected one of {', '.join(SITES)}")
-        if not self.directions:
-            raise ValueError(f"vector {self.name!r} has no directions; give {{layer: tensor}}")
-        own = {}
-        for layer, direction in self.directions.items():
-            own[int(layer)] = self._checked(layer, direction)
-        own = {layer: own[layer] for layer in sorted(own)}
-        sizes = sorted({direction.numel() for direction in own.values()})
-        if len(sizes) > 1:
-            raise ValueError(f"vector {self.name!r} has directions of sizes {sizes}; expected one")
-        object.__setattr__(self, "directions", own)
+        object.__setattr__(self, "directions", checked_directions(self.name, self.directions))
         object.__setattr__(self, "metadata", dict(self.metadata))
-
-    def _checked(self, layer: Any, direction: Any) -> Tensor:
-        where = f"vector {self.name!r}, layer {layer!r}"
-        if not isinstance(layer, Integral):  # numpy has ints of its own
-            raise TypeError(f"{where}: a layer is an int, not a {type(layer).__name__}")
-        if not isinstance(direction, Tensor):
-            raise TypeError(f"{where}: got a {type(direction).__name__}; expected a tensor [H]")
-        if layer < 0:
-            raise ValueError(f"{where}: layers count from 0")
-        if direction.dim() != 1 or direction.numel() == 0:
-            raise ValueError(f"{where}: shape {tuple(direction.shape)}; expected a direction [H]")
-        own: Tensor = direction.detach().to("cpu", torch.float32, copy=True).contiguous()
-        if not own.isfinite().all():
-            bad = int((~own.isfinite()).sum())
-            raise ValueError(f"{where}: {bad} of {own.numel()} values are NaN or infinite")
-        return own
 
     @property
     def layers(self) -> list[int]:
-        """The layers it has directions for, ascending."""
+        """Return the layers that have directions, ascending."""
         return list(self.directions)
 
     @property
     def hidden_size(self) -> int:
-        """H, the size of every direction."""
+        """Return H, the size of every direction."""
         return next(iter(self.directions.values())).numel()
 
     def norms(self) -> dict[int, float]:
-        """The Euclidean norm of each layer's direction."""
+        """Return the Euclidean norm of each layer's direction."""
         return {layer: float(d.norm()) for layer, d in self.directions.items()}
 
     def normalized(self) -> SteeringVector:
-        """Every direction scaled to norm 1. Raises ValueError where one is zero."""
+        """Scale every direction to norm 1. Raises ValueError where one is zero."""
         for layer, norm in self.norms().items():
             if norm == 0:
                 raise ValueError(
@@ -94,7 +70,7 @@ class SteeringVector:
         return self._with({layer: d / d.norm() for layer, d in self.directions.items()})
 
     def with_norms(self, norms: float | Mapping[int, float]) -> SteeringVector:
-        """Every direction scaled to a norm: one for all layers, or {layer: norm}.
+        """Scale every direction to a norm: one for all layers, or {layer: norm}.
 
         With `common_norms` several behaviours get the same norm at each layer, as CAA gives them
         (Rimsky et al. 2024, arXiv 2312.06681).
@@ -110,7 +86,7 @@ class SteeringVector:
         return self._with({layer: d * wanted[layer] for layer, d in unit.items()})
 
     def whitened(self, variances: Mapping[int, Tensor]) -> SteeringVector:
-        """Every coordinate divided by its standard deviation; each direction keeps its norm.
+        """Divide every coordinate by its standard deviation; each direction keeps its norm.
 
         Coordinates that vary much in all texts then count less.
 
@@ -121,60 +97,54 @@ class SteeringVector:
         Raises:
             ValueError: a layer without variances, or one that is not above 0.
         """
-        directions = {}
-        for layer, direction in self.directions.items():
-            variance = variances.get(layer)
-            if variance is None or variance.shape != direction.shape or not (variance > 0).all():
-                raise ValueError(
-                    f"vector {self.name!r}, layer {layer}: expected {direction.numel()} variances "
-                    "above 0"
-                )
-            directions[layer] = direction.double() / variance.cpu().double().sqrt()
-        return self._with(directions).with_norms(self.norms())
+        whitened = whiten(self.name, self.directions, variances)
+        return self._with(whitened).with_norms(self.norms())
 
     def select(self, layers: Iterable[int]) -> SteeringVector:
-        """The same vector with these layers only. Raises ValueError for one it lacks."""
+        """Return the vector with these layers only. Raises ValueError for one that it lacks."""
         return self._with({layer: self._at(layer) for layer in layers})
 
     def at(self, layer: int, to: int | None = None) -> SteeringVector:
-        """The direction of `layer` alone, moved to layer `to` where that is given."""
+        """Return the vector with the direction of `layer` only, at layer `to` if that is given."""
         return self._with({layer if to is None else to: self._at(layer)})
 
     def for_use(
-        self, *, mode: str | None = None, positions: Positions | None = None
+        self, *, mode: str | None = None, positions: str | range | slice | None = None
     ) -> SteeringVector:
-        """Return the same vector, its metadata stating how it is to steer; files keep that.
+        """Return the vector with metadata that state how it is to steer; files keep them.
 
-        `Patched.steer` and others take what the vector states where they are not told otherwise,
-        and warn where they are.
+        `Patched.steer` and others use what the vector states unless they are given otherwise, and
+        then warn.
 
         Args:
             mode: "add", "project" or "clamp", as for `Patched.steer`.
             positions: as for `Patched.steer`: a name, a range or a slice.
 
         Raises:
-            TypeError, ValueError: an unknown mode, or positions that no text can hold.
+            ValueError: an unknown mode, or positions that no text can hold.
         """
-        from faststeer.vectors import stated_use
-
-        return replace(self, metadata=stated_use.stating(self, mode, positions))
+        return replace(self, metadata=stated_use.state_use(self.metadata, mode, positions))
 
     def save(self, path: str | PathLike[str], file_format: str | None = None) -> None:
-        """Write a file, whole or not at all.
+        """Write a file atomically.
 
         Args:
-            path: by default its ending says the format: ``.safetensors``, ``.gguf`` or ``.pt``; a
-                folder that is there gets CAA's ``.pt`` for each layer.
+            path: by default its suffix determines the format: ``.safetensors``, ``.gguf`` or
+                ``.pt``; for an existing folder, one CAA ``.pt`` file per layer is written.
             file_format: "safetensors", "gguf", "caa" or "lm-eval". Only the first keeps everything;
-                where others add their vectors is told in `faststeer.formats`.
+                `faststeer.vectors.formats` documents where the others add their vectors.
 
         Raises:
             ValueError: an unknown format, or one that cannot hold this vector.
             FileNotFoundError: the folder does not exist.
         """
-        from faststeer.vectors.formats import detect
-
-        detect.save(self, path, file_format)
+        target = Path(path)
+        try:
+            files = detect.encode(self._data(), target, file_format)
+        except ValueError as error:
+            raise ValueError(f"{target}: {error}") from error
+        for file, content in files.items():
+            write_whole(file, content)
 
     @classmethod
     def load(
@@ -184,50 +154,55 @@ class SteeringVector:
         layer: int | None = None,
         shift: bool = False,
         rows: str | None = None,
+        model: str | None = None,
     ) -> SteeringVector:
         """Load a vector; the format is detected from the file's content.
 
         Formats are those that `save` writes, ``.svec`` of IBM's activation-steering and persona
-        vectors. A file that states another use than faststeer has is refused by name.
+        vectors. A file that states a use that faststeer does not have is refused by name.
 
         Args:
             path: the file, or a folder of CAA's ``vec_layer_{L}_{model}.pt``.
-            layer: only this one; for a ``.pt`` whose name does not say its layer, what it is.
+            layer: load only this layer; for a ``.pt`` whose name does not state its layer, the
+                layer that it is.
             shift: the file is a GGUF of llama.cpp's cvector-generator, which numbers layers from 1.
             rows: what the rows of a ``.pt`` with one tensor ``[N, H]`` are, where its name does not
-                say it: "hidden_states" as transformers returns them (row 0 is the embedding) or
+                state it: "hidden_states" as transformers returns them (row 0 is the embedding) or
                 "layers" (row i is the output of layer i).
+            model: load the files of this model, where a folder of CAA's has several models.
 
         Raises:
             OSError: the file cannot be opened; the message names it.
             ValueError: it is damaged or no vector; the message names the file.
         """
-        from faststeer.vectors.formats import detect
-
-        return detect.load(path, layer, shift, rows)
+        file = Path(path)
+        try:
+            vector = cls(*detect.decode(file, layer, shift, rows, model))
+            return vector if layer is None else vector.select([layer])
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
 
     @classmethod
     def from_object(cls, source: Any, name: str = "vector") -> SteeringVector:
-        """A copy of steering-vectors' `SteeringVector` or repeng's `ControlVector`.
+        """Copy a `SteeringVector` of steering-vectors or a `ControlVector` of repeng.
 
         Raises:
             TypeError: it is neither.
             ValueError: it is added where there is no residual stream.
         """
-        from faststeer.vectors.formats import other_packages
-
-        return other_packages.from_object(source, name)
+        return cls(*other_packages.from_object(source, name))
 
     def to_object(self, package: str) -> Any:
-        """A copy for "steering-vectors" or "repeng", which has to be installed.
+        """Return a copy for "steering-vectors" or "repeng", which has to be installed.
 
         Raises:
             ValueError: another package, or a site that it has no place for.
             ModuleNotFoundError: the package is missing.
         """
-        from faststeer.vectors.formats import other_packages
+        return other_packages.to_object(self._data(), package)
 
-        return other_packages.to_object(self, package)
+    def _data(self) -> VectorData:
+        return VectorData(self.name, self.directions, self.site, self.metadata)
 
     def _at(self, layer: int) -> Tensor:
         if layer not in self.directions:
@@ -248,50 +223,35 @@ class SteeringVector:
                 f"{self.name!r} ({self.site}, hidden size {self.hidden_size}) and {other.name!r} "
                 f"({other.site}, {other.hidden_size}) cannot be combined: both must be equal"
             )
-        from faststeer.vectors import stated_use
-
         stated_use.require_same_use(self, other)
-        directions = dict(self.directions)
-        for layer, direction in other.directions.items():
-            mine = directions.get(layer)
-            directions[layer] = sign * direction if mine is None else mine + sign * direction
-        sym = "+" if sign > 0 else "-"
-        return replace(self, name=f"{self.name}{sym}{other.name}", directions=directions)
+        name = f"{self.name}{'+' if sign > 0 else '-'}{other.name}"
+        return replace(self, name=name, directions=add(self.directions, other.directions, sign))
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
-        """Layer by layer; a layer that one of them lacks counts as zero there."""
+        """Add per layer; a layer that one of them lacks counts as zero there."""
         return self._combined(other, 1.0)
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
-        """Layer by layer; a layer that one of them lacks counts as zero there."""
+        """Subtract per layer; a layer that one of them lacks counts as zero there."""
         return self._combined(other, -1.0)
 
     def __mul__(self, factor: float) -> SteeringVector:
-        """Every direction times `factor`."""
+        """Multiply every direction by `factor`."""
         return self._with({layer: d * factor for layer, d in self.directions.items()})
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> SteeringVector:
-        """Every direction divided by `divisor`."""
+        """Divide every direction by `divisor`."""
         return self._with({layer: d / divisor for layer, d in self.directions.items()})
 
     def __neg__(self) -> SteeringVector:
-        """The opposite direction."""
+        """Return the opposite direction."""
         return self * -1.0
 
     def __repr__(self) -> str:
-        """Name, site, size and layers; never the numbers."""
+        """Show name, site, size and layers; never the numbers."""
         return (
             f"SteeringVector({self.name!r}, {self.site}, hidden size {self.hidden_size}, "
             f"layers {self.layers})"
         )
-
-
-def common_norms(vectors: Iterable[SteeringVector]) -> dict[int, float]:
-    """The mean norm of several vectors at each layer that any of them has, for `with_norms`."""
-    norms: dict[int, list[float]] = {}
-    for vector in vectors:
-        for layer, norm in vector.norms().items():
-            norms.setdefault(layer, []).append(norm)
-    return {layer: sum(own) / len(own) for layer, own in norms.items()}

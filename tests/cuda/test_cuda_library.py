@@ -54,8 +54,8 @@ torch.version.cuda = "13.0"  # so it is loaded, and torch's stream getter not fo
 from faststeer import FaststeerWarning, ops
 from faststeer.cli import facts
 from faststeer.ops import cuda_library, registration
-assert "undefined symbol: aoti_torch_get_current_cuda_stream" in cuda_library.why_not()
-assert facts.facts()["CUDA kernels"].startswith(cuda_library.why_not())
+assert "undefined symbol: aoti_torch_get_current_cuda_stream" in cuda_library.unavailable_reason()
+assert facts.facts()["CUDA kernels"].startswith(cuda_library.unavailable_reason())
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)
@@ -64,7 +64,7 @@ with warnings.catch_warnings(record=True) as told:
         registration._warn_of_reference(torch.device("cuda"))
 (warning,) = told
 assert warning.category is FaststeerWarning
-assert f"CUDA kernels are {cuda_library.why_not()}" in str(warning.message)
+assert f"CUDA kernels are {cuda_library.unavailable_reason()}" in str(warning.message)
 """
     libraries.python(program)
 

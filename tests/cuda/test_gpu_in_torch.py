@@ -13,7 +13,7 @@ pytestmark = ON_GPU
 
 
 def test_the_kernels_of_this_build_are_loaded() -> None:
-    assert cuda_library.why_not() is None
+    assert cuda_library.unavailable_reason() is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

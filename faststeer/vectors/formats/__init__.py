@@ -1,1 +1,1 @@
-"""Files and objects that hold steering vectors: ours and those of others."""
+"""Codecs of the files and objects that hold steering vectors: faststeer's and other programs'."""

@@ -1,8 +1,7 @@
-"""Which format a file is in, by what it begins with; in which one is written, by its name."""
+"""Choose a vector's file format: by its content for reading, by its name for writing."""
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +10,82 @@ from torch import Tensor
 from faststeer.utils.text_files import open_file
 from faststeer.vectors.formats import caa, gguf, lm_eval, safetensors_file, stacked, svec
 from faststeer.vectors.formats.pt_file import load_plain
-from faststeer.vectors.steering_vector import SteeringVector
+from faststeer.vectors.formats.vector_data import VectorData
 
-WRITERS = {
-    "safetensors": safetensors_file.save,
-    "gguf": gguf.save,
-    "caa": caa.save,
-    "lm-eval": lm_eval.save,
+_ENCODERS = {
+    "safetensors": safetensors_file.encode,
+    "gguf": gguf.encode,
+    "lm-eval": lm_eval.encode,
 }
+FORMATS = ("safetensors", "gguf", "caa", "lm-eval")
 _BY_SUFFIX = {".safetensors": "safetensors", ".gguf": "gguf", ".pt": "caa"}
 
 
-def save(vector: SteeringVector, path: str | PathLike[str], file_format: str | None = None) -> None:
-    """Write `vector` as one of `WRITERS`, by default what `path` ends in; a folder is for CAA's."""
+def encode(vector: VectorData, path: Path, file_format: str | None) -> dict[Path, bytes]:
+    """Return the files to write and the content of each; see `SteeringVector.save`.
+
+    Args:
+        vector: what to write.
+        path: a file, or a folder for CAA's files.
+        file_format: one of `FORMATS`; None chooses by `path`.
+
+    Raises:
+        ValueError: an unknown format, or one that cannot hold the vector.
+    """
     if file_format is None:
-        target = Path(path)
-        file_format = "caa" if target.is_dir() else _BY_SUFFIX.get(target.suffix.lower())
+        file_format = "caa" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower())
         if file_format is None:
             raise ValueError(
-                f"{path}: its ending says no format; expected one of {', '.join(_BY_SUFFIX)}, or a "
-                f"format: {', '.join(WRITERS)}"
+                f"its suffix {path.suffix!r} states no format; expected one of "
+                f"{', '.join(_BY_SUFFIX)}, or a format: {', '.join(FORMATS)}"
             )
-    elif file_format not in WRITERS:
-        raise ValueError(f"format {file_format!r} is unknown; expected one of {', '.join(WRITERS)}")
-    WRITERS[file_format](vector, path)
+    if file_format == "caa":
+        return caa.encode(vector, path)
+    if file_format not in _ENCODERS:
+        raise ValueError(f"format {file_format!r} is unknown; expected one of {', '.join(FORMATS)}")
+    return {path: _ENCODERS[file_format](vector)}
 
 
-def load(
-    path: str | PathLike[str], layer: int | None, shift: bool, rows: str | None
-) -> SteeringVector:
-    """Read a file of any format, or a folder of CAA's files. See `SteeringVector.load`."""
-    file = Path(path)
+def decode(
+    path: Path, layer: int | None, shift: bool, rows: str | None, model: str | None
+) -> VectorData:
+    """Read a file of any format, or a folder of CAA's files; see `SteeringVector.load`.
+
+    Raises:
+        OSError: the file cannot be opened; the message names it.
+        ValueError: it is damaged or no vector, or the arguments do not apply to it; the message
+            does not name the file.
+    """
     if rows is not None and rows not in stacked.ROWS:
         raise ValueError(f"rows {rows!r} is unknown; expected one of {', '.join(stacked.ROWS)}")
-    kind = _kind(file)
+    kind = _kind(path)
     if shift and kind != "gguf":
-        raise ValueError(f"{file}: only GGUF files of llama.cpp's cvector-generator are shifted")
+        raise ValueError("only GGUF files of llama.cpp's cvector-generator are shifted")
     if rows is not None and kind != "pt":
-        raise ValueError(f"{file}: only a .pt with one tensor [N, H] has rows")
+        raise ValueError("only a .pt with one tensor [N, H] has rows")
+    if model is not None and kind != "folder":
+        raise ValueError("only a folder of CAA's files has vectors of several models")
     if kind == "gguf":
-        vector = gguf.load(file, shift)
-    elif kind == "folder":
-        vector = caa.load_folder(file)
-    elif kind == "safetensors":
-        vector = safetensors_file.load(file)
-    elif kind == "svec":
-        vector = svec.load(file)
-    else:
-        content: Any = load_plain(file)
-        if isinstance(content, Tensor) and content.dim() == 2:
-            return stacked.from_tensor(file, content, layer, rows)
-        if rows is not None:
-            raise ValueError(f"{file}: only a .pt with one tensor [N, H] has rows")
-        if isinstance(content, Tensor):
-            return caa.from_tensor(file, content, layer)
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"{file}: holds a {type(content).__name__}; expected a tensor [H] (CAA), a tensor "
-                "[N, H] (persona vectors) or a dict of hookpoints (lm-eval)"
-            )
-        vector = lm_eval.from_dict(file, content)
-    return vector if layer is None else vector.select([layer])
+        return gguf.decode(path, shift)
+    if kind == "folder":
+        return caa.decode_folder(path, model)
+    if kind == "safetensors":
+        return safetensors_file.decode(path)
+    if kind == "svec":
+        return svec.decode(path)
+    content: Any = load_plain(path)
+    if isinstance(content, Tensor) and content.dim() == 2:
+        return stacked.decode(path, content, layer, rows)
+    if rows is not None:
+        raise ValueError("only a .pt with one tensor [N, H] has rows")
+    if isinstance(content, Tensor):
+        return caa.decode(path, content, layer)
+    if isinstance(content, dict):
+        return lm_eval.decode(path, content)
+    raise ValueError(
+        f"holds a {type(content).__name__}; expected a tensor [H] (CAA), a tensor [N, H] (persona "
+        "vectors) or a dict of hookpoints (lm-eval)"
+    )
 
 
 def _kind(file: Path) -> str:
@@ -80,7 +94,7 @@ def _kind(file: Path) -> str:
     with open_file(file, "a vector's file, or a folder of CAA's") as opened:
         start = opened.read(16)
     if not start:
-        raise ValueError(f"{file}: is empty; expected a vector's file")
+        raise ValueError("is empty; expected a vector's file")
     if start.startswith(b"GGUF"):
         return "gguf"
     if start.startswith(b"PK\x03\x04"):
@@ -91,5 +105,5 @@ def _kind(file: Path) -> str:
         return "safetensors"
     by_name = _BY_SUFFIX.get(file.suffix.lower())
     if by_name is None:
-        raise ValueError(f"{file}: not a vector's file: no safetensors, GGUF, .pt or .svec")
+        raise ValueError("not a vector's file: neither safetensors, GGUF, .pt nor .svec")
     return "pt" if by_name == "caa" else by_name

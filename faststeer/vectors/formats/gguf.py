@@ -1,8 +1,8 @@
 """GGUF control vectors, as llama.cpp and repeng read and write them.
 
-Keys: ``general.architecture`` = "controlvector", ``controlvector.model_hint`` (the kind of
-model), ``controlvector.layer_count`` (the number of directions). Tensors ``direction.N``: float32
-``[H]``, all of one size. Ours have two keys more, which others pass over: ``general.name`` and
+Keys: ``general.architecture`` = "controlvector", ``controlvector.model_hint`` (the model's type),
+``controlvector.layer_count`` (the number of directions). Tensors ``direction.N``: float32 ``[H]``,
+all of one size. Our files have two more keys, which other programs ignore: ``general.name`` and
 ``faststeer.metadata``, JSON. `faststeer.vectors.formats.gguf_keys` has other programs' keys.
 
 Place and sign: ``direction.N``, times the user's scale, is added to the output of 0-based block
@@ -11,8 +11,8 @@ common/common.cpp, and the graph's ``l_out``) and repeng (`ControlVector.export_
 `import_gguf`) agree on that.
 
 llama.cpp's own cvector-generator, however, writes what it read at the output of block N under
-``direction.N+1`` (tools/cvector-generator: mean.hpp and pca.hpp), so llama.cpp adds it a block
-later than it was read. `load(shift=True)` puts such a file's directions where they were read. Its
+``direction.N+1`` (tools/cvector-generator: mean.hpp and pca.hpp), so llama.cpp adds it one block
+later than it was read. `decode(shift=True)` puts such a file's directions where they were read. Its
 PCA may point either way; its means point to the positive prompts.
 """
 
@@ -21,35 +21,32 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from faststeer.utils.files import write_whole
 from faststeer.vectors.formats.gguf_header import ARCHITECTURE, check_header
-from faststeer.vectors.formats.gguf_keys import METADATA, stated
-from faststeer.vectors.formats.vector_data import block_outputs
-from faststeer.vectors.steering_vector import SteeringVector
+from faststeer.vectors.formats.gguf_keys import METADATA, model_hint, stated
+from faststeer.vectors.formats.vector_data import VectorData, block_outputs, metadata_from_json
 
 _TENSOR_NAME = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 
 
-def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
-    """Write `vector` for llama.cpp and repeng, whole or not at all.
+def encode(vector: VectorData) -> bytes:
+    """Return the content of a file for llama.cpp and repeng.
 
     Raises:
         ValueError: the vector steers layer 0 (llama.cpp rejects a whole file for ``direction.0``)
             or a site that is no block's output.
         ModuleNotFoundError: the package gguf is missing.
     """
-    directions = block_outputs(vector, "GGUF")
+    directions = block_outputs(vector, "GGUF", stacklevel=5)
     if 0 in directions:
         raise ValueError(
-            f"{path}: vector {vector.name!r} steers the output of block 0, and llama.cpp rejects a "
-            "whole file that has a direction.0; leave it out with vector.select(layers), or "
+            f"vector {vector.name!r} steers the output of block 0, and llama.cpp rejects a whole "
+            "file that has a direction.0; leave it out with vector.select(layers), or "
             "--layers 1-30"
         )
     gguf = _package()
@@ -58,7 +55,7 @@ def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
         file = Path(folder) / "vector.gguf"
         writer = gguf.GGUFWriter(file, ARCHITECTURE)
         writer.add_string("general.name", vector.name)
-        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint(vector))
+        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint(vector.metadata))
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(directions))
         writer.add_string(METADATA, metadata)
         for layer, direction in directions.items():
@@ -67,21 +64,21 @@ def save(vector: SteeringVector, path: str | PathLike[str]) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        write_whole(path, file.read_bytes())
+        return file.read_bytes()
 
 
-def load(path: str | PathLike[str], shift: bool = False) -> SteeringVector:
-    """Read a control vector. `shift`: it is from llama.cpp's cvector-generator (see above).
+def decode(file: Path, shift: bool) -> VectorData:
+    """Read a control vector.
+
+    Args:
+        file: the file.
+        shift: it is from llama.cpp's cvector-generator (see the module's docstring).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, no control vector, not float32 directions of one size, or has
-            a key that may give them another meaning than an addition.
+        ValueError: the file is truncated, no control vector, not float32 directions of one size,
+            or has a key that may give them another meaning than an addition.
         ModuleNotFoundError: the package gguf is missing.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
     check_header(file)
     gguf = _package()
     try:
@@ -91,32 +88,20 @@ def load(path: str | PathLike[str], shift: bool = False) -> SteeringVector:
             _text(keys, key) for key in ("general.name", f"{ARCHITECTURE}.model_hint", METADATA)
         )
     except (ValueError, LookupError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"{file}: not a readable GGUF file ({error}); is it truncated?") from error
+        raise ValueError(f"not a readable GGUF file ({error}); is it truncated?") from error
     try:
         directions = _directions(reader.tensors, file.stat().st_size, -1 if shift else 0)
         site, foreign = stated(keys, _unit_norms(directions))
-        metadata: Any = json.loads(facts or "{}")
-        if not isinstance(metadata, dict):
-            raise TypeError(f"{METADATA} is a {type(metadata).__name__}, expected an object")
-        if hint and hint != model_hint_of(metadata):
-            metadata["model_type"] = hint
-        return SteeringVector(name or file.stem, directions, site, foreign | metadata)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-def model_hint(vector: SteeringVector) -> str:
-    """What repeng calls model_type, as "llama", or the next best that the vector knows."""
-    return model_hint_of(dict(vector.metadata))
-
-
-def model_hint_of(metadata: dict[str, Any]) -> str:
-    """As `model_hint`, of metadata."""
-    return str(metadata.get("model_type") or metadata.get("model") or "unknown")
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    metadata = metadata_from_json(facts or "{}", METADATA)
+    if hint and hint != model_hint(metadata):
+        metadata["model_type"] = hint
+    return VectorData(name or file.stem, directions, site, foreign | metadata)
 
 
 def _directions(tensors: Any, size: int, shift: int) -> dict[int, Tensor]:
-    """Checked and copied. Tensors may lie over each other: their sum is held to the file's size."""
+    """Check and copy the tensors. They may overlap, so their sum is held to the file's size."""
     if sum(int(tensor.n_bytes) for tensor in tensors) > size:
         raise ValueError("its tensors are larger than the file")
     directions = {}
@@ -143,7 +128,7 @@ def _unit_norms(directions: dict[int, Tensor]) -> bool:
 def _text(keys: dict[str, Any], key: str) -> str | None:
     value = keys.get(key)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{key} is no text")
+        raise ValueError(f"{key} is not a text")
     return value
 
 
@@ -151,7 +136,7 @@ def _package() -> Any:
     try:
         import gguf
     except ModuleNotFoundError as error:
-        if error.name != "gguf":  # it is installed, and lacks something itself
+        if error.name != "gguf":  # it is installed, but a dependency of it is missing
             raise
         raise ModuleNotFoundError(
             "GGUF files need the package gguf: pip install 'faststeer[gguf]'", name="gguf"

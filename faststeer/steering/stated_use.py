@@ -1,0 +1,79 @@
+"""The mode and scope that a vector steers with: what the caller gives, or else what it states."""
+
+from __future__ import annotations
+
+import torch
+
+from faststeer.steering.positions import Positions, Scope, scope_of, scope_of_range
+from faststeer.vectors.position_range import NAMED_POSITIONS, parse_positions, positions_to_text
+from faststeer.vectors.stated_use import MODES, require_mode, warn_of_other_use
+from faststeer.vectors.steering_vector import SteeringVector
+
+
+def resolve_mode(vector: SteeringVector, mode: str | None) -> str:
+    """Return `mode`, or if it is None the vector's stated mode, or "add".
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    stated = vector.metadata.get("mode")
+    if mode is None:
+        if stated is not None and stated not in MODES:
+            raise ValueError(
+                f"vector {vector.name!r} states mode {stated!r}, which is unknown; give mode=, one "
+                f"of {', '.join(MODES)}"
+            )
+        return "add" if stated is None else str(stated)
+    require_mode(mode)
+    if stated is not None and stated != mode:
+        warn_of_other_use(vector, f"mode {stated!r}", f"mode {mode!r}", 4)
+    return mode
+
+
+def resolve_scope(
+    vector: SteeringVector, positions: Positions | None, device: torch.device
+) -> Scope | None:
+    """Return the scope of `positions`, or if it is None of the vector's stated positions.
+
+    Returns None for all tokens, also where neither gives positions.
+
+    Raises:
+        TypeError, ValueError: as `scope_of`, and where the vector states unknown positions.
+    """
+    stated = vector.metadata.get("positions")
+    if positions is None:
+        return None if stated is None else _stated_scope(vector.name, stated)
+    scope = scope_of(positions, device)
+    if stated is not None and not _states(stated, scope):
+        chosen = None
+        if isinstance(positions, (str, range, slice)):
+            chosen = positions_to_text(positions)
+        chosen = chosen or type(positions).__name__
+        warn_of_other_use(vector, f"positions {stated!r}", f"positions {chosen!r}", 4)
+    return scope
+
+
+def positions_in_texts(vector: SteeringVector) -> Positions | None:
+    """Return the `positions=` for measuring on whole texts: "all" for a vector of generated tokens.
+
+    A text that is given has no generated tokens, so nothing would be steered.
+    """
+    return "all" if vector.metadata.get("positions") == "generated" else None
+
+
+def _stated_scope(name: str, stated: object) -> Scope | None:
+    try:
+        return scope_of_range(parse_positions(stated))
+    except ValueError:
+        names = ", ".join(map(repr, NAMED_POSITIONS))
+        raise ValueError(
+            f"vector {name!r} states positions {stated!r}, which are unknown; give positions=, or "
+            f"state one of {names}, or a range such as '-3:'"
+        ) from None
+
+
+def _states(stated: object, scope: Scope | None) -> bool:
+    try:
+        return scope_of_range(parse_positions(stated)) == scope
+    except ValueError:
+        return False
