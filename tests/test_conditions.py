@@ -190,7 +190,7 @@ def test_a_condition_that_makes_no_sense_is_refused(given, message) -> None:
 def test_a_condition_that_is_read_too_late_or_nowhere_is_refused(patched) -> None:
     with pytest.raises(ValueError, match="too late for resid_post of layer 1"):
         patched.steer(V, when=faststeer.when(C, above=0.1))
-    with pytest.raises(ValueError, match="no such place"):
+    with pytest.raises(ValueError, match="no such site"):
         patched.steer(V, layers=3, when=faststeer.when(C.at(1, to=9), above=0.1))
     narrow = faststeer.when(random_vector("c", [1], hidden=32), above=0.1)
     with pytest.raises(ValueError, match="of size 32; this model has"):
