@@ -1,4 +1,4 @@
-"""What the committed experiments found, as Markdown for the pages of docs."""
+"""Tables of the committed experiments as Markdown for the pages of docs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Block = Callable[[dict[str, Any]], str]
 
 
 def table(title: str) -> Block:
-    """The one table of an outcome whose title begins so."""
+    """Return the block of the one table of an outcome whose title begins with `title`."""
 
     def made(outcome: dict[str, Any]) -> str:
         tables = [own for section in outcome["sections"] for own in section["tables"]]
@@ -31,19 +31,8 @@ def table(title: str) -> Block:
     return made
 
 
-def text(heading: str) -> Block:
-    """The paragraphs of the one section of an outcome with this heading, as a list."""
-
-    def made(outcome: dict[str, Any]) -> str:
-        [section] = [own for own in outcome["sections"] if own["heading"] == heading]
-        paragraphs = [part.strip() for part in section["text"].split("\n\n")]
-        return "\n".join(f"- {part}" for part in paragraphs if part)
-
-    return made
-
-
 def _shown(cell: Any, digits: int) -> str:
     if cell is None:
         return "–"
-    told = f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
-    return told.replace("|", "\\|").replace("\n", " ")
+    text = f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -168,12 +168,7 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     "docs/results.md": {
         "broad-skills code": (BROAD, outcome_blocks.table("Text kept (%) when general code")),
         "broad-skills Python": (BROAD, outcome_blocks.table("Text kept (%) when Python")),
-        "broad-skills questions": (
-            BROAD,
-            outcome_blocks.text("The paper's questions, and what the numbers say"),
-        ),
         "broad-skills crosswise": (BROAD, outcome_blocks.table("What is left (%)")),
-        "behaviours findings": (SEVERAL, outcome_blocks.text("Findings")),
         "behaviours unsteered": (SEVERAL, outcome_blocks.table("Unsteered")),
         "behaviours layer 15": (
             SEVERAL,
@@ -189,6 +184,11 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
         "behaviours cosines 15": (
             SEVERAL,
             outcome_blocks.table("Cosines between the vectors at layer 15"),
+        ),
+        "behaviours joint": (SEVERAL, outcome_blocks.table("A coefficient each")),
+        "behaviours effects": (
+            SEVERAL,
+            outcome_blocks.table("Change of the matching probability: add"),
         ),
     },
 }

@@ -3,7 +3,7 @@
     python examples/behaviours.py DATA [MODEL]
 
 DATA is a folder with agreeableness.json and anti_immigration.json, such as `faststeer data fetch
-behaviours` prints. So few questions say little: `faststeer experiment behaviours` asks more.
+behaviours` prints. So few questions prove little: `faststeer experiment behaviours` asks more.
 """
 
 import sys
@@ -11,29 +11,29 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
 from faststeer.data.shipped import neutral_texts
-from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
+from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
 from faststeer.models.loading import load
 
 
 def main(data: str, name: str) -> None:
     loaded = load(name)
     protocol = replace(Protocol.quick(), train=32)
-    asked = read_behaviours(["agreeableness", "anti_immigration"], data, protocol, seed=13)
+    questions = read_behaviours(["agreeableness", "anti_immigration"], data, protocol, seed=13)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = several_behaviours(
+        result = several_behaviours(
             loaded.model,
             loaded.tokenizer,
-            asked,
+            questions,
             neutral_texts()[: protocol.texts],
             Path(folder),
             protocol=protocol,
             text_source="neutral prose",
             progress=False,
         )
-    findings, *_ = outcome.sections
-    for sentence in findings.paragraphs:
-        print(sentence)
+    result.show(Console())
 
 
 if __name__ == "__main__":

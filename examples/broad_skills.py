@@ -1,17 +1,23 @@
-"""Steer a model away from Python and see what its English pays: one layer, in half a minute.
+"""Steer a model away from Python and measure the cost on English: one layer, in half a minute.
 
     python examples/broad_skills.py [MODEL]
 
-MODEL is a hub name or a folder; by default the small model of `faststeer demo`. Code lies in
-Python's library, prose in the documentation of what is installed. All layers, baselines and
-intervals are in `faststeer experiment broad-skills`, which also takes code and texts of yours.
+MODEL is a hub name or a folder; by default the small model of `faststeer demo`. The code is
+Python's library, the prose the documentation of installed packages. All layers, baselines and
+intervals are in `faststeer experiment broad-skills`, which also takes your own code and texts.
 """
 
 import sys
 
 import faststeer
 from faststeer.evaluate import token_scores_by_setting
-from faststeer.experiments.broad import PYTHON_ONLY, TEXT, code_sources, draw_sets, text_sources
+from faststeer.experiments.broad_skills import (
+    PYTHON_ONLY,
+    TEXT,
+    code_sources,
+    draw_sets,
+    text_sources,
+)
 from faststeer.models.loading import load
 
 LENGTH = 64

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 
-from faststeer.experiments.broad.documentation import documentation, prose_of
-from faststeer.experiments.broad.languages import LANGUAGES, code_of
-from faststeer.experiments.broad.sets import CODE, OTHERS, PYTHON_ONLY, TEXT, draw_sets
-from faststeer.experiments.broad.sources import code_sources, text_sources
+from faststeer.experiments.broad_skills.document_sets import (
+    CODE,
+    OTHERS,
+    PYTHON_ONLY,
+    TEXT,
+    draw_sets,
+)
+from faststeer.experiments.broad_skills.languages import code_of
+from faststeer.experiments.broad_skills.sources import (
+    code_sources,
+    documentation,
+    prose_of,
+    text_sources,
+)
 
-BY_NAME = {language.name: language for language in LANGUAGES}
 HASHED = re.compile("[0-9a-f]{64}")
 
 
@@ -29,12 +39,10 @@ HASHED = re.compile("[0-9a-f]{64}")
         ("C", "/* Copyright\n */\n// of it\nint f(void);\n", "int f(void);"),
         ("C", "#ifndef F_H\n#define F_H 1\n/* f(x) is\n 1 */\nint f;", "#ifndef F_H\n#define F_H"),
         ("C++", "// Copyright\n#pragma once\n// Of it.\nnamespace f {}", "#pragma once\nnamespace"),
-        ("HTML", "<!-- Copyright -->\n<html>", "<html>"),
-        ("Lua", "--[[ Copyright\n]]\n-- it\nlocal f = 1", "local f = 1"),
     ],
 )
 def test_what_introduces_a_file_of_code_is_dropped(language, text, code) -> None:
-    found = code_of(BY_NAME[language], text)
+    found = code_of(language, text)
     assert found is not None
     assert found.startswith(code)
     assert not re.search("Copyright|about|Of it|f\\(x\\) is", found)
@@ -52,7 +60,7 @@ def test_what_introduces_a_file_of_code_is_dropped(language, text, code) -> None
 def test_a_file_in_another_language_or_made_by_a_program_is_no_code_of_the_language(
     language, text
 ) -> None:
-    assert code_of(BY_NAME[language], text) is None
+    assert code_of(language, text) is None
 
 
 def test_of_documentation_whole_sentences_are_kept_and_nothing_else() -> None:
@@ -77,7 +85,7 @@ def test_every_machine_has_documentation_to_draw_from() -> None:
 
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
-    """Twelve files of each of three languages, and a language with too few."""
+    """Twelve files of each of three languages, and one of a language that is not taken."""
     folder = tmp_path / "code"
     folder.mkdir()
     for n in range(12):
@@ -100,11 +108,7 @@ def text(tmp_path: Path) -> Path:
 
 def drawn(code: Path, text: Path, tokenizer, seed: int = 0, documents: int = 6):
     return draw_sets(
-        [
-            source
-            for source in code_sources([code])
-            if source.name in ("Python", "C", "C++", "Rust")
-        ],
+        code_sources([code]),
         text_sources([text])[:1],
         tokenizer,
         documents=documents,
@@ -149,15 +153,44 @@ def test_too_few_documents_are_told_with_what_would_help(code, text, byte_tokeni
         drawn(code, text, byte_tokenizer, documents=2)
 
 
+def texts_of(source) -> list[str]:
+    return list(source.shuffled(random.Random(0)))
+
+
 def test_a_file_of_texts_is_of_the_language_that_it_is_named_after(tmp_path: Path) -> None:
-    for name in ("rust", "letters"):
-        (tmp_path / f"{name}.jsonl").write_text('{"text": "fn main() {}"}\n')
-    assert "Rust" in [source.name for source in code_sources([tmp_path / "rust.jsonl"])]
-    with pytest.raises(
-        ValueError, match=r"letters.jsonl: expected a folder, or a JSONL file named"
-    ):
-        code_sources([tmp_path / "letters.jsonl"])
+    for name in ("rust", "cpp"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": f"fn {name}() {{}}"}) + "\n")
+    (tmp_path / "rust.txt").write_text("fn main() {}")
+    found = {
+        source.name: source
+        for source in code_sources([tmp_path / "rust.jsonl", tmp_path / "cpp.jsonl"])
+    }
+    assert [*found] == ["Python", "C", "C++", "rust"]
+    assert texts_of(found["rust"]) == ["fn rust() {}"]
+    assert texts_of(found["C++"]) == ["fn cpp() {}"]  # in place of this machine's
+    with pytest.raises(ValueError, match=r"rust.txt: expected a folder, or a JSONL file named"):
+        code_sources([tmp_path / "rust.txt"])
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
         code_sources([tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match="expected different names"):
+    with pytest.raises(ValueError, match=r"--text: the paths .* expected different names"):
         text_sources([tmp_path / "rust.jsonl", tmp_path / "rust.jsonl"])
+
+
+def test_a_folder_without_python_c_or_cplusplus_is_a_language_of_its_own(tmp_path: Path) -> None:
+    for folder in (tmp_path / "lua", tmp_path / "more" / "lua"):
+        folder.mkdir(parents=True)
+        (folder / "a.lua").write_text("-- A greeting.\nprint('hello')\n")
+    sources = code_sources([tmp_path / "lua"])
+    assert [source.name for source in sources] == ["Python", "C", "C++", "lua"]
+    assert texts_of(sources[-1]) == ["-- A greeting.\nprint('hello')\n"]  # whole
+    with pytest.raises(ValueError, match=r"--code: .* named \['lua', 'lua'\]; expected different"):
+        code_sources([tmp_path / "lua", tmp_path / "more" / "lua"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no files in this folder"):
+        code_sources([tmp_path / "empty"])
+
+
+def test_of_a_folder_with_python_other_languages_are_left_out(code: Path) -> None:
+    assert [source.name for source in code_sources([code])] == ["Python", "C", "C++"]
+    assert len(texts_of(code_sources([code])[2])) == 12
+    assert "*.rs" in [source.name for source in code_sources([code / "*.rs"])]

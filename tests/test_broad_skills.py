@@ -1,4 +1,4 @@
-"""Broad skills: what is told is what was measured; two runs, also cut off ones, are equal."""
+"""Broad skills: tables hold what was measured; two runs, also interrupted ones, are equal."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ import faststeer
 from faststeer.bench.hook_baselines import steer_with_hooks
 from faststeer.cli.main import app
 from faststeer.evaluate import token_scores
-from faststeer.experiments import Outcome
-from faststeer.experiments.broad import (
+from faststeer.experiments import Result
+from faststeer.experiments.broad_skills import (
     CODE,
     PYTHON_ONLY,
     TEXT,
     Size,
     broad_skills,
     draw_sets,
-    hypotheses,
 )
-from faststeer.experiments.broad.lines import Line
-from faststeer.experiments.broad.sources import Source
+from faststeer.experiments.broad_skills.findings import comparisons_table
+from faststeer.experiments.broad_skills.sources import Source
+from faststeer.experiments.broad_skills.strength_lines import StrengthLine
+from faststeer.experiments.broad_skills.tables import kept_table
 
 SIZE = Size(layers=(0, 1, 2, 9), coefficients=(0.5, 4.0), documents=6, max_length=24)
 
@@ -71,8 +72,8 @@ def model(make_tiny, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def run(model, tokenizer) -> Callable[[Path], Outcome]:
-    def once(output: Path, size: Size = SIZE, seed: int = 0) -> Outcome:
+def run(model, tokenizer) -> Callable[[Path], Result]:
+    def once(output: Path, size: Size = SIZE, seed: int = 0) -> Result:
         return broad_skills(
             model,
             tokenizer,
@@ -151,21 +152,24 @@ def test_a_setting_is_as_hooks_that_add_the_difference_of_means_make_it(
 
 
 def test_layers_that_the_model_lacks_are_left_out_and_all_kinds_of_lines_are_told(done) -> None:
-    outcome = Outcome.read(done)
-    assert outcome.facts["layers"] == [0, 1, 2]
-    by_skill = outcome.sections[0].tables
+    result = Result.read(done)
+    assert result.facts["layers"] == [0, 1, 2]
+    by_skill = result.sections[0].tables
     names = [[row[0].partition(", ")[2] for row in table.rows] for table in by_skill]
     others = ["permuted means", "random, of equal norm", "after attention", "two at once"]
     assert names[0] == ["", "", "", *others]
     assert names[1] == [name for name in names[0] if name != "after attention"]
-    figures = [figure.name for section in outcome.sections for figure in section.figures]
+    figures = [figure.name for section in result.sections for figure in section.figures]
     assert figures == ["general_coding", "python_ability", "crosswise", "activation_distribution"]
     assert all((done / "figures" / f"{name}.png").stat().st_size > 10_000 for name in figures)
 
 
+SKILLS = {name: {name: 8} for name in (CODE, TEXT)}
+
+
 def line(
     skill: str, text: list[int], own: list[int], layer: int = 10, kind: str = "vector"
-) -> Line:
+) -> StrengthLine:
     """Eight documents of a hundred tokens of each; hits at growing coefficients."""
     records = []
     for step, hits in enumerate(zip(own, text, strict=True)):
@@ -181,7 +185,7 @@ def line(
         }
         steering = {"v": {str(layer): float(step)}} if step else {}
         records.append({"steering": steering, "scores": {}, "items": items})
-    return Line(kind, skill, [layer], records, {name: {name: 8} for name in (skill, TEXT)})
+    return StrengthLine(kind, skill, [layer], records, {name: {name: 8} for name in (skill, TEXT)})
 
 
 def test_between_two_coefficients_what_is_kept_lies_on_a_straight_line() -> None:
@@ -189,64 +193,82 @@ def test_between_two_coefficients_what_is_kept_lies_on_a_straight_line() -> None
     assert steered.relative(CODE) == [1, 0.75, 0.25]
     assert steered.kept(0.75) == 0.8
     assert steered.kept(0.5) == pytest.approx(0.65)
-    assert steered.dose(0.5) == pytest.approx(1.5)
     assert math.isnan(steered.kept(0.2))
 
 
 def test_an_interval_of_equal_documents_has_no_width_and_an_unreached_level_has_none() -> None:
     steered = line(CODE, text=[50, 40, 25], own=[80, 60, 20])
-    low, high = steered.sure(lambda at: steered.kept(0.5, documents=at), seed=0)
+    low, high = steered.interval(lambda at: steered.kept(0.5, documents=at), seed=0)
     assert low == pytest.approx(0.65)
     assert high == pytest.approx(0.65)
-    assert steered.sure(lambda at: steered.kept(0.2, documents=at), seed=0) is None
+    assert steered.interval(lambda at: steered.kept(0.2, documents=at), seed=0) is None
 
 
-def test_sentences_follow_the_numbers_also_where_they_go_against_the_paper() -> None:
-    good = line(CODE, text=[50, 40, 25], own=[80, 40, 10])
-    bad = line(CODE, text=[50, 20, 5], own=[80, 40, 10], layer=0)
-    assert "yes (80.0% against 40.0%" in hypotheses.first_layer([bad, good], 0)
-    swapped = [replace_layer(good, 0), replace_layer(bad, 10)]
-    assert "no, the other way round (40.0%" in hypotheses.first_layer(swapped, 0)
+def test_text_kept_is_listed_per_level_and_a_dash_where_the_skill_did_not_fall_so_far() -> None:
+    reached = line(CODE, text=[100, 90, 60, 40], own=[100, 80, 50, 30], layer=15)
+    never = line(CODE, text=[100, 98], own=[100, 79], kind="permuted means")
+    first, second = kept_table([reached, never], seed=0).rows
+    kept = [f"{own} ({own} to {own})" for own in ("90.0", "75.0", "60.0", "40.0")]
+    assert first == ["layer 15", *kept, 73.3]
+    kept = ["98.1 (98.1 to 98.1)", None, None, None]
+    assert second == ["layer 10, permuted means", *kept, 62.1]
+
+
+def test_comparisons_are_differences_at_half_of_the_skill_with_their_signs() -> None:
+    first = line(CODE, text=[50, 20, 5], own=[80, 40, 10], layer=0)
+    middle = line(CODE, text=[50, 40, 25], own=[80, 40, 10])
     permuted = line(CODE, text=[50, 20, 5], own=[80, 40, 10], kind="permuted means")
-    assert "permuted means: yes (80.0%" in hypotheses.baselines(good, [permuted], 0)
-    best = line(CODE, text=[50, 48, 46], own=[80, 40, 10], kind="permuted means")
-    assert "the other way round" in hypotheses.baselines(good, [best], 0)
-    never = line(CODE, text=[50, 49, 48], own=[80, 79, 78], kind="permuted means")
-    assert "falls to 97.5% at most, so this is not told" in hypotheses.baselines(good, [never], 0)
-
-
-def replace_layer(own: Line, layer: int) -> Line:
-    own.places = [layer]
-    return own
-
-
-def test_the_tax_grows_where_the_last_points_cost_more_than_the_first() -> None:
-    own = [100, 80, 50, 30]
-    growing = line(CODE, text=[100, 98, 80, 50], own=own)
-    assert "costs 0.10 points" in hypotheses.growing_tax(growing, 0)
-    assert "it grows" in hypotheses.growing_tax(growing, 0)
-    falling = line(CODE, text=[100, 70, 60, 59], own=own)
-    assert "it falls" in hypotheses.growing_tax(falling, 0)
-    straight = line(CODE, text=[100, 50], own=[100, 0])
-    assert "Not told" in hypotheses.growing_tax(straight, 0)
-
-
-def test_broad_and_narrow_are_compared_at_half_and_at_equal_coefficients() -> None:
-    code = line(CODE, text=[100, 60, 20], own=[100, 50, 10])
-    python = line(PYTHON_ONLY, text=[100, 90, 80], own=[100, 50, 10])
-    said = hypotheses.broad_against_narrow([code], [python], 0)
-    assert "60.0% for general code (layer 10) and 90.0% for Python" in said
-    assert "+30.0 points (95 %: +30.0 to +30.0): here the broad skill is harder to steer." in said
-    assert "1 at layer 10, general code falls to 50.0% (text to 60.0%)" in said
-
-
-def test_the_setting_with_python_at_half_that_keeps_most_text_is_told() -> None:
-    held = line(PYTHON_ONLY, text=[100, 95, 75], own=[100, 60, 40])
-    assert "Python is at 40.0%, text at 75.0%, at least the 70%" in hypotheses.python_at_half(
-        [held]
+    never = line(CODE, text=[50, 49, 48], own=[80, 79, 78], kind="random, of equal norm")
+    later = line(CODE, text=[50, 48, 46], own=[80, 40, 10], kind="after attention")
+    python = line(PYTHON_ONLY, text=[100, 90, 80], own=[100, 50, 10], layer=3)
+    table = comparisons_table(
+        {CODE: [first, middle], PYTHON_ONLY: [python]},
+        {CODE: [permuted, never, later], PYTHON_ONLY: []},
+        seed=0,
     )
-    never = line(PYTHON_ONLY, text=[100, 95, 75], own=[100, 90, 80])
-    assert "fell to 50 % at no setting" in hypotheses.python_at_half([never])
+    own = "general code, layer 10"
+    assert table.rows == [
+        ["Python, layer 3", own, 90.0, 80.0, "+10.0 [+10.0, +10.0]"],
+        [own, "general code, layer 0", 80.0, 40.0, "+40.0 [+40.0, +40.0]"],
+        [own, f"{own}, permuted means", 80.0, 40.0, "+40.0 [+40.0, +40.0]"],
+        [own, f"{own}, random, of equal norm", 80.0, None, None],
+        [f"{own}, after attention", own, 96.0, 80.0, "+16.0 [+16.0, +16.0]"],
+    ]
+
+
+def test_a_difference_has_no_interval_where_some_resamples_do_not_fall_so_far() -> None:
+    sometimes = line(CODE, text=[100, 90], own=[100, 50], layer=0)
+    hits = [[100] * 8, [0, 100] * 4]  # documents that lose all of the skill, and none of it
+    for record, own in zip(sometimes.records, hits, strict=True):
+        record["items"][CODE]["top1"] = own
+    sometimes = StrengthLine("vector", CODE, [0], sometimes.records, SKILLS)
+    always = line(CODE, text=[100, 95], own=[100, 50])
+    table = comparisons_table(
+        {CODE: [sometimes, always], PYTHON_ONLY: [line(PYTHON_ONLY, [100, 95], [100, 50])]},
+        {CODE: [], PYTHON_ONLY: []},
+        seed=0,
+    )
+    assert table.rows[1] == ["general code, layer 10", "general code, layer 0", 95, 90, "+5.0"]
+
+
+def test_every_setting_is_listed_with_the_accuracies_of_its_record(done) -> None:
+    result = Result.read(done)
+    [table] = [
+        own
+        for section in result.sections
+        for own in section.tables
+        if own.title.startswith("Accuracy relative")
+    ]
+    by_setting = {tuple(row[:3]): row[3:] for row in table.rows}
+    for file, skill in (("code", CODE), ("python", PYTHON_ONLY)):
+        _, _, *steered = (done / "records" / f"{file}.jsonl").read_text().splitlines()
+        for record in map(json.loads, steered):
+            [(layer, coefficient)] = record["steering"][file].items()
+            row = by_setting[skill, f"layer {layer}", f"{coefficient:g}"]
+            scores = record["scores"]
+            expected = [100 * scores[name]["relative"] for name in (CODE, PYTHON_ONLY, TEXT)]
+            assert row[:3] == pytest.approx(expected)
+            assert row[-2:] == [scores[TEXT]["perplexity"], scores[TEXT]["kl"]]
 
 
 @pytest.mark.parametrize(
@@ -276,9 +298,9 @@ def test_the_command_writes_what_report_shows(tiny_folder, tmp_path) -> None:
     size = ["--layers", "1", "--coefficients", "2", "--documents", "4", "--max-length", "16"]
     result = CliRunner().invoke(app, [*command, *size])
     assert result.exit_code == 0, result.output
-    outcome = Outcome.read(output)
-    assert "documentation" in outcome.facts["sources"]
-    names = [row[0] for table in outcome.sections[0].tables for row in table.rows]
+    result = Result.read(output)
+    assert "documentation" in result.facts["sources"]
+    names = [row[0] for table in result.sections[0].tables for row in table.rows]
     assert not any("two at once" in name for name in names)  # of one layer
     assert CliRunner().invoke(app, ["report", str(output)]).exit_code == 0
     assert "general code" in (output / "report.html").read_text()

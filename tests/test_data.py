@@ -15,6 +15,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from faststeer import data
+from faststeer.data import jsonl
 from faststeer.data.fetching import SETS
 
 BEHAVIOURS = Path(__file__).parents[2] / "shared" / "data" / "behaviours"
@@ -51,22 +52,49 @@ def test_questions_become_pairs_that_differ_in_the_answer(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"question": "?"}]', "row 1: expected an object with a text under 'answer_matching"),
-        ("[1, 2]", "row 1: expected an object with a text under 'question'"),
-        (json.dumps(QUESTIONS)[:-1], "row 4: not JSON (expected ']', found 'the end of the file')"),
-        (json.dumps(QUESTIONS)[:-9], "row 3: not JSON (Unterminated string"),
-        (json.dumps(QUESTIONS) + "x", "row 4: not JSON (something follows the array)"),
-        ("[{} {}]", "row 1: expected an object"),
-        ("[" * 100_000, "row 1: not JSON (maximum recursion depth exceeded"),
+        ('[{"question": "?"}]', ", row 1: expected an object with a text under 'answer_matching"),
+        ("[1, 2]", ", row 1: expected an object with a text under 'question'"),
+        (json.dumps(QUESTIONS)[:-1], ": not JSON (Expecting ',' delimiter: line 1 column"),
+        (json.dumps(QUESTIONS)[:-9], ": not JSON (Unterminated string"),
+        (json.dumps(QUESTIONS) + "x", ": not JSON (Extra data: line 1 column"),
+        ("[{} {}]", ": not JSON (Expecting ',' delimiter: line 1 column 5"),
+        ("[" * 100_000, ": not JSON (maximum recursion depth exceeded"),
     ],
 )
-def test_an_array_that_is_broken_is_told_with_the_row(
+def test_an_array_that_is_broken_is_told_with_the_place(
     tmp_path: Path, content: str, message: str
 ) -> None:
     file = tmp_path / "q.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match=re.escape(f"{file}, {message}")):
+    with pytest.raises(ValueError, match=re.escape(f"{file}{message}")):
         data.QuestionPairs(file)
+
+
+def test_an_array_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "q.json"
+    file.write_bytes(b'[{"question": "\xff"}]')
+    with pytest.raises(ValueError, match=r"q\.json: not UTF-8 \(.* save the file as UTF-8"):
+        data.QuestionPairs(file)
+
+
+def test_an_array_above_the_limit_is_refused_unread_and_its_rows_are_taken_as_json_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array, rows = tmp_path / "pairs.json", list(pair_rows(1_000))
+    array.write_text(json.dumps(rows))
+    assert len(data.PairsFile(array)) == 1_000
+    size = array.stat().st_size
+    monkeypatch.setattr(jsonl, "_LARGEST_ARRAY", size)
+    assert len(data.PairsFile(array)) == 1_000
+    monkeypatch.setattr(jsonl, "_LARGEST_ARRAY", size - 1)
+    message = f"pairs.json: is a JSON array of {size:,} bytes, which is read as a whole; the limit"
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"{message} is {size - 1:,}; save it as JSON lines"):
+        data.PairsFile(array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size
+    assert len(data.PairsFile(write_lines(tmp_path / "pairs.jsonl", rows))) == 1_000
 
 
 def test_the_shared_behaviours_are_the_ones_that_are_pinned() -> None:
@@ -74,9 +102,8 @@ def test_the_shared_behaviours_are_the_ones_that_are_pinned() -> None:
         pytest.skip(f"the behaviours are not there: no {BEHAVIOURS}")
     pinned = SETS["behaviours"].files
     assert {file.name for file in BEHAVIOURS.iterdir()} == set(pinned)
-    for name, (size, digest) in pinned.items():
-        content = (BEHAVIOURS / name).read_bytes()
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
+    for name, digest in pinned.items():
+        assert hashlib.sha256((BEHAVIOURS / name).read_bytes()).hexdigest() == digest
     assert len(data.behaviour("myopic", BEHAVIOURS)) == 1000
     assert len(data.behaviour("wealth_seeking", BEHAVIOURS)) == 985
 
@@ -225,14 +252,6 @@ def as_lines(file: Path, count: int, tokenizer: Any) -> Iterable[Any]:
     return data.PairsFile(write_lines(file, pair_rows(count)))
 
 
-def as_array(file: Path, count: int, tokenizer: Any) -> Iterable[Any]:
-    with file.open("w", encoding="utf-8") as opened:
-        opened.write("[" + json.dumps(QUESTIONS[0]))
-        opened.writelines(",\n" + json.dumps(QUESTIONS[0]) for _ in range(count))
-        opened.write("]")
-    return data.QuestionPairs(file)
-
-
 def as_documents(file: Path, count: int, tokenizer: Any) -> Iterable[Any]:
     rows = ({"text": row["positive"]} for row in pair_rows(count))
     return data.Documents(write_lines(file, rows))
@@ -243,7 +262,7 @@ def as_chat(file: Path, count: int, tokenizer: Any) -> Iterable[Any]:
     return data.InChat(data.PairsIn(rows, "positive", "negative"), tokenizer)
 
 
-@pytest.mark.parametrize("source", [as_lines, as_array, as_documents, as_chat])
+@pytest.mark.parametrize("source", [as_lines, as_documents, as_chat])
 def test_memory_does_not_grow_with_the_number_of_rows(
     tmp_path: Path, chat_tokenizer: Any, source: Callable[[Path, int, Any], Iterable[Any]]
 ) -> None:

@@ -41,13 +41,19 @@ def test_the_usual_harness_scores_a_steered_model_and_sees_the_vector_at_work() 
     assert less < unsteered < more
 
 
-def test_two_behaviours_are_steered_alone_and_together_and_the_findings_told() -> None:
+def test_two_behaviours_are_steered_alone_and_together_and_all_tables_shown() -> None:
     data = Path(__file__).parents[2] / "shared" / "data" / "behaviours"
     if not data.is_dir():
         pytest.skip(f"the behaviours are not there: no {data}")
     said = run("behaviours.py", str(data))
-    for finding in ("Unsteered, ", "At layer 10 ", "At layer 15 ", "Steering with all vectors"):
-        assert finding in said
+    for table in (
+        "Unsteered, on the test part",
+        "Matching score at layer 10",
+        "Matching probability at layer 15",
+        "A coefficient each and one for all",
+    ):
+        assert table in said
+    assert said.count("combined:") == 2 * 2 * 8  # layers, measures, ways to combine
 
 
 def test_away_from_python_text_keeps_more_than_python_does() -> None:

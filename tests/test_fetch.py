@@ -48,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         threading.Thread(target=serve, daemon=True).start()
         pinned = Pinned(
             f"http://127.0.0.1:{listening.server_port}/at/commit/",
-            {name: (len(c), hashlib.sha256(c).hexdigest()) for name, c in CONTENT.items()},
+            {name: hashlib.sha256(c).hexdigest() for name, c in CONTENT.items()},
         )
         monkeypatch.setitem(fetching.SETS, "numbers", pinned)
         monkeypatch.setenv("FASTSTEER_CACHE", str(tmp_path / "cache"))
@@ -86,6 +86,35 @@ def test_what_is_not_what_was_pinned_is_not_kept(
     with pytest.raises(ValueError, match=r"one\.json is not what it was: .* nothing was kept"):
         data.fetch("numbers", tmp_path / "mine")
     assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_wrong_file_leaves_the_one_that_was_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_bytes(b"mine")
+    server.files["one.json"] = b"[3]"
+    with pytest.raises(ValueError, match=r"invalid hash value .* nothing was kept"):
+        data.fetch("numbers", tmp_path)
+    assert [file.read_bytes() for file in tmp_path.iterdir() if file.is_file()] == [b"mine"]
+
+
+def test_an_address_may_be_a_folder_of_files(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    for name, content in CONTENT.items():
+        (mirror / name).write_bytes(content)
+    pinned = Pinned(f"{mirror.as_uri()}/", fetching.SETS["numbers"].files)
+    monkeypatch.setitem(fetching.SETS, "numbers", pinned)
+    files = data.fetch("numbers", tmp_path / "mine")
+    assert [file.read_bytes() for file in files] == list(CONTENT.values())
+    assert server.asked == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_left_as_it_is(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "one.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"one\.json: is a folder"):
+        data.fetch("numbers", tmp_path)
+    assert not list((tmp_path / "one.json").iterdir())
 
 
 def test_without_the_file_or_a_network_the_error_says_what_to_do(

@@ -37,6 +37,11 @@ def test_the_sdist_holds_the_sources_and_its_wheel_works(made: Installed) -> Non
     with zipfile.ZipFile(made.wheel) as archive:
         names = archive.namelist()
     assert any(name.startswith("faststeer/_C.") for name in names)
-    assert {"faststeer/py.typed", "faststeer/_C.pyi", "faststeer/data/tense.json"} <= set(names)
+    assert {
+        "faststeer/py.typed",
+        "faststeer/_C.pyi",
+        "faststeer/data/tense.json",
+        "faststeer/experiments/report.html.jinja",
+    } <= set(names)
     assert not any(name.startswith(("tests/", "benchmarks/", "csrc/")) for name in names)
     assert made.python(USE).strip()

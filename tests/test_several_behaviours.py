@@ -1,4 +1,4 @@
-"""Several behaviours: chosen on one part and told of another, equal when run again or resumed."""
+"""Several behaviours: chosen on one part, tested on another, equal when run again or resumed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ from faststeer import SteeringVector
 from faststeer.cli.main import app
 from faststeer.evaluate.matching import matching_scores
 from faststeer.evaluate.records import key_of
-from faststeer.experiments import Outcome
-from faststeer.experiments.several import Protocol, read_behaviours, several_behaviours
-from faststeer.experiments.several.settings import ADD, DIRECTIONS, VARIANTS, Place, combined
+from faststeer.experiments import Result, Table
+from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
+from faststeer.experiments.several_behaviours.settings import (
+    ADD,
+    DIRECTIONS,
+    VARIANTS,
+    Place,
+    alone,
+    at_once,
+    combined,
+)
 
 NAMES = ["myopic", "agreeableness"]
+SHOWN = ["myopia", "agreeableness"]
 TINY = Protocol(
     train=6,
     items=5,
@@ -68,10 +77,10 @@ def model(make_tiny):
 
 
 @pytest.fixture(scope="module")
-def run(model, tiny_folder: Path, questions: Path) -> Callable[[Path], Outcome]:
+def run(model, tiny_folder: Path, questions: Path) -> Callable[[Path], Result]:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
 
-    def once(output: Path) -> Outcome:
+    def once(output: Path) -> Result:
         asked = read_behaviours(NAMES, questions, TINY, 13)
         how = {"protocol": TINY, "text_source": "a few words", "progress": False}
         return several_behaviours(model, tokenizer, asked, TEXTS, output, **how)
@@ -164,6 +173,90 @@ def test_a_combined_vector_answers_as_the_weighted_sum_of_the_vectors(
     [record] = [r for r in map(json.loads, records) if key_of(r["steering"]) == setting]
     assert record["items"]["answers"] == alone_asked.answers
     assert record["items"]["log_other"] == pytest.approx(alone_asked.log_other.tolist(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tables(done: Path) -> dict[str, Table]:
+    sections = Result.read(done).sections
+    return {table.title: table for section in sections for table in section.tables}
+
+
+def records_of(done: Path, file: str) -> dict[str, dict]:
+    lines = (done / "records" / f"{file}.jsonl").read_text().splitlines()[1:]
+    return {key_of(record["steering"]): record for record in map(json.loads, lines)}
+
+
+def cells(table: Table, row: str) -> list[float]:
+    """The numbers at the beginning of a row's cells."""
+    [found] = [own for own in table.rows if own[0] == row]
+    return [float(str(cell).split()[0]) for cell in found[1:]]
+
+
+@pytest.mark.parametrize(
+    ("measure", "title"),
+    [
+        (
+            "score",
+            "Matching score at layer 3; the paper's, of LLaMA-2-7B-chat at layer 15, beside it",
+        ),
+        ("probability", "Matching probability at layer 3"),
+    ],
+)
+def test_tables_hold_the_scores_of_the_tested_records(
+    done: Path, tables: dict[str, Table], measure: str, title: str
+) -> None:
+    chosen = {row[0]: row for row in tables["Coefficients chosen on the validation part"].rows}
+    columns = tables["Coefficients chosen on the validation part"].columns
+    found: dict[str, list[float]] = {"default": [], "subtract": [], "add": []}
+    for name, shown in zip(NAMES, SHOWN, strict=True):
+        records = records_of(done, f"test-{name}")
+        found["default"].append(records[key_of({})]["scores"][measure])
+        for direction in ("subtract", "add"):
+            coefficient = float(chosen[shown][columns.index(f"layer 3: {direction}")])
+            record = records[key_of(alone(name, 3, coefficient))]
+            found[direction].append(record["scores"][measure])
+    for kind, values in found.items():
+        moved = [own - before for own, before in zip(values, found["default"], strict=True)]
+        mean = sum(moved) / len(moved)
+        assert cells(tables[title], kind) == pytest.approx([*values, mean], abs=6e-4)
+    difference = [a - b for a, b in zip(found["add"], found["subtract"], strict=True)]
+    assert cells(tables[title], "add − subtract")[:2] == pytest.approx(difference, abs=6e-4)
+    effects = tables[f"Change of the matching {measure}: add the vector of the row"]
+    own_effects = [cells(effects, shown)[number] for number, shown in enumerate(SHOWN)]
+    moved = [a - b for a, b in zip(found["add"], found["default"], strict=True)]
+    assert own_effects == pytest.approx(moved, abs=6e-4)
+
+
+def test_all_vectors_at_once_are_listed_per_global_coefficient_with_the_accuracy_on_text(
+    done: Path, tables: dict[str, Table]
+) -> None:
+    table = tables["Matching probability over the global coefficient"]
+    layers = Result.read(done).facts["layers"]["at_once"]
+    text = records_of(done, "test-text")
+    by_name = [records_of(done, f"test-{name}") for name in NAMES]
+    assert [row[0] for row in table.rows] == ["-2", "0", "+2"]
+    for row in table.rows:
+        key = key_of(at_once(layers, dict.fromkeys(NAMES, float(row[0]))))
+        expected = [records[key]["scores"]["probability"] for records in by_name]
+        found = cells(table, row[0])
+        assert found[:2] == pytest.approx(expected, abs=6e-4)
+        assert found[3] == pytest.approx(text[key]["scores"]["text"]["accuracy"], abs=6e-4)
+
+
+def test_generated_texts_are_listed_with_their_repetition_and_perplexity(
+    done: Path, tables: dict[str, Table]
+) -> None:
+    records = records_of(done, "continuations")
+    rows = tables["2 continuations of at most 4 tokens"].rows
+    assert rows[0][0] == "unsteered"
+    assert len(rows) == 1 + 2 * len(NAMES) + 2
+    plain = records[key_of({})]
+    assert float(str(rows[0][2]).split()[0]) == pytest.approx(
+        plain["scores"]["perplexity"], abs=0.06
+    )
+    texts = [row[2] for row in tables["Two texts per setting"].rows]
+    assert texts[:2] == [" ".join(text.split()) for text in plain["items"]["texts"]]
+    assert len(texts) == 2 * len(rows)
 
 
 def test_parts_do_not_overlap_and_are_as_large_as_the_protocol_says(questions: Path) -> None:

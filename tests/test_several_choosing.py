@@ -7,12 +7,13 @@ import torch
 
 from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.records import key_of
-from faststeer.experiments.several import BEHAVIOURS, Protocol
-from faststeer.experiments.several.freely import repetition
-from faststeer.experiments.several.jointly import searched
-from faststeer.experiments.several.protocol import Layers, fitted
-from faststeer.experiments.several.settings import Place, alone
-from faststeer.experiments.several.tuning import tuned
+from faststeer.experiments.several_behaviours import BEHAVIOURS, Protocol
+from faststeer.experiments.several_behaviours.generations import repetition
+from faststeer.experiments.several_behaviours.protocol import Layers, fitted
+from faststeer.experiments.several_behaviours.scores import tax
+from faststeer.experiments.several_behaviours.settings import Place, alone
+from faststeer.experiments.several_behaviours.tune_alone import tune
+from faststeer.experiments.several_behaviours.tune_jointly import search
 
 
 def test_coefficients_are_chosen_by_score_then_probability_then_smallness() -> None:
@@ -31,10 +32,10 @@ def test_coefficients_are_chosen_by_score_then_probability_then_smallness() -> N
     }
     found = {key_of(alone("myopic", 1, c)): own for c, own in measured.items()}
     found[key_of({})] = record(0.5, 0.5)
-    chosen = tuned({"myopic": found}, [1], list(measured))
+    chosen = tune({"myopic": found}, [1], list(measured))
     assert chosen == {Place("myopic", 1, "add"): 2.0, Place("myopic", 1, "subtract"): -2.0}
     found[key_of({})] = record(0.5, 0.5, collapsed=True)  # then a collapse says nothing
-    assert tuned({"myopic": found}, [1], list(measured))[Place("myopic", 1, "add")] == 5.0
+    assert tune({"myopic": found}, [1], list(measured))[Place("myopic", 1, "add")] == 5.0
 
 
 def test_the_search_finds_what_is_better_and_never_ends_worse() -> None:
@@ -44,9 +45,9 @@ def test_the_search_finds_what_is_better_and_never_ends_worse() -> None:
         return [-sum((own[n] - best[n]) ** 2 for n in best) for own in choices]
 
     start = dict.fromkeys(best, 1.0)
-    found = searched(judge, start, step=0.5, rounds=8)
+    found = search(judge, start, step=0.5, rounds=8)
     assert judge([found])[0] > -0.02
-    assert searched(lambda choices: [0.0 for _ in choices], start, step=0.5, rounds=3) == start
+    assert search(lambda choices: [0.0 for _ in choices], start, step=0.5, rounds=3) == start
 
 
 def test_an_interval_of_means_is_that_of_drawn_means() -> None:
@@ -74,3 +75,10 @@ def test_layers_are_the_papers_where_a_model_is_nearly_as_deep_and_in_proportion
     assert layers.tested == {10: 10, 15: 15}
     assert list(layers.at_once.values()) == [11, 12, 13, 14, 15]
     assert Layers.of(Protocol(), BEHAVIOURS, 30, [8, 12, 25]).tested == {12: None, 25: None}
+
+
+def test_the_tax_is_the_share_of_correct_next_tokens_that_is_lost() -> None:
+    half, quarter, none = ({"scores": {"text": {"accuracy": a}}} for a in (0.5, 0.25, 0.0))
+    assert tax(quarter, half) == 0.5
+    assert tax(half, quarter) == -1
+    assert tax(half, half) == tax(none, none) == 0

@@ -1,4 +1,4 @@
-"""The quick run of several behaviours on SmolLM2: what it tells is what plain hooks do."""
+"""The quick run of several behaviours on SmolLM2: its answers are those of plain hooks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hooked import hooked
 
 from faststeer import SteeringVector
 from faststeer.evaluate.matching import matching_scores
-from faststeer.experiments import Outcome
-from faststeer.experiments.several import BEHAVIOURS, Protocol, read_behaviours
+from faststeer.experiments import Result
+from faststeer.experiments.several_behaviours import BEHAVIOURS, Protocol, read_behaviours
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,24 @@ def quick(built_once) -> Path:
     return built_once("several-behaviours", build)
 
 
-def test_the_quick_run_tells_of_all_five_behaviours_in_sentences_and_pictures(quick: Path) -> None:
-    outcome = Outcome.read(quick)
-    findings, *others = outcome.sections
+def test_the_quick_run_shows_all_five_behaviours_in_tables_and_figures(quick: Path) -> None:
+    result = Result.read(quick)
     said = " ".join((quick / "said.txt").read_text().split())
-    for paragraph in findings.paragraphs:
-        assert paragraph in said
-    assert len(findings.paragraphs) == 10
-    pictures = {figure.name for section in others for figure in section.figures}
+    tables = {}
+    for section in result.sections:
+        assert all(paragraph in said for paragraph in section.paragraphs)
+        tables |= {table.title: table for table in section.tables}
+    shown = ["myopia", "wealth seeking", "sycophancy", "agreeableness", "anti-immigration"]
+    for layer in (10, 15):
+        paper = f"; the paper's, of LLaMA-2-7B-chat at layer {layer}, beside it"
+        for title in (
+            f"Matching score at layer {layer}{paper}",
+            f"Matching probability at layer {layer}",
+        ):
+            assert tables[title].columns == ["steering", *shown, "mean change"]
+    assert [row[0] for row in tables["Mean differences of the pairs' last tokens"].rows] == shown
+    assert len(tables["5 continuations of at most 16 tokens"].rows) == 1 + 2 * 5 + 2
+    pictures = {figure.name for section in result.sections for figure in section.figures}
     for layer in (10, 15):
         assert {f"single_steering_layer_{layer}", f"all_results_layer_{layer}"} <= pictures
     assert {
@@ -50,7 +60,7 @@ def test_the_quick_run_tells_of_all_five_behaviours_in_sentences_and_pictures(qu
         "multi_steering_activation_distributions",
         "interactions",
     } <= pictures
-    assert outcome.facts["layers"]["at_once"]["anti_immigration"] == 15
+    assert result.facts["layers"]["at_once"]["anti_immigration"] == 15
     assert str(quick) not in (quick / "outcome.json").read_text()
 
 

@@ -1,4 +1,4 @@
-"""`faststeer experiment broad-skills`: away from code, and what text pays."""
+"""`faststeer experiment broad-skills`: steering away from code, and its cost on text."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from faststeer.cli import options
 
 
 def broad_skills(
-    output: Annotated[Path, typer.Option(help="A folder; an interrupted run goes on there.")],
+    output: Annotated[Path, typer.Option(help="A folder; an interrupted run resumes there.")],
     model: options.ModelOption = "demo",
     text: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Prose: a folder, a .txt or a .jsonl of {text}; several. Mixed evenly with the "
-            "documentation of what is installed, which alone is the default."
+            help="Prose: a folder, a .txt or a .jsonl of {text}; may be repeated. Mixed evenly "
+            "with the documentation of installed packages, which alone is the default."
         ),
     ] = None,
     code: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A folder, or a .jsonl of {text} named after its language; several. Default, "
-            "also for languages that these lack: Python's library, and headers of C and C++."
+            help="A folder with Python, C or C++, a folder of another language, or a .jsonl of "
+            "{text} named after its language; may be repeated. Default, also where one of the "
+            "three is lacking: Python's library, and headers of C and C++."
         ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Such as 10,15; those beyond the model's are left out.")
+        str | None, typer.Option(help="Such as 10,15; those that the model lacks are left out.")
     ] = None,
     coefficients: Annotated[
         str | None, typer.Option(help="Such as 0.5,1,2. A line ends when its skill is lost.")
     ] = None,
     documents: Annotated[
-        int | None, typer.Option(help="Of each set, for vectors and again to measure on: 45.")
+        int | None, typer.Option(help="Per set, for vectors and again to measure on: 45.")
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=8, help="Cut documents after so many tokens: 96.")
+        int | None, typer.Option(min=8, help="Cut documents after this many tokens: 96.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small grid, few and short documents: a minute.")
@@ -48,20 +49,20 @@ def broad_skills(
     paper: Annotated[
         bool, typer.Option("--paper", help="The paper's layers and coefficients: hours.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of draws of documents, and of intervals.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents a forward.")] = 8,
+    seed: Annotated[int, typer.Option(help="For drawing documents and for intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents per forward pass.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
-    """Steer away from general code and from Python: what is lost, what is kept of text."""
-    from faststeer.experiments.broad import broad_skills as measured
-    from faststeer.experiments.broad import code_sources, running, text_sources
+    """Steer away from general code and Python; report the accuracy lost on each and on text."""
+    from faststeer.experiments.broad_skills import broad_skills as run
+    from faststeer.experiments.broad_skills import code_sources, experiment, text_sources
     from faststeer.experiments.charts import require_charts
 
     if quick and paper:
         raise ValueError("give either --quick or --paper")
-    begun = time.monotonic()
-    size = running.PAPER if paper else running.QUICK if quick else running.DEFAULT
+    started = time.monotonic()
+    size = experiment.PAPER if paper else experiment.QUICK if quick else experiment.DEFAULT
     if layers is not None:
         size = replace(size, layers=options.layer_numbers(layers))
     if coefficients is not None:
@@ -76,7 +77,7 @@ def broad_skills(
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     console = Console()
-    outcome = measured(
+    result = run(
         loaded.model,
         loaded.tokenizer,
         from_code,
@@ -87,4 +88,4 @@ def broad_skills(
         seed=seed,
         progress=console.is_terminal,
     )
-    options.show_outcome(outcome, output, time.monotonic() - begun, console)
+    options.show_result(result, output, time.monotonic() - started, console)

@@ -1,4 +1,4 @@
-"""`faststeer experiment`: the paper's experiments, each by one command."""
+"""`faststeer experiment`: the paper's experiments, one command each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ experiment = typer.Typer(
 
 @experiment.callback()
 def commands() -> None:
-    """With a callback typer keeps each experiment a command of its own."""
+    """Keep each experiment a command of its own: typer needs a callback for that."""
 
 
 experiment.command("broad-skills")(broad_skills)

@@ -110,8 +110,8 @@ def require_writable(folder: Path) -> None:
         raise type(error)(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def show_outcome(outcome: Any, output: Path, seconds: float, console: Console) -> None:
-    """What an experiment found, how long that took, and where the rest is."""
-    outcome.show(console)
-    told = f"wrote {output} in {seconds:.0f} s; faststeer report {output} shows all of it"
-    console.print(told, soft_wrap=True, markup=False, highlight=False)
+def show_result(result: Any, output: Path, seconds: float, console: Console) -> None:
+    """Print an experiment's result, how long it took, and where the rest is."""
+    result.show(console)
+    written = f"wrote {output} in {seconds:.0f} s; faststeer report {output} shows all of it"
+    console.print(written, soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`faststeer report`: what experiments found, as one page."""
+"""`faststeer report`: the results of experiments as one page."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from faststeer.cli import options
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="An experiment's --output, or a folder of such.")],
+    folder: Annotated[
+        Path, typer.Argument(help="An experiment's --output, or a folder of several.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="The page; default: report.html in the folder.")
     ] = None,
 ) -> None:
-    """Show experiments' sentences, tables and pictures as one HTML file that needs no other."""
-    from faststeer.experiments import as_page, outcomes_in
+    """Write the text, tables and figures of experiments as one self-contained HTML file."""
+    from faststeer.experiments import as_page, results_in
     from faststeer.utils.files import write_whole
 
     page = folder / "report.html" if output is None else output
-    outcomes = outcomes_in(folder)
+    results = results_in(folder)
     options.require_new_file(page)
-    write_whole(page, as_page(outcomes).encode())
+    write_whole(page, as_page(results).encode())
     Console().print(f"wrote {page}", soft_wrap=True, markup=False, highlight=False)

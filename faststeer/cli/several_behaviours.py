@@ -14,19 +14,19 @@ from rich.console import Console
 from faststeer.cli import options
 
 if TYPE_CHECKING:
-    from faststeer.experiments.several import Protocol
+    from faststeer.experiments.several_behaviours import Protocol
 
 _NEUTRAL = "plain encyclopaedic prose that comes with faststeer"
 
 
 def behaviours(
-    output: Annotated[Path, typer.Option(help="A folder; an interrupted run goes on there.")],
+    output: Annotated[Path, typer.Option(help="A folder; an interrupted run resumes there.")],
     model: options.ModelOption = "demo",
     data: Annotated[
-        Path | None, typer.Option(help="Your own folder of the sets; default: what was fetched.")
+        Path | None, typer.Option(help="Your own folder of the sets; default: the fetched ones.")
     ] = None,
     behaviour: Annotated[
-        list[str] | None, typer.Option(help="Such as myopic; several. Default: all five.")
+        list[str] | None, typer.Option(help="Such as myopic; may be repeated. Default: all five.")
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="General text: a folder, a JSONL or any text file.")
@@ -41,17 +41,15 @@ def behaviours(
     coefficients: Annotated[
         str | None, typer.Option(help="Of each vector alone, such as -5,-2,2,5.")
     ] = None,
-    train: Annotated[
-        int | None, typer.Option(min=1, max=500, help="Pairs a vector is made from.")
-    ] = None,
+    train: Annotated[int | None, typer.Option(min=1, max=500, help="Pairs per vector.")] = None,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Of these, as many of each matching answer.")
+        bool, typer.Option("--balanced", help="Equally many of them per matching answer.")
     ] = False,
     items: Annotated[
-        int | None, typer.Option(min=1, help="Questions to choose by, and as many to test.")
+        int | None, typer.Option(min=1, help="Questions to choose on, and as many to test.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the shuffle before questions are parted.")] = 13,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward.")] = 8,
+    seed: Annotated[int, typer.Option(help="For the shuffle before questions are split.")] = 13,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
@@ -59,25 +57,29 @@ def behaviours(
     from faststeer.data import Documents
     from faststeer.data.shipped import neutral_texts
     from faststeer.experiments.charts import require_charts
-    from faststeer.experiments.several import BEHAVIOURS, read_behaviours, several_behaviours
+    from faststeer.experiments.several_behaviours import (
+        BEHAVIOURS,
+        read_behaviours,
+        several_behaviours,
+    )
 
-    begun = time.monotonic()
+    started = time.monotonic()
     protocol = _protocol(quick, paper, coefficients, train, items)
     if balanced:
         protocol = replace(protocol, balanced=True)
     numbers = None if layers is None else options.layer_numbers(layers)
     require_charts()
-    asked = read_behaviours(behaviour or BEHAVIOURS, data, protocol, seed)
+    questions = read_behaviours(behaviour or BEHAVIOURS, data, protocol, seed)
     documents = neutral_texts() if text is None else Documents(text)
     texts = list(islice(documents, protocol.texts))
     options.require_writable(output)
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     console = Console()
-    outcome = several_behaviours(
+    result = several_behaviours(
         loaded.model,
         loaded.tokenizer,
-        asked,
+        questions,
         texts,
         output,
         protocol=protocol,
@@ -87,13 +89,13 @@ def behaviours(
         batch_size=batch_size,
         progress=console.is_terminal,
     )
-    options.show_outcome(outcome, output, time.monotonic() - begun, console)
+    options.show_result(result, output, time.monotonic() - started, console)
 
 
 def _protocol(
     quick: bool, paper: bool, coefficients: str | None, train: int | None, items: int | None
 ) -> Protocol:
-    from faststeer.experiments.several import Protocol
+    from faststeer.experiments.several_behaviours import Protocol
 
     if quick and paper:
         raise ValueError("give either --quick or --paper")

@@ -1,24 +1,25 @@
-"""Rows of JSONL files and JSON arrays, one at a time, and the pairs and texts in them."""
+"""Rows from JSONL files, one at a time, and from JSON arrays; pairs and texts in them."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from os import PathLike
 from typing import Any, BinaryIO
 
-from faststeer.data.json_array import elements
 from faststeer.utils.text_files import open_utf8
 
 _PAIRS = 'JSONL or a JSON array of {"positive": ..., "negative": ...}'
 _TEXTS = 'JSONL or a JSON array of {"text": ...}'
+_LARGEST_ARRAY = 1 << 27  # bytes: an array is parsed as a whole, into several times its size
 
 
 class PairsFile:
     """Rows of ``{"positive": ..., "negative": ...}``, iterated as (positive, negative).
 
-    The whole file is checked and counted first, and read again each time: it is never held in
-    memory.
+    The whole file is checked and counted first, and read again each time. A JSONL file is never
+    held in memory; a JSON array is while it is read, and may have at most 128 MiB.
 
     Args:
         path: a JSONL file, or a JSON array.
@@ -26,8 +27,8 @@ class PairsFile:
 
     Raises:
         OSError: the file cannot be opened; the message names it.
-        ValueError: it is not UTF-8, has no rows, or a row is not such an object; the message names
-            file, line and key.
+        ValueError: it is not UTF-8, has no rows, is too large an array, or a row is not such an
+            object; the message names file, line and key.
     """
 
     def __init__(self, path: str | PathLike[str], chat: bool = False) -> None:
@@ -61,8 +62,8 @@ def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
 
     Raises:
         OSError: the file cannot be opened; the message names it.
-        ValueError: it is not UTF-8, has no rows, or something is not JSON; the message names file
-            and line, or row.
+        ValueError: it is not UTF-8, has no rows, is not JSON, or is too large an array; the message
+            names the file, and the line of JSONL.
     """
     found = False
     with open_utf8(path, expected) as file:
@@ -113,13 +114,17 @@ def _lines(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, Any
 
 
 def _elements(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    number = 0
-    try:
-        for number, row in enumerate(elements(file), 1):
-            yield f"{path}, row {number}", row
-    except UnicodeDecodeError as error:  # raised while decoding ahead of the row that is parsed
+    size = os.fstat(file.fileno()).st_size
+    if size > _LARGEST_ARRAY:
         raise ValueError(
-            f"{path}, at or after row {number + 1}: not UTF-8 ({error}); save the file as UTF-8"
-        ) from error
+            f"{path}: is a JSON array of {size:,} bytes, which is read as a whole; the limit is "
+            f"{_LARGEST_ARRAY:,}; save it as JSON lines, one object per line, which have none"
+        )
+    try:
+        elements = json.loads(file.read().decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, row {number + 1}: not JSON ({error})") from error
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    for number, row in enumerate(elements, 1):
+        yield f"{path}, row {number}", row

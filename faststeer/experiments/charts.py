@@ -1,43 +1,43 @@
-"""Pictures of a few kinds, each from plain data that lie beside it as JSON.
+"""Figures of a few kinds, each drawn from plain data that are kept beside it as JSON.
 
 ========== =======================================================================================
 kind       data
 ========== =======================================================================================
-curves     ``title``, ``x``; ``panels``, under one another: ``y``, ``series`` of ``name``, ``x``,
-           ``y`` and perhaps ``low`` and ``high`` (a band), ``style``, ``notes`` (text at each
-           point); perhaps ``title``, ``y_range``, ``diagonal``. Perhaps ``x_range``.
+curves     ``title``, ``x``, optionally ``x_range``; ``panels``, one below the other: ``y``,
+           ``series`` of ``name``, ``x``, ``y`` and optionally ``low`` and ``high`` (a band),
+           ``style``, ``notes`` (text at each point); optionally ``y_range``, ``diagonal``.
 bars       ``title``, ``y``, ``groups``; ``series`` of ``name``, ``values`` (None: no bar) and
-           perhaps ``low`` and ``high``. Perhaps ``line``, a height to compare with.
-histograms ``title``, ``x``; ``panels``, beside one another: ``title``, ``edges``, ``series`` of
+           optionally ``low`` and ``high``. Optionally ``line``, a height to compare with.
+histograms ``title``, ``x``; ``panels``, side by side: ``title``, ``edges``, ``series`` of
            ``name`` and ``counts``, drawn on a logarithmic scale.
-matrix     ``title``, ``rows``, ``columns``, ``values`` (None: not known), ``label``, ``reach``: the
-           value of the strongest colour. Perhaps ``x`` and ``y``.
+matrix     ``title``, ``rows``, ``columns``, ``values`` (None: unknown), ``label``, ``reach``: the
+           value of the strongest colour. Optionally ``x`` and ``y``.
 ========== =======================================================================================
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 Data = Mapping[str, Any]
 
-# Okabe and Ito's, for the colour-blind; black last, for what is compared with.
+# Okabe and Ito's palette, safe for colour blindness; black last, for baselines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 _MARKERS = "osD^vP*X"
 _STYLES = {"solid": "-", "dashed": "--", "dotted": ":"}
 
 
 def draw(kind: str, data: Data) -> bytes:
-    """A picture as PNG. Equal data give equal bytes.
+    """Draw a figure as PNG. Equal data give equal bytes.
 
     Raises:
-        ValueError: an unknown kind, data of another kind, or matplotlib is not installed.
+        ValueError: an unknown kind, data of another kind, or matplotlib is missing.
     """
     if kind not in KINDS:
-        raise ValueError(f"picture kind {kind!r} is unknown; there are {', '.join(KINDS)}")
+        raise ValueError(f"figure kind {kind!r} is unknown; there are {', '.join(KINDS)}")
     require_charts()
     from matplotlib.figure import Figure
 
@@ -45,14 +45,14 @@ def draw(kind: str, data: Data) -> bytes:
     try:
         KINDS[kind](figure, data)
     except KeyError as error:
-        raise ValueError(f"a picture of {kind} needs {error}") from error
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
-    return picture.getvalue()
+        raise ValueError(f"a figure of {kind} needs {error}") from error
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120, metadata={"Software": None})
+    return png.getvalue()
 
 
 def require_charts() -> None:
-    """Raise ValueError where nothing can be drawn, before anything takes long."""
+    """Raise ValueError, before any long work, where matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise ValueError("figures need matplotlib: pip install 'faststeer[plots]'")
 
@@ -69,7 +69,9 @@ def _curves(figure: Any, data: Data) -> None:
         if panel.get("diagonal"):
             reach = (0, max(max(own["x"], default=1) for own in panel["series"]))
             axes.plot(reach, reach, color="grey", linewidth=1, linestyle=":", label="equal loss")
-        _labelled(axes, panel)
+        axes.set_ylabel(panel["y"])
+        if "y_range" in panel:
+            axes.set_ylim(*panel["y_range"])
         axes.grid(alpha=0.3)
         if len(panel["series"]) > 1:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -99,14 +101,6 @@ def _curve(axes: Any, number: int, series: Data) -> None:
         axes.annotate(
             note, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=6.5, color=colour
         )
-
-
-def _labelled(axes: Any, panel: Data) -> None:
-    axes.set_ylabel(panel["y"])
-    if "title" in panel:
-        axes.set_title(panel["title"], fontsize=10)
-    if "y_range" in panel:
-        axes.set_ylim(*panel["y_range"])
 
 
 def _bars(figure: Any, data: Data) -> None:
@@ -183,21 +177,17 @@ def _matrix(figure: Any, data: Data) -> None:
     axes = figure.subplots()
     axes.set_title(data["title"], fontsize=12)
     reach = data["reach"]
-    shown = [[float("nan") if value is None else value for value in row] for row in values]
-    image = axes.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", alpha=0.8)
+    grid = [[float("nan") if value is None else value for value in row] for row in values]
+    image = axes.imshow(grid, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", alpha=0.8)
     figure.colorbar(image, ax=axes, label=data["label"])
     for y, row in enumerate(values):
         for x, value in enumerate(row):
-            told = "–" if value is None else f"{value:+.3f}"
-            axes.text(x, y, told, ha="center", va="center", fontsize=9)
-    _named(axes.set_xticks, columns)
-    _named(axes.set_yticks, rows)
+            shown = "–" if value is None else f"{value:+.3f}"
+            axes.text(x, y, shown, ha="center", va="center", fontsize=9)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel(data.get("x", ""))
     axes.set_ylabel(data.get("y", ""))
-
-
-def _named(put: Callable[..., Any], names: Sequence[str]) -> None:
-    put(range(len(names)), names)
 
 
 KINDS: dict[str, Callable[[Any, Data], None]] = {

@@ -1,0 +1,51 @@
+"""Differences between lines, with intervals: the paper's questions as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from faststeer.experiments.broad_skills.document_sets import CODE, PYTHON_ONLY
+from faststeer.experiments.broad_skills.measure import BASELINES, HALF, best_of
+from faststeer.experiments.broad_skills.strength_lines import StrengthLine
+from faststeer.experiments.result import Cell, Table
+
+_MIDDLE = range(10, 21)  # layers, where the paper found steering at its best
+
+Lines = Mapping[str, Sequence[StrengthLine]]  # by the skill that is steered away from
+
+
+def comparisons_table(by_layer: Lines, variants: Lines, seed: int) -> Table:
+    """Compare the text kept at 50 % of the skill: Python with code, the middle layers with layer 0,
+    and the best layer with the baselines and the other places.
+    """
+    pairs = [(best_of(by_layer[PYTHON_ONLY]), best_of(by_layer[CODE]))]
+    for skill, lines in by_layer.items():
+        first = next((line for line in lines if line.places == [0]), None)
+        if first is not None:
+            middle = [line for line in lines if line.places[0] in _MIDDLE] or lines[1:-1]
+            pairs += [(line, first) for line in middle]
+        best = best_of(lines)
+        for line in variants[skill]:
+            pairs.append((best, line) if line.kind in BASELINES else (line, best))
+    return Table(
+        "Text kept (%) at 50% of the skill: differences in points, with 95 % intervals",
+        ["first", "second", "first keeps", "second keeps", "difference"],
+        [_compared(one, other, seed) for one, other in pairs],
+        1,
+    )
+
+
+def _compared(one: StrengthLine, other: StrengthLine, seed: int) -> list[Cell]:
+    def difference(documents: Tensor | None = None) -> float:
+        return one.kept(HALF, documents=documents) - other.kept(HALF, documents=documents)
+
+    names: list[Cell] = [f"{line.away_from}, {line.name}" for line in (one, other)]
+    kept = [None if math.isnan(own) else 100 * own for own in (one.kept(HALF), other.kept(HALF))]
+    if None in kept:
+        return [*names, *kept, None]
+    ends = one.interval(difference, seed)  # None where some resamples do not fall so far
+    around = "" if ends is None else f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+    return [*names, *kept, f"{100 * difference():+.1f}{around}"]
