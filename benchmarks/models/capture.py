@@ -18,11 +18,11 @@ from costs import Record, compare
 from rich.console import Console
 
 import faststeer
-from faststeer.bench import timing
 from faststeer.bench.hook_baselines import twin
 from faststeer.models import loading
 from faststeer.models.inference import random_ids
 from faststeer.utils.files import write_whole
+from faststeer.utils.machine import machine_facts
 
 AT_MOST = 1.03  # of the same forward without
 
@@ -88,7 +88,7 @@ def main(
         said = "met" if verdict["met"] else "missed"
         console.print(f"{verdict['variant']}: {verdict['reached']:.3f}, at most {AT_MOST}: {said}")
     if output is not None:
-        record = {"machine": timing.machine_facts(), "model": model, "batch": batch}
+        record = {"machine": machine_facts(), "model": model, "batch": batch}
         record |= {"tokens": tokens, "capture": found, "targets": verdicts}
         write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
 

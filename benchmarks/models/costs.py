@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from faststeer.bench import timing
+from faststeer.bench.timing import OtherLoad, Samples
 
 Record = dict[str, Any]
 
@@ -44,7 +44,7 @@ def compare(
     title: str, calls: dict[str, Callable[[], object]], over: str, rounds: int, console: Console
 ) -> Record:
     """Seconds in turns, processor seconds too, and peaks of memory of one more call each."""
-    bystanders = timing.Bystanders()
+    bystanders = OtherLoad()
     samples = {name: [] for name in calls}
     processor = {name: [] for name in calls}
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def compare(
                 samples[name].append(time.perf_counter() - begin)
                 processor[name].append(time.process_time() - used)
         peaks = {name: peak_memory(call) for name, call in calls.items()}
-    seconds, used = timing.Samples(samples), timing.Samples(processor)
+    seconds, used = Samples(samples), Samples(processor)
     table = Table("", "seconds", "of its", "processor", "of its", "peak MiB", title=title)
     record: Record = {"cores_elsewhere": bystanders.cores(), "over": over, "rounds": rounds}
     for name in calls:

@@ -23,13 +23,14 @@ from rich.console import Console
 from torch import Tensor
 
 import faststeer
-from faststeer.bench import timing
+from faststeer.bench.timing import OtherLoad
 from faststeer.data.batches import left_padded
 from faststeer.data.jsonl import PairsFile
 from faststeer.data.shipped import Behaviour
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models import loading
 from faststeer.utils.files import write_whole
+from faststeer.utils.machine import machine_facts
 
 Pairs = list[tuple[str, str]]
 BATCH = 16
@@ -85,7 +86,7 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
         run(*arguments)
         inside += time.perf_counter() - begin
 
-    bystanders = timing.Bystanders()
+    bystanders = OtherLoad()
     with mock.patch.object(ActivationReader, "_run", timed):
         begin, used = time.perf_counter(), time.process_time()
         faststeer.extract(model, tokenizer, pairs, progress=False)  # as the command line does
@@ -159,7 +160,7 @@ def main(
     console = Console()
     loaded = loading.load("demo", dtype=torch.bfloat16)
     texts = load_pairs(pairs)
-    record: Record = {"machine": timing.machine_facts(), "batch": BATCH}
+    record: Record = {"machine": machine_facts(), "batch": BATCH}
     title = f"extraction from {COMPARED} pairs"
     calls = extraction_calls(loaded.model, loaded.tokenizer, texts[:COMPARED])
     record[title] = compare(title, calls, "faststeer", rounds, console)

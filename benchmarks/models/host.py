@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import faststeer
-from faststeer.bench import phases, timing
+from faststeer.bench import phases
 from faststeer.bench.variants import (
     HOOKS,
     IDLE,
@@ -29,6 +29,7 @@ from faststeer.bench.variants import (
 )
 from faststeer.models.inference import random_ids
 from faststeer.utils.files import write_whole
+from faststeer.utils.machine import machine_facts
 
 LAYERS, PROMPT, STEPS = 32, 16, 8
 ONE, SOME = "faststeer, 1 vector", "faststeer, 1 vector at generated tokens"
@@ -85,7 +86,7 @@ def main(
             f"{own['against_stock']:.3f} times stock"
         )
     if output is not None:
-        facts = {"machine": timing.machine_facts(), "rounds": rounds, "decode": record}
+        facts = {"machine": machine_facts(), "rounds": rounds, "decode": record}
         write_whole(output, json.dumps(facts, indent=1).encode() + b"\n")
 
 

@@ -76,11 +76,11 @@ def test_a_forward_that_captures_is_judged_against_one_that_does_not(
 def test_the_share_of_the_forwards_is_within_the_whole(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
-    before = extraction.Reader._run
+    before = extraction.ActivationReader._run
     record = extraction.once(tiny_model, byte_tokenizer, PAIRS, Console(quiet=True))
     assert record["pairs"] == 9
     assert 0 < record["share_of_forwards"] < 1
-    assert extraction.Reader._run is before
+    assert extraction.ActivationReader._run is before
 
 
 def test_the_long_run_is_judged_by_the_seconds_of_the_wall() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SUPPORT = ROOT / "tests" / "support"
-SHARED_DATA = (
-    ROOT.parent / "shared" / "data"
-)  # data sets and texts; tests skip where they are missing
+# Data sets and texts; a test is skipped where those that it needs are missing.
+SHARED_DATA = ROOT.parent / "shared" / "data"
 BEHAVIOURS = SHARED_DATA / "behaviours"

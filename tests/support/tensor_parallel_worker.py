@@ -1,6 +1,7 @@
 """One process of a tensor-parallel model, as torchrun starts it; the first writes what they found.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 tensor_parallel_worker.py MODEL VECTOR FOUND
+python -m torch.distributed.run --standalone --nproc-per-node 2 \\
+    tensor_parallel_worker.py MODEL VECTOR FOUND
 """
 
 import sys
