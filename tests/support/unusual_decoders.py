@@ -110,3 +110,22 @@ def stored_states(model: Any, ids: list[int]) -> Tensor:
             handle.remove()
     assert len(seen) == len(layers)
     return torch.stack([hidden.reshape(len(ids), -1) for hidden in seen])
+
+
+class MixesAll(transformers.PreTrainedModel):
+    """Each layer adds the mean over all columns, padding too, as a decoder that ignores masks."""
+
+    config_class = transformers.GPT2Config
+
+    def __init__(self) -> None:
+        super().__init__(transformers.GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2))
+        self.embed = nn.Embedding(300, 32)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 32)) for _ in range(2)])
+        self.lengths: list[tuple[int, ...]] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        self.lengths.append(tuple(sorted(set(attention_mask.sum(1).tolist()))))
+        hidden = self.embed(input_ids)
+        for block in self.blocks:
+            hidden = block(hidden + hidden.mean(1, keepdim=True))
+        return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=hidden)
