@@ -40,10 +40,7 @@ test: $(call DONE,dev)
 	$(PYTHON) $(PYTEST)
 
 # Where transformers is met: what runs on the oldest and on the newest release too.
-SUBSET := $(patsubst %,tests/test_%.py,patching hooks_of_others copies dtypes threads steering \
-  gradients dispatch activations rows positions prompts learning bake families gemma \
-  unknown_families readers read_tokens installing resuming modes conditions supported calls \
-  changed_models stream_layouts multimodal every_model)
+SUBSET := $(addprefix tests/,models steering patching extraction evaluate/test_layer_reuse.py)
 
 # The oldest transformers that is supported: it precedes the environment's own.
 test-oldest: $(call DONE,dev) build/done-oldest

@@ -46,6 +46,12 @@ class Grid:
 
 
 CPU = (Grid([Op.steer_add_rms_norm], [Dtype.bfloat16], (1, 8, 64, 512, 4096), (4,)),)
+# Under pytest-benchmark: few, since each variant is a test.
+CALLS = (
+    Grid([Op.steer_add_rms_norm], [Dtype.bfloat16], (1, 64, 512), (0, 4)),
+    Grid([Op.steer_add], [Dtype.bfloat16], (1, 64, 512), (4,), [Entries.shared]),
+    Grid([Op.accumulate_moments], [Dtype.bfloat16], (1, 64, 512)),
+)
 # What targets speak of comes first here too. Every op and dtype, but only one of each with all rows
 # and all numbers of vectors: together they would take a quarter of an hour.
 GPU = (

@@ -11,19 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, Dtype, Entries, Op, bytes_moved, random_inputs
+from cases import Case, Op, bytes_moved, random_inputs
 from compiled_peers import Compiler
-from grids import Grid
+from grids import CALLS
 from measure import checked_variants
 from variants import EAGER, FRESH, INTO, STOCK
 
-ROWS = (1, 64, 512)
-GRIDS = (
-    Grid([Op.steer_add_rms_norm], [Dtype.bfloat16], ROWS, (0, 4)),
-    Grid([Op.steer_add], [Dtype.bfloat16], ROWS, (4,), [Entries.shared]),
-    Grid([Op.accumulate_moments], [Dtype.bfloat16], ROWS),
-)
-CASES = {str(case): case for grid in GRIDS for case in grid.cases()}
+CASES = {str(case): case for grid in CALLS for case in grid.cases()}
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
