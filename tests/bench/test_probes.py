@@ -19,10 +19,9 @@ from faststeer.bench import check as checking
 from faststeer.bench.check import check
 from faststeer.bench.findings import Finding
 from faststeer.models.loading import Loaded
-from faststeer.patching import patch
+from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.markers import AfterIds
 from faststeer.steering.plan import Plan
-from faststeer.steering.tables import Tables
 from faststeer.steering.token_positions import PromptLayout
 
 ROWS = {name for name in PROBED if "padded batch" in name}
@@ -102,19 +101,19 @@ def test_a_marker_that_ends_one_token_too_late_fails(monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scope_that_is_ignored_fails(dtype, monkeypatch) -> None:
-    monkeypatch.setattr(patch, "intended_scope", lambda *given: None)
+    monkeypatch.setattr("faststeer.patching.patched.intended_scope", lambda *given: None)
     assert failed(probed(tiny(dtype))) == TOKENS - tokens("all") | rows("range(1, 4)")
 
 
 def test_generated_tokens_that_are_left_out_with_a_cache_fail(monkeypatch) -> None:
-    right = Tables.keep_to
+    right = ForwardContext.select
 
-    def wrong(self: Tables, given: Any) -> None:
+    def wrong(self: ForwardContext, given: Any) -> None:
         if given.positions.shape[1] == 1:
             given = replace(given, positions=torch.full_like(given.positions, -1))
         right(self, given)
 
-    monkeypatch.setattr(Tables, "keep_to", wrong)
+    monkeypatch.setattr(ForwardContext, "select", wrong)
     spared = tokens("all", "prompt", "last")
     assert failed(probed(tiny())) == TOKENS - spared
 
@@ -154,7 +153,7 @@ def test_a_scope_that_is_refused_in_words_is_information_and_a_crash_is_a_failur
     def crash(*given: Any) -> None:
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr(Tables, "keep_to", refuse)
+    monkeypatch.setattr(ForwardContext, "select", refuse)
     findings = probed(tiny())
     assert failed(findings) == set()
     assert passed(findings) == tokens("all") | rows("all")
@@ -163,7 +162,7 @@ def test_a_scope_that_is_refused_in_words_is_information_and_a_crash_is_a_failur
         for one in findings
         if one.passed is None
     )
-    monkeypatch.setattr(Tables, "keep_to", crash)
+    monkeypatch.setattr(ForwardContext, "select", crash)
     findings = probed(tiny())
     assert failed(findings) == PROBED - tokens("all") - rows("all")
     assert any("crashed with AttributeError: no such thing" in one.measured for one in findings)
