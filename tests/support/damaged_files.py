@@ -1,7 +1,7 @@
 """Loads thousands of damaged files under a limit of memory, and prints what came of it as JSON.
 
 A program of its own, so that a crash is seen as one, and so that the limit hits nothing else:
-``python mutations.py FOLDER COUNT SEED``.
+``python damaged_files.py FOLDER COUNT SEED``.
 """
 
 from __future__ import annotations
