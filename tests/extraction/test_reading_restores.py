@@ -91,6 +91,6 @@ def test_wherever_it_fails_the_model_is_as_before_and_can_be_read_again(
         assert state(model) == before
     if isinstance(mark := decoder_of(model).__dict__.get("_faststeer"), faststeer.Patched):
         assert not any(table.readers for table in mark.plan.tables.values())
-        assert not mark.plan.turns.in_forward
+        assert not mark.plan.forward.guard.in_forward
     fails_at = 0
     CALLS[name](model, byte_tokenizer)
