@@ -40,10 +40,7 @@ test: $(call DONE,dev)
 	$(PYTHON) $(PYTEST)
 
 # Where transformers is met: what runs on the oldest and on the newest release too.
-SUBSET := $(patsubst %,tests/test_%.py,patching hooks_of_others copies dtypes threads steering \
-  gradients dispatch activations rows positions prompts learning bake families gemma \
-  unknown_families readers read_tokens installing resuming modes conditions supported calls \
-  changed_models stream_layouts multimodal every_model)
+SUBSET := $(addprefix tests/,models steering patching extraction evaluate/test_layer_reuse.py)
 
 # The oldest transformers that is supported: it precedes the environment's own.
 test-oldest: $(call DONE,dev) build/done-oldest
@@ -72,29 +69,29 @@ MODELS := benchmarks/results/smollm2-cpu.json benchmarks/results/llama-2-7b-2-la
 bench: bench-ops bench-models
 
 bench-ops: $(call DONE,dev)
-	$(PYTHON) benchmarks/ops.py --output benchmarks/results/ops-cpu.json
+	$(PYTHON) benchmarks/ops/run.py --output benchmarks/results/ops-cpu.json
 	git show HEAD:$(CALLS) >build/committed.json 2>/dev/null || rm -f build/committed.json
-	$(PYTHON) -m pytest benchmarks/test_ops.py --benchmark-columns=median,iqr,rounds \
+	$(PYTHON) -m pytest benchmarks/ops/test_calls.py --benchmark-columns=median,iqr,rounds \
 	  --benchmark-compare=build/committed.json --benchmark-json=$(CALLS)
-	$(PYTHON) benchmarks/readme.py
+	$(PYTHON) benchmarks/docs/fill_tables.py
 
 bench-models: $(call DONE,dev)
 	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8,32 --prompt-tokens 16 \
 	  --new-tokens 2 --rounds 25 --output $(word 1,$(MODELS))
 	$(PYTHON) -m faststeer bench --model random:llama-2-7b --num-layers 2 --dtype bfloat16 \
 	  --batch-sizes 1,8,32 --prompt-tokens 4 --new-tokens 2 --rounds 15 --output $(word 2,$(MODELS))
-	$(PYTHON) benchmarks/model_targets.py $(MODELS)
-	$(PYTHON) benchmarks/capture.py --output benchmarks/results/capture-cpu.json
-	$(PYTHON) benchmarks/host.py --output benchmarks/results/host-cpu.json
-	$(PYTHON) benchmarks/readme.py
+	$(PYTHON) benchmarks/models/targets.py $(MODELS)
+	$(PYTHON) benchmarks/models/capture.py --output benchmarks/results/capture-cpu.json
+	$(PYTHON) benchmarks/models/host.py --output benchmarks/results/host-cpu.json
+	$(PYTHON) benchmarks/docs/fill_tables.py
 
 # Beside steering-vectors and repeng, which want transformers 4: an environment of its own. Fails if
 # their results differ from ours.
 parity: build/done-parity
 	$(PARITY) benchmarks/parity/run.py --output benchmarks/results/parity.json
-	$(PARITY) benchmarks/extraction.py $(if $(PAIRS),--pairs $(PAIRS)) \
+	$(PARITY) benchmarks/models/extraction.py $(if $(PAIRS),--pairs $(PAIRS)) \
 	  --output benchmarks/results/extraction-cpu.json
-	$(PARITY) benchmarks/readme.py
+	$(PARITY) benchmarks/docs/fill_tables.py
 
 # What works on every class that transformers knows: docs/models.md, in ten minutes or so. One
 # thread, because each class is examined in a fork.
@@ -104,7 +101,7 @@ models: $(call DONE,dev)
 # Other projects' own tests with faststeer.install() and without: the outcomes have to be the same.
 peers: build/done-peers
 	$(PYTHON) benchmarks/peers/run.py --output benchmarks/results/peers.json
-	$(PYTHON) benchmarks/readme.py
+	$(PYTHON) benchmarks/docs/fill_tables.py
 
 peers-quick: build/done-peers
 	$(PYTHON) benchmarks/peers/run.py --quick

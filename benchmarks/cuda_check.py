@@ -105,14 +105,14 @@ def sanitizer(tool: str) -> Stage:
 
 def timed_ops(scratch: Path) -> dict[str, Any]:
     output = scratch / "ops.json"
-    program = [PYTHON, "benchmarks/ops.py", "--device", "cuda", "--output", str(output)]
+    program = [PYTHON, "benchmarks/ops/run.py", "--device", "cuda", "--output", str(output)]
     result = run(*program, limit=200)
     return finished(result, output)
 
 
 def timed_capture(scratch: Path) -> dict[str, Any]:
     output = scratch / "capture.json"
-    program = [PYTHON, "benchmarks/capture.py", *MODEL[:2], "--device", "cuda"]
+    program = [PYTHON, "benchmarks/models/capture.py", *MODEL[:2], "--device", "cuda"]
     return finished(run(*program, "--output", str(output), limit=60), output)
 
 
@@ -132,7 +132,7 @@ def judged(found: dict[str, Any]) -> dict[str, Any]:
     """With a verdict on each target that the results speak of."""
     if "results" not in found:
         return found
-    from model_targets import table, verdicts_on
+    from models.targets import table, verdicts_on
 
     found["targets"] = verdicts_on(found["results"])
     console = Console(width=110, file=io.StringIO())

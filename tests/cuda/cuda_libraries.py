@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from installed import BuiltOnce, Installed, installed
+from built_wheel import BuiltOnce, Installed, installed
 
 import cuda_toolkit
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from built_wheel import BuiltOnce
 from compiling_kernels import PROGRAM, NoToolkitError, build
-from installed import BuiltOnce
 from layouts import storage_of
 from torch import Tensor
 

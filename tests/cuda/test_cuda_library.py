@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from built_wheel import ROOT, BuiltOnce, Installed
 from cuda_libraries import with_cuda
-from installed import ROOT, BuiltOnce, Installed
 
 import faststeer.ops  # noqa: F401 - importing it registers the ops
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from installed import BuiltOnce
+from built_wheel import BuiltOnce
 from kernels import Emulator, Fault, shared_emulator
 
 from faststeer.ops import reference

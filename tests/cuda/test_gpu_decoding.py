@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from hooked import random_vector
 from on_gpu import ON_GPU
+from plain_hooks import random_vector
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 

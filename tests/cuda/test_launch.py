@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from installed import BuiltOnce
 from kernels import DTYPES, H100, Emulator, shared_emulator
 
 NONE, SINGLE, DIRECT, KEPT, MODES = range(5)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from built_wheel import BuiltOnce, Installed
 from cuda_libraries import cuobjdump, with_cuda
-from installed import BuiltOnce, Installed
 from machine_code import Instruction, Key, arguments, instructions, needs, readable
 
 from cuda_toolkit import ARCHITECTURES

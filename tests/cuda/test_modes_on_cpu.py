@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from installed import BuiltOnce
 from kernels import DTYPES, Emulator, Fault, shared_emulator
 from layouts import laid_out
 from steer_norm_calls import EPS, Call, Draw, calls_with_modes, same_bits

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from installed import BuiltOnce
 from kernels import DTYPES, Emulator, Started, shared_emulator
 from layouts import ALIGNED, LAYOUTS, laid_out, storage_of
-from states import Batch, State, check, empty, exact, random_groups, random_rows
+from moments_state import Batch, State, check, empty, exact, random_groups, random_rows
 from torch import Tensor
 
 NAMES = {torch.float32: "float", torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}

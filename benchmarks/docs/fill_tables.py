@@ -1,0 +1,221 @@
+"""Puts the committed results into the tables of the README and of docs, between their marks.
+
+python benchmarks/docs/fill_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import experiment_tables
+from experiment_tables import Block
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+BROAD, SEVERAL = (
+    ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "behaviours")
+)
+MOST_CORES_ELSEWHERE = 0.2  # with more, two threads wait for each other and not for the work
+
+
+def ops_table(results: dict[str, Any]) -> str:
+    """The op against PyTorch, a line for each number of rows."""
+    cases = [
+        case
+        for case in results["cases"]
+        if (case["op"], case["entries"]) == ("steer_add_rms_norm", "per-row")
+    ]
+    what = cases[0]
+    lines = [
+        f"One residual add and norm, hidden size {what['hidden']}, {what['dtype']}, "
+        f"{what['vectors']} vectors a row. Times faster than PyTorch's *unsteered* add and "
+        "LlamaRMSNorm, and than torch.compile of the *steered* expression "
+        f"({_hardware(results['machine'])}).",
+        "",
+        "| rows | faststeer | against stock, unsteered | against torch.compile, steered "
+        "| into given tensors | against stock | against torch.compile |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in cases:
+        cells = [f"{case['rows']:,}"]
+        for variant in ("faststeer", "faststeer into"):
+            speedup = case["speedup"][variant]
+            cells.append(f"{case['microseconds'][variant]:,.1f} µs")
+            cells += [f"{speedup['stock']:.1f}×", f"{speedup['torch.compile']:.1f}×"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def model_table(results: dict[str, Any]) -> str:
+    """A whole model, steered in every way, against the stock one."""
+    settings, model = results["settings"], results["model"]
+    rows = {(r["phase"], r["batch_size"], r["variant"]): r for r in results["results"]}
+    phases = dict.fromkeys(phase for phase, _, _ in rows)
+    cells = [(phase, batch) for phase in phases for batch in settings["batch_sizes"]]
+    shown = list(dict.fromkeys(variant for _, _, variant in rows))
+    layers = "" if model["layers"] > 2 else f", {model['layers']} layers"
+    lines = [
+        f"{model['name']}{layers}, {model['dtype']}, vectors on every layer: time against the "
+        "stock, unsteered model; under 1 is faster. Prompts of "
+        f"{settings['prompt_tokens']} tokens, medians of {settings['rounds']} interleaved rounds "
+        f"({_hardware(results['machine'])}).",
+        "",
+        f"| | {' | '.join(f'{phase}, batch {batch}' for phase, batch in cells)} |",
+        f"|---|{'---:|' * len(cells)}",
+    ]
+    for variant in shown:
+        own = [rows[phase, batch, variant] for phase, batch in cells]
+        if variant == shown[0]:
+            times = [f"{row['milliseconds']:.1f} ms" for row in own]
+        else:
+            times = [f"{row['against_stock']:.3f}×" for row in own]
+        lines.append(f"| {variant.replace(',', '')} | {' | '.join(times)} |")
+    return "\n".join(lines)
+
+
+def parity_table(results: dict[str, Any]) -> str:
+    """Whether other libraries' steering is the same, and what it costs, if that can be told."""
+    machine, settings = results["machine"], results["settings"]
+    peers = [name for name in ("steering-vectors", "repeng") if name in machine]
+    versions = ", ".join(f"{name} {machine[name]}" for name in (*peers, "transformers"))
+    equal = sum(each["equal"] for each in results["equality"])
+    farthest = max(each["difference"] for each in results["equality"])
+    told = (
+        f"Beside other libraries ({versions}): of {len(results['equality'])} comparisons of "
+        f"steered logits and of greedy tokens {equal} agree; the logits differ by "
+        f"{farthest:.0e} of what steering changes at most, in float32. "
+    )
+    busy = machine["cores_elsewhere"]
+    if busy is not None and busy > MOST_CORES_ELSEWHERE:
+        return f"{told}What they cost was timed with {busy:.1f} cores busy elsewhere: not shown."
+    rows = {(r["phase"], r["batch_size"], r["library"]): r for r in results["cost"]}
+    cells = list(dict.fromkeys((phase, batch) for phase, batch, _ in rows))
+    lines = [
+        f"{told}Time against the stock, unsteered {settings['model']}, with one vector on every "
+        f"layer; prompts of {settings['prompt_tokens']} tokens, medians of {settings['rounds']} "
+        f"interleaved rounds ({_hardware(machine)}).",
+        "",
+        f"| | {' | '.join(f'{phase}, batch {batch}' for phase, batch in cells)} |",
+        f"|---|{'---:|' * len(cells)}",
+    ]
+    for library in dict.fromkeys(library for _, _, library in rows):
+        own = [f"{rows[phase, batch, library]['against_stock']:.3f}×" for phase, batch in cells]
+        lines.append(f"| {library} | {' | '.join(own)} |")
+    return "\n".join(lines)
+
+
+def extraction_text(results: dict[str, Any]) -> str:
+    """A long extraction, others' beside ours, and memory at two numbers of pairs."""
+    once, memory = results["once"], results["memory"]
+    title, compared = next(item for item in results.items() if item[0].startswith("extraction"))
+    others = [name for name in compared if name in ("output_hidden_states", "steering-vectors")]
+    few, many = memory
+    peaks = [f"{memory[count]['faststeer']:.0f}" for count in (few, many)]
+    kept = [f"{memory[count]['output_hidden_states']:.0f}" for count in (few, many)]
+    beside = " and ".join(
+        f"{compared[name]['times']:.1f}× the time with {name} (at most "
+        f"{compared[name]['peak_mib']:.0f} MiB, faststeer {compared['faststeer']['peak_mib']:.0f})"
+        for name in others
+    )
+    return (
+        f"Vectors of all layers of SmolLM2-135M in bfloat16 from {once['pairs']} pairs: "
+        f"{once['seconds']:.1f} s, {once['processor_seconds'] / 2:.1f} s of both cores, "
+        f"{once['share_of_forwards']:.1%} of it inside the model's own forwards, with "
+        f"{once['cores_elsewhere']:.1f} cores busy elsewhere. An {title} takes {beside}. At most "
+        f"{peaks[0]} MiB for {few} short pairs and {peaks[1]} for {many}; with every state kept "
+        f"{kept[0]} and {kept[1]} ({_hardware(results['machine'])})."
+    )
+
+
+def peers_table(results: dict[str, Any]) -> str:
+    """Other projects' tests with `faststeer.install()` and without, a line per project."""
+    versions = results["versions"]
+    lines = [
+        f"On transformers {versions['transformers']} and torch {versions['torch']}, over tiny "
+        "random models. Tests that fail do so in both runs: they need files from the hub, or other "
+        "sizes and weights than these models have.",
+        "",
+        "| tests of | run | pass without | pass with | make a fused decoder | outcome differs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for suite in results["suites"]:
+        counts = (
+            suite["tests"],
+            suite["without"].get("passed", 0),
+            suite["with"].get("passed", 0),
+            suite["tests_with_fused_decoders"],
+            len(suite["differing"]),
+        )
+        cells = [f"{suite['package']} {suite['version']}", *(f"{count:,}" for count in counts)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# By page and mark: which of the committed results, and what is made of it.
+PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
+    "README.md": {
+        "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
+        "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
+        "peers": (RESULTS / "peers.json", peers_table),
+    },
+    "docs/benchmarks.md": {
+        "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),
+        "parity": (RESULTS / "parity.json", parity_table),
+        "extraction-cpu": (RESULTS / "extraction-cpu.json", extraction_text),
+    },
+    "docs/results.md": {
+        "broad-skills code": (BROAD, experiment_tables.table("Text kept (%) when general code")),
+        "broad-skills Python": (BROAD, experiment_tables.table("Text kept (%) when Python")),
+        "broad-skills crosswise": (BROAD, experiment_tables.table("What is left (%)")),
+        "behaviours unsteered": (SEVERAL, experiment_tables.table("Unsteered")),
+        "behaviours layer 15": (
+            SEVERAL,
+            experiment_tables.table(
+                "Matching score at layer 15; the paper's, of LLaMA-2-7B-chat at layer 15, beside"
+            ),
+        ),
+        "behaviours probability 15": (
+            SEVERAL,
+            experiment_tables.table("Matching probability at layer 15"),
+        ),
+        "behaviours vectors": (SEVERAL, experiment_tables.table("Mean differences")),
+        "behaviours cosines 15": (
+            SEVERAL,
+            experiment_tables.table("Cosines between the vectors at layer 15"),
+        ),
+        "behaviours joint": (SEVERAL, experiment_tables.table("A coefficient each")),
+        "behaviours effects": (
+            SEVERAL,
+            experiment_tables.table("Change of the matching probability: add"),
+        ),
+    },
+}
+
+
+def filled(page: str) -> str:
+    """A page's text with its tables made anew from the committed results.
+
+    What has not been measured yet has marks with nothing between them.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for mark, (path, make) in PAGES[page].items():
+        table = make(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ""
+        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{page} has no marks {begin} and {end}")
+        text = f"{before}{begin}\n{table}\n{end}{after}"
+    return text
+
+
+def _hardware(machine: dict[str, Any]) -> str:
+    isa = f", {machine['isa']}" if "isa" in machine else ""
+    return f"{machine['cpu']}, {machine['threads']} threads{isa}, torch {machine['torch']}"
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        (ROOT / page).write_text(filled(page), encoding="utf-8")

@@ -1,0 +1,313 @@
+"""Broad skills: tables hold what was measured; two runs, also interrupted ones, are equal."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from result_files import files_in
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+import faststeer
+from faststeer.bench.hook_baselines import steer_with_hooks
+from faststeer.cli.main import app
+from faststeer.evaluate import token_scores
+from faststeer.experiments import Result
+from faststeer.experiments.broad_skills import (
+    CODE,
+    PYTHON_ONLY,
+    TEXT,
+    Size,
+    broad_skills,
+    draw_sets,
+)
+from faststeer.experiments.broad_skills.findings import comparisons_table
+from faststeer.experiments.broad_skills.sources import Source
+from faststeer.experiments.broad_skills.strength_lines import StrengthLine
+from faststeer.experiments.broad_skills.tables import kept_table
+
+SIZE = Size(layers=(0, 1, 2, 9), coefficients=(0.5, 4.0), documents=6, max_length=24)
+
+
+def source(name: str, words: str) -> Source:
+    """Documents of some words, each in an order of its own."""
+
+    def shuffled(draw: random.Random) -> Iterator[str]:
+        for _ in range(40):
+            yield " ".join(draw.sample(words.split(), 5)) + "."
+
+    return Source(name, shuffled)
+
+
+CODE_SOURCES = [
+    source("Python", "def print import class return lambda yield"),
+    source("C", "int char void struct static return sizeof"),
+    source("C++", "template namespace std:: class typename auto"),
+]
+TEXT_SOURCES = [
+    source("novels", "the sea was calm and she went home"),
+    source("letters", "dear friend i hope that you are well"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_folder: Path):
+    return AutoTokenizer.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny, tokenizer):
+    """It mostly says what most texts are full of."""
+    model = make_tiny()
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer(" eats")["input_ids"]] *= 4
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(model, tokenizer) -> Callable[[Path], Result]:
+    def once(output: Path, size: Size = SIZE, seed: int = 0) -> Result:
+        return broad_skills(
+            model,
+            tokenizer,
+            CODE_SOURCES,
+            TEXT_SOURCES,
+            output=output,
+            size=size,
+            seed=seed,
+            progress=False,
+        )
+
+    return once
+
+
+@pytest.fixture(scope="module")
+def done(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    run(folder)
+    return folder
+
+
+def test_two_runs_write_equal_files(run, done, tmp_path) -> None:
+    run(tmp_path)
+    assert files_in(tmp_path) == files_in(done)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_files(run, done, tmp_path) -> None:
+    folder = tmp_path / "cut off"
+    shutil.copytree(done, folder)
+    (folder / "outcome.json").unlink()
+    (folder / "records" / "python-variants.jsonl").unlink()
+    cut = folder / "records" / "code.jsonl"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    run(folder)
+    assert files_in(folder) == files_in(done)
+
+
+def test_what_another_seed_measured_is_not_taken_up(run, done, tmp_path) -> None:
+    shutil.copytree(done, tmp_path / "done")
+    with pytest.raises(
+        ValueError, match=r"code.jsonl is of another sweep: its seed is 0, and not 1"
+    ):
+        run(tmp_path / "done", seed=1)
+
+
+def test_the_model_is_as_it_was_afterwards(model, done) -> None:
+    assert type(model.model.layers[0]).__module__.startswith("transformers")
+
+
+def test_a_setting_is_as_hooks_that_add_the_difference_of_means_make_it(
+    model, tokenizer, done
+) -> None:
+    """Every score of it, from vectors of `extract` and documents drawn apart."""
+    sets = draw_sets(CODE_SOURCES, TEXT_SOURCES, tokenizer, documents=6, max_length=24, seed=0)
+    rows = (done / "records" / "code.jsonl").read_text().splitlines()[1:]
+    records = {json.dumps(row["steering"]): row for row in map(json.loads, rows)}
+    vector = faststeer.extract(
+        model,
+        tokenizer,
+        positive=sets.train_of(TEXT),
+        negative=sets.train_of(CODE),
+        layers=[1],
+        max_length=24,
+        progress=False,
+    )
+    record = records['{"code": {"1": 0.5}}']["scores"]
+    for skill in (CODE, PYTHON_ONLY, TEXT):
+        texts = sets.held_out_of(skill)
+        unsteered = token_scores(model, tokenizer, texts, max_length=24)
+        with steer_with_hooks(model, [(vector, 0.5)]):
+            own = token_scores(model, tokenizer, texts, max_length=24)
+        assert record[skill]["accuracy"] == own.accuracy
+        assert record[skill]["accuracy10"] == own.accuracy10
+        assert record[skill]["perplexity"] == pytest.approx(own.perplexity, rel=1e-4)
+        assert record[skill]["relative"] == own.accuracy / unsteered.accuracy
+
+
+def test_layers_that_the_model_lacks_are_left_out_and_all_kinds_of_lines_are_told(done) -> None:
+    result = Result.read(done)
+    assert result.facts["layers"] == [0, 1, 2]
+    by_skill = result.sections[0].tables
+    names = [[row[0].partition(", ")[2] for row in table.rows] for table in by_skill]
+    others = ["permuted means", "random, of equal norm", "after attention", "two at once"]
+    assert names[0] == ["", "", "", *others]
+    assert names[1] == [name for name in names[0] if name != "after attention"]
+    figures = [figure.name for section in result.sections for figure in section.figures]
+    assert figures == ["general_coding", "python_ability", "crosswise", "activation_distribution"]
+    assert all((done / "figures" / f"{name}.png").stat().st_size > 10_000 for name in figures)
+
+
+SKILLS = {name: {name: 8} for name in (CODE, TEXT)}
+
+
+def line(
+    skill: str, text: list[int], own: list[int], layer: int = 10, kind: str = "vector"
+) -> StrengthLine:
+    """Eight documents of a hundred tokens of each; hits at growing coefficients."""
+    records = []
+    for step, hits in enumerate(zip(own, text, strict=True)):
+        items = {
+            name: {
+                "tokens": [100] * 8,
+                "top1": [count] * 8,
+                "top10": [count] * 8,
+                "surprise": [1.0] * 8,
+                "divergence": [0.0] * 8,
+            }
+            for name, count in zip((skill, TEXT), hits, strict=True)
+        }
+        steering = {"v": {str(layer): float(step)}} if step else {}
+        records.append({"steering": steering, "scores": {}, "items": items})
+    return StrengthLine(kind, skill, [layer], records, {name: {name: 8} for name in (skill, TEXT)})
+
+
+def test_between_two_coefficients_what_is_kept_lies_on_a_straight_line() -> None:
+    steered = line(CODE, text=[50, 40, 25], own=[80, 60, 20])
+    assert steered.relative(CODE) == [1, 0.75, 0.25]
+    assert steered.kept(0.75) == 0.8
+    assert steered.kept(0.5) == pytest.approx(0.65)
+    assert math.isnan(steered.kept(0.2))
+
+
+def test_an_interval_of_equal_documents_has_no_width_and_an_unreached_level_has_none() -> None:
+    steered = line(CODE, text=[50, 40, 25], own=[80, 60, 20])
+    low, high = steered.interval(lambda at: steered.kept(0.5, documents=at), seed=0)
+    assert low == pytest.approx(0.65)
+    assert high == pytest.approx(0.65)
+    assert steered.interval(lambda at: steered.kept(0.2, documents=at), seed=0) is None
+
+
+def test_text_kept_is_listed_per_level_and_a_dash_where_the_skill_did_not_fall_so_far() -> None:
+    reached = line(CODE, text=[100, 90, 60, 40], own=[100, 80, 50, 30], layer=15)
+    never = line(CODE, text=[100, 98], own=[100, 79], kind="permuted means")
+    first, second = kept_table([reached, never], seed=0).rows
+    kept = [f"{own} ({own} to {own})" for own in ("90.0", "75.0", "60.0", "40.0")]
+    assert first == ["layer 15", *kept, 73.3]
+    kept = ["98.1 (98.1 to 98.1)", None, None, None]
+    assert second == ["layer 10, permuted means", *kept, 62.1]
+
+
+def test_comparisons_are_differences_at_half_of_the_skill_with_their_signs() -> None:
+    first = line(CODE, text=[50, 20, 5], own=[80, 40, 10], layer=0)
+    middle = line(CODE, text=[50, 40, 25], own=[80, 40, 10])
+    permuted = line(CODE, text=[50, 20, 5], own=[80, 40, 10], kind="permuted means")
+    never = line(CODE, text=[50, 49, 48], own=[80, 79, 78], kind="random, of equal norm")
+    later = line(CODE, text=[50, 48, 46], own=[80, 40, 10], kind="after attention")
+    python = line(PYTHON_ONLY, text=[100, 90, 80], own=[100, 50, 10], layer=3)
+    table = comparisons_table(
+        {CODE: [first, middle], PYTHON_ONLY: [python]},
+        {CODE: [permuted, never, later], PYTHON_ONLY: []},
+        seed=0,
+    )
+    own = "general code, layer 10"
+    assert table.rows == [
+        ["Python, layer 3", own, 90.0, 80.0, "+10.0 [+10.0, +10.0]"],
+        [own, "general code, layer 0", 80.0, 40.0, "+40.0 [+40.0, +40.0]"],
+        [own, f"{own}, permuted means", 80.0, 40.0, "+40.0 [+40.0, +40.0]"],
+        [own, f"{own}, random, of equal norm", 80.0, None, None],
+        [f"{own}, after attention", own, 96.0, 80.0, "+16.0 [+16.0, +16.0]"],
+    ]
+
+
+def test_a_difference_has_no_interval_where_some_resamples_do_not_fall_so_far() -> None:
+    sometimes = line(CODE, text=[100, 90], own=[100, 50], layer=0)
+    hits = [[100] * 8, [0, 100] * 4]  # documents that lose all of the skill, and none of it
+    for record, own in zip(sometimes.records, hits, strict=True):
+        record["items"][CODE]["top1"] = own
+    sometimes = StrengthLine("vector", CODE, [0], sometimes.records, SKILLS)
+    always = line(CODE, text=[100, 95], own=[100, 50])
+    table = comparisons_table(
+        {CODE: [sometimes, always], PYTHON_ONLY: [line(PYTHON_ONLY, [100, 95], [100, 50])]},
+        {CODE: [], PYTHON_ONLY: []},
+        seed=0,
+    )
+    assert table.rows[1] == ["general code, layer 10", "general code, layer 0", 95, 90, "+5.0"]
+
+
+def test_every_setting_is_listed_with_the_accuracies_of_its_record(done) -> None:
+    result = Result.read(done)
+    [table] = [
+        own
+        for section in result.sections
+        for own in section.tables
+        if own.title.startswith("Accuracy relative")
+    ]
+    by_setting = {tuple(row[:3]): row[3:] for row in table.rows}
+    for file, skill in (("code", CODE), ("python", PYTHON_ONLY)):
+        _, _, *steered = (done / "records" / f"{file}.jsonl").read_text().splitlines()
+        for record in map(json.loads, steered):
+            [(layer, coefficient)] = record["steering"][file].items()
+            row = by_setting[skill, f"layer {layer}", f"{coefficient:g}"]
+            scores = record["scores"]
+            expected = [100 * scores[name]["relative"] for name in (CODE, PYTHON_ONLY, TEXT)]
+            assert row[:3] == pytest.approx(expected)
+            assert row[-2:] == [scores[TEXT]["perplexity"], scores[TEXT]["kl"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "nowhere"], "nowhere: no such file or folder"),
+        (["--code", "nowhere"], "nowhere: no such file or folder"),
+        (["--quick", "--paper"], "give either --quick or --paper"),
+        (["--coefficients", "a"], "expected numbers such as"),
+        (["--coefficients", "0,1"], "coefficients [0.0, 1.0]: expected numbers above 0"),
+        (["--layers", "x"], "--layers 'x': expected 'all'"),
+        (["--documents", "2"], "--documents 2: expected at least 3"),
+        (["--model", "random:tiny"], "has random weights and no tokenizer"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_written(tiny_folder, tmp_path, options, message) -> None:
+    output = tmp_path / "output"
+    command = ["experiment", "broad-skills", "--model", str(tiny_folder), "--output", str(output)]
+    result = CliRunner().invoke(app, [*command, *options])
+    assert message in str(result.exception)
+    assert not output.exists()
+
+
+def test_the_command_writes_what_report_shows(tiny_folder, tmp_path) -> None:
+    output = tmp_path / "output"
+    command = ["experiment", "broad-skills", "--model", str(tiny_folder), "--output", str(output)]
+    size = ["--layers", "1", "--coefficients", "2", "--documents", "4", "--max-length", "16"]
+    result = CliRunner().invoke(app, [*command, *size])
+    assert result.exit_code == 0, result.output
+    result = Result.read(output)
+    assert "documentation" in result.facts["sources"]
+    names = [row[0] for table in result.sections[0].tables for row in table.rows]
+    assert not any("two at once" in name for name in names)  # of one layer
+    assert CliRunner().invoke(app, ["report", str(output)]).exit_code == 0
+    assert "general code" in (output / "report.html").read_text()
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["experiment", "broad-skills", "--model", str(tmp_path / "no model"), "--output"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "file" / "output")])
+    assert isinstance(result.exception, NotADirectoryError)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from tiny import ByteTokenizer, MakeTiny
+from torch import nn
+
+import faststeer
+from faststeer.extraction import bf16_linear
+from faststeer.extraction.bf16_linear import Float32Products, fastest_products
+
+ROWS = torch.randn(160, 96, generator=torch.Generator().manual_seed(0)).bfloat16()
+CPU = torch.device("cpu")
+
+
+def a_layer(bias: bool) -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(96, 64, bias=bias).bfloat16()
+
+
+@torch.no_grad()
+def test_a_bfloat16_layer_gives_its_exact_result_rounded_once() -> None:
+    for bias in (False, True):
+        layer = a_layer(bias)
+        exact = nn.functional.linear(
+            ROWS.double(), layer.weight.double(), layer.bias.double() if bias else None
+        )
+        with Float32Products():
+            found = layer(ROWS)
+        assert found.dtype == torch.bfloat16
+        # Half a unit in the last of 8 bits, and what float32 sums leave open at a tie.
+        assert ((found.double() - exact).abs() <= exact.abs() * (2**-8 + 2**-16) + 1e-6).all()
+
+
+@torch.no_grad()
+def test_few_rows_and_other_dtypes_are_multiplied_as_ever() -> None:
+    layer = a_layer(True)
+    with Float32Products():
+        few = layer(ROWS[:100])
+    assert torch.equal(few, layer(ROWS[:100]))
+    wide = layer.float()
+    with Float32Products():
+        found = wide(ROWS.float())
+    assert torch.equal(found, wide(ROWS.float()))
+
+
+def test_a_processor_that_is_fast_at_bfloat16_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def enters(name: str, amx: bool) -> bool:
+        bf16_linear._slow_at_bfloat16.cache_clear()
+        monkeypatch.setattr(bf16_linear, "cpu_model", lambda: name)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        return isinstance(fastest_products(CPU), Float32Products)
+
+    assert enters("Intel(R) Xeon(R) Processor", False)
+    assert not enters("Intel(R) Xeon(R) Processor", True)
+    assert not enters("AMD EPYC 9655", False)
+    assert not isinstance(fastest_products(torch.device("meta")), Float32Products)
+    bf16_linear._slow_at_bfloat16.cache_clear()
+
+
+def test_reading_by_either_products_is_as_near_to_float32(
+    monkeypatch: pytest.MonkeyPatch, make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
+) -> None:
+    model = make_tiny()
+    texts = [f"{n}: a text long enough for a hundred rows" for n in range(8)]
+    exact = faststeer.activations(model, byte_tokenizer, texts, progress=False)
+    narrow = model.bfloat16()
+    answered = []
+    repays = bf16_linear._repays
+    monkeypatch.setattr(
+        bf16_linear, "_repays", lambda *a: answered.append(repays(*a)) or answered[-1]
+    )
+    errors = []
+    for wide in (False, True):
+        monkeypatch.setattr(bf16_linear, "_slow_at_bfloat16", lambda wide=wide: wide)
+        found = faststeer.activations(narrow, byte_tokenizer, texts, progress=False)
+        errors.append(float((found - exact).norm() / exact.norm()))
+        assert any(answered) is wide
+    assert 0 < errors[1] < 1.2 * errors[0] < 0.02
