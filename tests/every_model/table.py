@@ -46,8 +46,8 @@ How each column was checked:
 - **capture**: the mean and variance of every feature over real tokens, and over generated ones.
 - **extract**: `activations` and `extract` on texts of different lengths, against each text alone.
 
-After `unpatch` the logits of every class are the same bits, and no hook, attribute or class remains.
-The entries mean:
+After `unpatch` the logits of every class are the same bits, and no hook, attribute or class
+remains. The entries mean:
 
 | entry | meaning |
 |---|---|
