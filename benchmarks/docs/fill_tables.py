@@ -1,4 +1,4 @@
-"""Puts the committed results into the tables of the README and of docs, between their marks.
+"""Put the committed results into the tables of the README and of docs, between their marks.
 
 python benchmarks/docs/fill_tables.py
 """
@@ -17,6 +17,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 BROAD, SEVERAL = (
     ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "behaviours")
 )
+SHORT = (
+    "stock",
+    "plain hooks",
+    "faststeer, idle",
+    "faststeer, 1 vector",
+    "faststeer, 64 vectors",
+    "faststeer, 64 vectors a row",
+)
 MOST_CORES_ELSEWHERE = 0.2  # with more, two threads wait for each other and not for the work
 
 
@@ -30,7 +38,7 @@ def ops_table(results: dict[str, Any]) -> str:
     what = cases[0]
     lines = [
         f"One residual add and norm, hidden size {what['hidden']}, {what['dtype']}, "
-        f"{what['vectors']} vectors a row. Times faster than PyTorch's *unsteered* add and "
+        f"{what['vectors']} vectors per row. Times faster than PyTorch's *unsteered* add and "
         "LlamaRMSNorm, and than torch.compile of the *steered* expression "
         f"({_hardware(results['machine'])}).",
         "",
@@ -46,6 +54,29 @@ def ops_table(results: dict[str, Any]) -> str:
             cells += [f"{speedup['stock']:.1f}×", f"{speedup['torch.compile']:.1f}×"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def ops_sentence(results: dict[str, Any]) -> str:
+    """The op against PyTorch's unsteered one, in a sentence."""
+    cases = [
+        case
+        for case in results["cases"]
+        if (case["op"], case["entries"]) == ("steer_add_rms_norm", "per-row")
+    ]
+    speedups = [case["speedup"]["faststeer"]["stock"] for case in cases]
+    rows = [case["rows"] for case in cases]
+    return (
+        f"The op alone, with {cases[0]['vectors']} vectors per row, takes "
+        f"{1 / max(speedups):.2f} to {1 / min(speedups):.2f} of the time of PyTorch's unsteered "
+        f"add and norm (hidden size "
+        f"{cases[0]['hidden']}, {cases[0]['dtype']}, {rows[0]:,} to {rows[-1]:,} rows)."
+    )
+
+
+def short_model_table(results: dict[str, Any]) -> str:
+    """The whole model, steered in the fewest and in the most ways, against the stock one."""
+    kept = [row for row in results["results"] if row["variant"] in SHORT]
+    return model_table({**results, "results": kept})
 
 
 def model_table(results: dict[str, Any]) -> str:
@@ -71,29 +102,30 @@ def model_table(results: dict[str, Any]) -> str:
             times = [f"{row['milliseconds']:.1f} ms" for row in own]
         else:
             times = [f"{row['against_stock']:.3f}×" for row in own]
-        lines.append(f"| {variant.replace(',', '')} | {' | '.join(times)} |")
+        title = variant.replace(",", "").replace(" a row", " per row")
+        lines.append(f"| {title} | {' | '.join(times)} |")
     return "\n".join(lines)
 
 
 def parity_table(results: dict[str, Any]) -> str:
-    """Whether other libraries' steering is the same, and what it costs, if that can be told."""
+    """Whether other libraries' steering is the same, and its cost, if nothing else ran."""
     machine, settings = results["machine"], results["settings"]
     peers = [name for name in ("steering-vectors", "repeng") if name in machine]
     versions = ", ".join(f"{name} {machine[name]}" for name in (*peers, "transformers"))
     equal = sum(each["equal"] for each in results["equality"])
     farthest = max(each["difference"] for each in results["equality"])
-    told = (
+    agree = (
         f"Beside other libraries ({versions}): of {len(results['equality'])} comparisons of "
         f"steered logits and of greedy tokens {equal} agree; the logits differ by "
-        f"{farthest:.0e} of what steering changes at most, in float32. "
+        f"at most {farthest:.0e} of the change that steering makes, in float32. "
     )
     busy = machine["cores_elsewhere"]
     if busy is not None and busy > MOST_CORES_ELSEWHERE:
-        return f"{told}What they cost was timed with {busy:.1f} cores busy elsewhere: not shown."
+        return f"{agree}What they cost was timed with {busy:.1f} cores busy elsewhere: not shown."
     rows = {(r["phase"], r["batch_size"], r["library"]): r for r in results["cost"]}
     cells = list(dict.fromkeys((phase, batch) for phase, batch, _ in rows))
     lines = [
-        f"{told}Time against the stock, unsteered {settings['model']}, with one vector on every "
+        f"{agree}Time against the stock, unsteered {settings['model']}, with one vector on every "
         f"layer; prompts of {settings['prompt_tokens']} tokens, medians of {settings['rounds']} "
         f"interleaved rounds ({_hardware(machine)}).",
         "",
@@ -153,17 +185,53 @@ def peers_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def demo_table(result: dict[str, Any]) -> str:
+    """The effect at every coefficient, a line each, as Markdown."""
+    first = result["behaviours"][0]
+    [count] = {behaviour["random_directions"] for behaviour in result["behaviours"]}
+    advantages = " and ".join(f"{own['advantage']:.1f}" for own in result["behaviours"])
+    lines = [
+        f"{result['model']}, {result['dtype']}, {first['pairs']} pairs per vector, "
+        f"{first['held_out']} held-out prompts. Over all coefficients the vectors move the margin "
+        f"{advantages} times as far as random directions of their norm (mean of {count}).",
+        "",
+        "| vector | coefficient | margin, nats | shift | random direction's shift "
+        "| perplexity of neutral prose | with a random direction |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for behaviour in result["behaviours"]:
+        title = f"{behaviour['name']}, layer {behaviour['layer']}"
+        for effect in behaviour["effects"]:
+            cells = [
+                title,
+                f"{effect['coefficient']:+g}" if effect["coefficient"] else "0",
+                f"{effect['margin']:+.2f}",
+                f"{effect['shift']:+.2f}",
+                f"{effect['random_shift']:.2f}",
+                f"{effect['perplexity']:.1f}",
+                f"{effect['random_perplexity']:.1f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+            title = ""
+    return "\n".join(lines)
+
+
 # By page and mark: which of the committed results, and what is made of it.
 PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     "README.md": {
-        "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
-        "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
+        "smollm2-cpu": (RESULTS / "smollm2-cpu.json", short_model_table),
+        "ops-sentence": (RESULTS / "ops-cpu.json", ops_sentence),
+    },
+    "docs/limits.md": {
         "peers": (RESULTS / "peers.json", peers_table),
     },
     "docs/benchmarks.md": {
+        "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
+        "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
         "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),
         "parity": (RESULTS / "parity.json", parity_table),
         "extraction-cpu": (RESULTS / "extraction-cpu.json", extraction_text),
+        "demo": (RESULTS / "demo.json", demo_table),
     },
     "docs/results.md": {
         "broad-skills code": (BROAD, experiment_tables.table("Text kept (%) when general code")),
@@ -195,7 +263,7 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
 
 
 def filled(page: str) -> str:
-    """A page's text with its tables made anew from the committed results.
+    """A page's text with its tables made again from the committed results.
 
     What has not been measured yet has marks with nothing between them.
     """

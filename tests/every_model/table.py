@@ -30,12 +30,12 @@ TITLES = {
 }
 INTRODUCTION = """# Models
 
-Every class that `AutoModelForCausalLM` knows, as a tiny model with random weights, held against
+Every class that `AutoModelForCausalLM` knows, as a tiny model with random weights, compared with
 plain forward hooks. Written by `make models`; do not edit.
 
 faststeer {faststeer}, torch {torch}, transformers {transformers}: {counts}.
 
-What each column was checked by:
+How each column was checked:
 
 - **all positions**: a vector at two middle layers, in a forward and in a cached `generate`.
 - **some positions**: `positions=` "prompt", "generated", "from_last_prompt", "last" and a range, in
@@ -46,8 +46,8 @@ What each column was checked by:
 - **capture**: the mean and variance of every feature over real tokens, and over generated ones.
 - **extract**: `activations` and `extract` on texts of different lengths, against each text alone.
 
-After `unpatch` the logits of every class are the same bits, and no hook, attribute or class is left
-behind. What the entries mean:
+After `unpatch` the logits of every class are the same bits, and no hook, attribute or class
+remains. The entries mean:
 
 | entry | meaning |
 |---|---|
@@ -60,7 +60,7 @@ behind. What the entries mean:
 The error is the largest difference of a logit from plain hooks, as a share of the largest change
 that steering makes. The limit is {limit:.0e} in float32. Projections, which are rounded in every
 layer, may differ by four times what two hooks differ by that compute them in float32 and in
-float64. A run that a wrong program would pass as well, because steering another token or another
+float64. A run that a wrong program would pass too, because steering another token or another
 row makes no difference to the model, counts as a failure.
 """
 
@@ -124,11 +124,11 @@ def _is_steering(finding: Finding) -> bool:
 def _footnotes(reports: Iterable[Report]) -> list[str]:
     lines = []
     for report in reports:
-        told: dict[str, list[str]] = {}
+        notes_of: dict[str, list[str]] = {}
         for f in report.findings:
             if f.message and f.outcome != STOCK:
-                told.setdefault(f"{f.outcome}: {_one_line(f.message)}", []).append(f.check)
-        notes = [f"{', '.join(checks)} {text}" for text, checks in told.items()]
+                notes_of.setdefault(f"{f.outcome}: {_one_line(f.message)}", []).append(f.check)
+        notes = [f"{', '.join(checks)} {text}" for text, checks in notes_of.items()]
         notes += map(_one_line, report.notes)
         lines += [f"- {report.name}: {note}" for note in notes]
     return [*lines, ""] if lines else []

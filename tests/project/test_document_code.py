@@ -1,0 +1,25 @@
+"""The Python blocks of the documents run, page by page, in the order in which they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import faststeer
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # ```py: not to be run
+CODE = {path.name: BLOCKS.findall(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
+
+
+@pytest.mark.filterwarnings("ignore::faststeer.FaststeerWarning")
+@pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
+def test_the_python_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    try:
+        for number, block in enumerate(CODE[page], 1):
+            exec(compile(block, f"{page}, block {number}", "exec"), namespace)
+    finally:
+        faststeer.uninstall()
