@@ -162,7 +162,7 @@ def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
 
     vector = made(range(-2, 0))
     assert aucs(vector) == aucs(vector, read_token=slice(-2, None))
-    with pytest.raises(ValueError, match="which its file cannot tell; give read_token"):
+    with pytest.raises(ValueError, match="cannot be restored from its metadata; give"):
         aucs(made(lambda positions, lengths: positions == lengths - 1))
 
 

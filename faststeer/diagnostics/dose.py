@@ -41,14 +41,14 @@ def residual_norms(
     """
     reader = ActivationReader(model, tokenizer, layers, site, -1, max_length, True)
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
-    with reader.opened():
+    with reader.keep_patched():
         for number, text in enumerate(texts):
-            unit = reader.encoder.encoded(Example(number, (text,), (POSITIVE,)))
-            for layer, norms in reader.every_token(unit.ids, _norms).items():
+            unit = reader.encoder.encode(Example(number, (text,), (POSITIVE,)))
+            for layer, norms in reader.read_all_tokens(unit.ids, _norms).items():
                 found[layer].append(norms[0].cpu())
-    if not reader.encoder.units:
+    if not reader.encoder.encoded:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.warn()
+    reader.encoder.report()
     return {layer: torch.cat(norms) for layer, norms in found.items()}
 
 

@@ -16,7 +16,7 @@ from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import auc, pair_projections
 from faststeer.diagnostics.stability import cosines, cosines_between, halves
 from faststeer.extraction.methods import METHODS
-from faststeer.extraction.read_token import read_token_of_vector
+from faststeer.extraction.read_token import stated_read_token
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.steering.positions import Positions
 from faststeer.vectors.arguments import require_fitting
@@ -148,7 +148,7 @@ def inspect(
         inspection.missing.append("separability and stability: they take pairs")
         return inspection
     wanted: dict[str, Any] = {
-        "read_token": read_token_of_vector(vector) if read_token is None else read_token,
+        "read_token": stated_read_token(vector) if read_token is None else read_token,
         "batch_size": batch_size,
         "max_length": max_length,
         "add_special_tokens": add_special_tokens,

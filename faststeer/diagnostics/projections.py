@@ -61,15 +61,15 @@ def project_tokens(
     require_fitting(vector, reader.hidden_size, "project_tokens")
     warn_of_other_model(vector, reader.decoder)
     found = []
-    with reader.opened():
+    with reader.keep_patched():
         for number, text in enumerate(texts):
-            unit = reader.encoder.encoded(Example(number, (text,), (POSITIVE,)))
-            hidden = reader.every_token(unit.ids)[at][0].float()
+            unit = reader.encoder.encode(Example(number, (text,), (POSITIVE,)))
+            hidden = reader.read_all_tokens(unit.ids)[at][0].float()
             values = torch.mv(hidden, direction.to(hidden.device)).tolist()
             found.append(TokenProjections(unit.ids[0], pieces(tokenizer, unit.ids[0]), values))
     if not found:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.warn()
+    reader.encoder.report()
     return found
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example
-from faststeer.extraction.extract import labelled_units, refuse_answer
-from faststeer.extraction.read_token import read_token_for
+from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
+from faststeer.extraction.read_token import reject_answer, resolve_read_token
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.steering.positions import Positions
@@ -66,9 +65,9 @@ def pair_projections(
     is the one that they state, or -1. Another one, or another chat template, gives a
     `FaststeerWarning`.
     """
-    read_token = read_token_for(vectors, read_token, pairs)
+    read_token = resolve_read_token(vectors, read_token, pairs)
     wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
-    found = _projections(model, tokenizer, vectors, labelled_units(pairs, None, None), *wanted)
+    found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *wanted)
     ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
     return [
         {layer: projected[..., number] for layer, projected in ordered.items()}
@@ -104,10 +103,10 @@ def _projections(
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     sides: list[int] = []
     numbers: list[int] = []
-    with progress_bar("projecting", expected, progress) as advance, reader.opened():
+    with progress_bar("projecting", expected, progress) as advance, reader.keep_patched():
         for rows in reader.read(units, batch_size, advance):
-            each = len(rows.sides) // len(rows.numbers)
-            numbers += [number for number in rows.numbers for _ in range(each)]
+            each = len(rows.sides) // len(rows.indices)
+            numbers += [number for number in rows.indices for _ in range(each)]
             sides += rows.sides
             for layer, own in rows.by_layer.items():
                 columns = unit[layer].to(own.device)
@@ -119,7 +118,7 @@ def _projections(
             f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
             "needed"
         )
-    reader.encoder.warn()
+    reader.encoder.report()
     return {layer: [torch.cat(own)[at] for at in places] for layer, own in found.items()}
 
 
@@ -149,10 +148,10 @@ def separability(
     dimensions as texts, directions can be found that tell any apart. Arguments and errors are
     those of `faststeer.extract`; the read token is by default the one that the vector states.
     """
-    read_token = read_token_for([vector], read_token, pairs)
+    read_token = resolve_read_token([vector], read_token, pairs)
     if pairs is None:
-        refuse_answer(read_token)
-    labelled = labelled_units(pairs, positive, negative)
+        reject_answer(read_token)
+    labelled = labelled_examples(pairs, positive, negative)
     wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
     found = _projections(model, tokenizer, [vector], labelled, *wanted)
     return {layer: auc(above[:, 0], below[:, 0]) for layer, (above, below) in found.items()}

@@ -1,4 +1,4 @@
-"""Forwards that hand over what they compute at sites, and end after the last of them."""
+"""Forward passes that read the residual stream at sites and stop after the last of them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from torch import Tensor, nn
 from faststeer.patching.patched import Patched
 from faststeer.vectors.sites import Site
 
-Take = Callable[[Tensor], Tensor]
+Select = Callable[[Tensor], Tensor]  # from hidden states [B, T, H] to what is kept of them
 
 
-class _Stop(Exception):
-    """Ends a forward after the last layer that is read."""
+class _StopForward(Exception):
+    """Signal that ends a forward pass after the last layer that is read."""
 
 
 @contextmanager
-def reading(patched: Patched, sites: Mapping[Site, int], take: Take) -> Iterator[dict[int, Tensor]]:
-    """Readers at the sites keep, by layer, what they take; after the last the forward ends."""
+def read_sites(
+    patched: Patched, sites: Mapping[Site, int], select: Select
+) -> Iterator[dict[int, Tensor]]:
+    """Yield a dict that a forward pass fills: layer -> `select` of the hidden states at its site.
+
+    The forward pass, called by `run_until_stop`, stops once every site was read.
+    """
     found: dict[int, Tensor] = {}
     tables = {layer: patched.plan.tables[site] for site, layer in sites.items()}
 
     def reader(layer: int) -> Any:
         def read(hidden: Tensor) -> None:
-            found[layer] = take(hidden)
+            found[layer] = select(hidden)
             if len(found) == len(tables):
-                raise _Stop
+                raise _StopForward
 
         return read
 
@@ -43,8 +48,8 @@ def reading(patched: Patched, sites: Mapping[Site, int], take: Take) -> Iterator
 
 
 @contextmanager
-def ending_at(patched: Patched, site: Site) -> Iterator[None]:
-    """Inside, forwards end at `site`, and nothing is kept of it."""
+def stop_at(patched: Patched, site: Site) -> Iterator[None]:
+    """Stop forward passes inside the context at `site`, without reading anything."""
     table = patched.plan.tables[site]
     table.readers.append(_stop)
     try:
@@ -53,14 +58,14 @@ def ending_at(patched: Patched, site: Site) -> Iterator[None]:
         table.readers.remove(_stop)
 
 
-def run(decoder: nn.Module, patched: Patched, **given: Any) -> None:
-    """A forward of the decoder that may be ended by `reading` or `ending_at`."""
+def run_until_stop(decoder: nn.Module, patched: Patched, **given: Any) -> None:
+    """Run a forward pass of the decoder that `read_sites` or `stop_at` may stop early."""
     try:
         decoder(**given)
-    except _Stop:  # what is told to the plan at the end of a forward
+    except _StopForward:  # the decoder's forward hook, which does this otherwise, was skipped
         patched.plan.turns.end()
         patched.plan.tables.end()
 
 
 def _stop(hidden: Tensor) -> None:
-    raise _Stop
+    raise _StopForward
