@@ -1,8 +1,8 @@
-"""A forward that goes on from a site in the middle: what is below it was computed once, for all.
+"""Forward passes that start at a site, from inputs that were computed once for many settings.
 
-A steered site is `round((residual + added) + steering)`, so what comes together there is kept
-before steering. Going on from it runs the very op that a whole forward would, and only the numbers
-of sequences differ.
+A steered site computes `round((residual + added) + steering)`, so its two inputs are recorded
+before steering. Starting there runs the same op as a whole forward pass would, and the results
+differ only where the number of sequences does.
 """
 
 from __future__ import annotations
@@ -17,86 +17,90 @@ from faststeer.models.decoders import family_layers, find_known
 from faststeer.models.fused_layers import FusedLayer
 from faststeer.vectors.sites import Site
 
-SiteInputs = tuple[
-    Tensor, Tensor
-]  # what a layer adds at a site, and the residual before, [B, T, H]
+SiteInputs = tuple[Tensor, Tensor]  # a layer's output and the residual before it, both [B, T, H]
 
 
 class LayerReuse:
-    """Keeps and gives back what meets at the sites of a patched decoder of a known family."""
+    """Records the inputs of the sites of a patched decoder, and starts forward passes from them."""
 
     def __init__(self, decoder: nn.Module) -> None:
-        """Of a decoder whose layers are not known from within, nothing can be kept."""
+        """Find the decoder's layers; of one of an unknown family, nothing can be recorded."""
         found = find_known(decoder)
         self.layers: list[Any] = []
         if found is not None:
             self.layers = family_layers(decoder, found[1])
 
-    def can(self, site: Site) -> bool:
-        """Whether a forward can go on from there. Nothing lies below the first layer's input."""
+    def supports(self, site: Site) -> bool:
+        """Return whether a forward pass can start at the site."""
         return bool(self.layers) and site.kind != "resid_pre"
 
     @contextmanager
-    def keeping(self, sites: Sequence[Site]) -> Iterator[dict[Site, SiteInputs]]:
-        """Inside, a forward that steers nowhere below them leaves here what met at the sites."""
-        kept: dict[Site, SiteInputs] = {}
-        with ExitStack() as undoing:
+    def record_inputs(self, sites: Sequence[Site]) -> Iterator[dict[Site, SiteInputs]]:
+        """Yield a dict that a forward pass inside the context fills with the inputs of the sites.
+
+        The inputs are those of the unsteered model only where nothing steers below the sites.
+        """
+        recorded: dict[Site, SiteInputs] = {}
+        with ExitStack() as stack:
             for site in sites:
                 stream = self.layers[site.layer]._faststeer
                 if site.kind == "resid_mid":
-                    undoing.enter_context(_replaced(stream, "middle", _middle(stream, site, kept)))
+                    stack.enter_context(
+                        _replaced(stream, "middle", _middle(stream, site, recorded))
+                    )
                 else:
-                    undoing.enter_context(_replaced(stream, "leave", _leave(stream, site, kept)))
-            yield kept
+                    stack.enter_context(_replaced(stream, "leave", _leave(stream, site, recorded)))
+            yield recorded
 
     @contextmanager
-    def from_site(self, site: Site, meeting: SiteInputs) -> Iterator[None]:
-        """Inside, forwards begin at `site` with `meeting`; their ids only say what the masks are.
+    def start_at(self, site: Site, inputs: SiteInputs) -> Iterator[None]:
+        """Start forward passes inside the context at `site` with `inputs`.
 
-        Hooks on layers below see hidden states without meaning. Layers below touch no cache.
+        Of their token ids only the shape is used. Hooks on layers below see hidden states without
+        meaning, and those layers touch no cache.
         """
         layer = self.layers[site.layer]
 
         def begin(hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
-            added, residual = meeting
+            added, residual = inputs
             if site.kind == "resid_mid":
                 return layer.from_middle(added, residual), None
             return layer._faststeer.leave(layer, added, residual), None
 
-        with ExitStack() as undoing:
+        with ExitStack() as stack:
             for below in self.layers[: site.layer]:
-                undoing.enter_context(_replaced(below, "through", _passed))
-            undoing.enter_context(_replaced(layer, "through", begin))
+                stack.enter_context(_replaced(below, "through", _skip))
+            stack.enter_context(_replaced(layer, "through", begin))
             yield
 
 
-def _passed(hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
+def _skip(hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
     return hidden_states, None
 
 
-def _middle(stream: Any, site: Site, kept: dict[Site, SiteInputs]) -> Any:
-    own = stream.middle
+def _middle(stream: Any, site: Site, recorded: dict[Site, SiteInputs]) -> Any:
+    original = stream.middle
 
     def middle(added: Tensor, hidden: Tensor, norm: nn.Module) -> Any:
-        kept[site] = added, hidden
-        return own(added, hidden, norm)
+        recorded[site] = added, hidden
+        return original(added, hidden, norm)
 
     return middle
 
 
-def _leave(stream: Any, site: Site, kept: dict[Site, SiteInputs]) -> Any:
-    own = stream.leave
+def _leave(stream: Any, site: Site, recorded: dict[Site, SiteInputs]) -> Any:
+    original = stream.leave
 
     def leave(layer: FusedLayer, added: Tensor, hidden: Tensor) -> Any:
-        kept[site] = added, hidden
-        return own(layer, added, hidden)
+        recorded[site] = added, hidden
+        return original(layer, added, hidden)
 
     return leave
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, method: Any) -> Iterator[None]:
-    """Inside, an instance has a method of its own in place of its class's."""
+    """Replace a method of one instance inside the context."""
     owner.__dict__[name] = method
     try:
         yield

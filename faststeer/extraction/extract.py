@@ -223,7 +223,8 @@ def _require_enough(
         )
     if paired and counts[0] == 1:
         warnings.warn(
-            "got one pair: its vector contains every difference between its two texts",
+            "got one pair: its vector contains every difference between its two texts, intended or "
+            "not",
             FaststeerWarning,
             stacklevel=3,
         )
