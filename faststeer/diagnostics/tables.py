@@ -1,4 +1,4 @@
-"""An inspection as tables for the terminal."""
+"""Tables of an inspection for the terminal (rich)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from faststeer.diagnostics.inspection import Inspection, LayerFacts
-from faststeer.diagnostics.projections import spaced, visible
+from faststeer.diagnostics.token_text import printable, show_spaces
 
 _Cell = Callable[[LayerFacts], str | None]
 
 
 def facts_table(inspection: Inspection) -> Table:
-    """A row a layer: norms and what was told of dose, separability and stability."""
-    table = _titled(f"{visible(inspection.name)} at {inspection.site}")
+    """Return a table of norms, dose, separability and stability, with a row per layer.
+
+    Columns that were not computed are left out.
+    """
+    table = _titled(f"{printable(inspection.name)} at {inspection.site}")
     table.add_column("layer", justify="right")
     columns: dict[str, _Cell] = {
         "norm": lambda own: f"{own.norm:.4g}",
-        "residual's norm": lambda own: _number(own.residual_norm, ".4g"),
+        "residual norm": lambda own: _number(own.residual_norm, ".4g"),
         f"dose at {inspection.coefficient:+g}": lambda own: _number(own.dose, ".1%"),
         "AUC of the vector": lambda own: _number(own.auc, ".3f"),
         "AUC held out": lambda own: _number(own.held_out_auc, ".3f"),
@@ -31,7 +34,7 @@ def facts_table(inspection: Inspection) -> Table:
     table.add_column("norm", justify="right")
     several = len(facts) > 1
     if several:
-        table.add_column("cosine to the layer before", justify="right")
+        table.add_column("cosine to the previous layer", justify="right")
     for name in shown:
         if name != "norm":
             table.add_column(name, justify="right")
@@ -44,10 +47,10 @@ def facts_table(inspection: Inspection) -> Table:
 
 
 def lens_table(inspection: Inspection) -> Table | None:
-    """A row a layer: tokens promoted and suppressed; None without a logit lens."""
+    """Return a table of the tokens promoted and suppressed per layer; None without a logit lens."""
     if not any(own.lens for own in inspection.layers.values()):
         return None
-    table = _titled("logit lens: tokens, and by how many standard deviations each is moved")
+    table = _titled("logit lens: tokens and the change of their logits in standard deviations")
     table.add_column("layer", justify="right")
     table.add_column("promoted", ratio=1)
     table.add_column("suppressed", ratio=1)
@@ -59,13 +62,13 @@ def lens_table(inspection: Inspection) -> Table | None:
 
 
 def between_table(inspection: Inspection) -> Table | None:
-    """A row a layer: cosines between vectors; None without others."""
+    """Return a table of the cosines between vectors per layer; None without other vectors."""
     if not inspection.between:
         return None
     table = _titled("cosine between vectors")
     table.add_column("layer", justify="right")
     for first, second in inspection.between:
-        table.add_column(Text(f"{visible(first)}, {visible(second)}"), justify="right")
+        table.add_column(Text(f"{printable(first)}, {printable(second)}"), justify="right")
     for layer in next(iter(inspection.between.values())):
         cells = (_number(own[layer], "+.3f") or "" for own in inspection.between.values())
         table.add_row(str(layer), *cells)
@@ -73,18 +76,18 @@ def between_table(inspection: Inspection) -> Table | None:
 
 
 def metadata_table(inspection: Inspection) -> Table | None:
-    """What the file says of the vector's making; None where it says nothing."""
+    """Return a table of the vector's metadata; None without metadata."""
     if not inspection.metadata:
         return None
-    table = _titled("what the file says")
+    table = _titled("metadata")
     table.show_header = False
     for key, value in inspection.metadata.items():
-        table.add_row(Text(visible(str(key))), Text(visible(str(value))))
+        table.add_row(Text(printable(str(key))), Text(printable(str(value))))
     return table
 
 
 def _titled(title: str) -> Table:
-    """At least as wide as its title."""
+    """Return an empty table that is at least as wide as its title."""
     return Table(title=Text(title), min_width=len(title) + 2)
 
 
@@ -95,4 +98,4 @@ def _number(value: float | None, form: str) -> str | None:
 
 
 def _tokens(side: list[tuple[int, str, float]]) -> Text:
-    return Text("  ".join(f"{spaced(text)} {z:+.1f}" for _, text, z in side))
+    return Text("  ".join(f"{show_spaces(text)} {z:+.1f}" for _, text, z in side))
