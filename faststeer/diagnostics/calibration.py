@@ -96,7 +96,7 @@ def calibrate(
             raise ValueError(
                 "the unsteered model's logits are not finite, so no divergence is defined"
             )
-        return [one.kl for one in scores]
+        return [score.kl for score in scores]
 
     with temporarily_patched(model) as patched:
         handle = patched.steer(

@@ -68,10 +68,10 @@ def relative_dose(
         ValueError: no norms for a layer of the vector.
     """
     doses = {}
-    for layer, own in vector.norms().items():
+    for layer, norm in vector.norms().items():
         if layer not in norms:
             raise ValueError(f"vector {vector.name!r}: no norms are given for layer {layer}")
-        doses[layer] = abs(coefficient) * own / float(norms[layer].median())
+        doses[layer] = abs(coefficient) * norm / float(norms[layer].median())
     return doses
 
 

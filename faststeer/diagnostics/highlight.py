@@ -64,7 +64,7 @@ class Scale:
         Not the largest distance: a text's first token is often far from all others, which would
         then be pale.
         """
-        values = [value for one in projections for value in one.values]
+        values = [value for text in projections for value in text.values]
         middle = statistics.median(values)
         distances = sorted(abs(value - middle) for value in values)
         return cls(middle, distances[int(0.95 * (len(distances) - 1))])
@@ -86,9 +86,9 @@ def as_text(projections: Sequence[TokenProjections]) -> Text:
         value = scale.middle + share * scale.reach
         found.append(f" {value:+.2f} ", f"#111111 on {scale.colour(value)}")
     found.append("  (white: the median)\n")
-    for one in projections:
+    for text in projections:
         found.append("\n")
-        for piece, value in zip(one.pieces, one.values, strict=True):
+        for piece, value in zip(text.pieces, text.values, strict=True):
             found.append(printable(piece, "\n"), f"#111111 on {scale.colour(value)}")
         found.append("\n")
     return found
@@ -100,7 +100,7 @@ def as_html(projections: Sequence[TokenProjections], title: str) -> str:
     ends = (scale.middle - scale.reach, scale.middle, scale.middle + scale.reach)
     low, middle, high = (scale.colour(value) for value in ends)
     least, median, most = (f"{value:+.2f}" for value in ends)
-    texts = "\n".join(_paragraph(one, scale) for one in projections)
+    texts = "\n".join(_paragraph(text, scale) for text in projections)
     return _PAGE.format(
         title=html.escape(printable(title)),
         low=low,
@@ -113,10 +113,10 @@ def as_html(projections: Sequence[TokenProjections], title: str) -> str:
     )
 
 
-def _paragraph(one: TokenProjections, scale: Scale) -> str:
+def _paragraph(text: TokenProjections, scale: Scale) -> str:
     spans = []
-    for piece, value in zip(one.pieces, one.values, strict=True):
-        text = html.escape(printable(piece, "\n"))
+    for piece, value in zip(text.pieces, text.values, strict=True):
+        content = html.escape(printable(piece, "\n"))
         colour = scale.colour(value)
-        spans.append(f'<span style="background:{colour}" title="{value:+.3f}">{text}</span>')
+        spans.append(f'<span style="background:{colour}" title="{value:+.3f}">{content}</span>')
     return f'<p class="text">{"".join(spans)}</p>'

@@ -64,10 +64,10 @@ class Inspection:
         """Return all fields as JSON values; NaN becomes None."""
         facts = {str(layer): asdict(own) for layer, own in self.layers.items()}
         between = [
-            {"vectors": list(names), "cosine": {str(n): c for n, c in own.items()}}
-            for names, own in self.between.items()
+            {"vectors": list(names), "cosine": {str(n): c for n, c in by_layer.items()}}
+            for names, by_layer in self.between.items()
         ]
-        whole = {
+        fields = {
             "name": self.name,
             "site": self.site,
             "hidden_size": self.hidden_size,
@@ -78,7 +78,7 @@ class Inspection:
             "cosine_between_vectors": between,
             "missing": self.missing,
         }
-        found: dict[str, Any] = _without_nan(whole)
+        found: dict[str, Any] = _without_nan(fields)
         return found
 
 
@@ -172,11 +172,11 @@ def inspect(
     made = halves(
         model, tokenizer, pairs, layers=vector.layers, method=method, site=vector.site, **options
     )
-    own, first, second = pair_projections(
+    projections, first, second = pair_projections(
         model, tokenizer, [vector, made.first, made.second], pairs, **options
     )
     held_out, stability = made.held_out_auc(first, second), made.stability()
-    for layer, projected in own.items():
+    for layer, projected in projections.items():
         inspection.layers[layer] = replace(
             inspection.layers[layer],
             auc=auc(projected[:, 0], projected[:, 1]),
@@ -230,7 +230,7 @@ def _between(vectors: Sequence[SteeringVector]) -> dict[tuple[str, str], dict[in
             name, number = f"{vector.name}-{number}", number + 1
         names.append(name)
     return {
-        (names[i], names[j]): {layer: float(own[i, j]) for layer, own in by_layer.items()}
+        (names[i], names[j]): {layer: float(matrix[i, j]) for layer, matrix in by_layer.items()}
         for i, j in combinations(range(len(names)), 2)
     }
 
@@ -239,7 +239,7 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nan(own) for key, own in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(own) for own in value]
+        return [_without_nan(item) for item in value]
     return value

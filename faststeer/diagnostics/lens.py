@@ -50,8 +50,8 @@ def logit_lens(
     """
     logits = lens_logits(model, vector)
     found = {}
-    for layer, own in zip(vector.layers, logits, strict=True):
-        z = (own - own.mean()) / own.std()
+    for layer, row in zip(vector.layers, logits, strict=True):
+        z = (row - row.mean()) / row.std()
         kept = min(count, len(z))
         found[layer] = Lens(
             _with_text(tokenizer, z, z.topk(kept).indices),

@@ -69,10 +69,10 @@ def require_plots(folder: Path) -> None:
 
 def _norms(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
-    own = [facts.norm for facts in inspection.layers.values()]
+    norms = [facts.norm for facts in inspection.layers.values()]
     residual = [facts.residual_norm for facts in inspection.layers.values()]
     axes = _by_layer(figure, inspection, "norm of the vector by layer", "Euclidean norm")
-    axes.plot(layers, own, "o-", color=_ORANGE, label="vector")
+    axes.plot(layers, norms, "o-", color=_ORANGE, label="vector")
     if None not in residual:
         axes.plot(layers, residual, "s-", color=_BLUE, label="residual stream, median over tokens")
         axes.set_yscale("log")
@@ -82,7 +82,7 @@ def _norms(inspection: Inspection, figure: Any) -> _Rows:
     axes.legend()
     return [
         ["layer", "vector_norm", "residual_norm"],
-        *map(list, zip(layers, own, residual, strict=True)),
+        *map(list, zip(layers, norms, residual, strict=True)),
     ]
 
 
@@ -102,9 +102,9 @@ def _separability(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
     facts = inspection.layers.values()
     series = {
-        "auc": [own.auc for own in facts],
-        "held_out_auc": [own.held_out_auc for own in facts],
-        "cosine_of_halves": [own.stability for own in facts],
+        "auc": [layer.auc for layer in facts],
+        "held_out_auc": [layer.held_out_auc for layer in facts],
+        "cosine_of_halves": [layer.stability for layer in facts],
     }
     title = "separability of positive and negative texts; agreement of the halves' vectors"
     axes = _by_layer(figure, inspection, title, "AUC (0.5: chance), cosine")
@@ -144,7 +144,7 @@ def _cosines(inspection: Inspection, figure: Any) -> _Rows:
 
 def _between(inspection: Inspection, figure: Any) -> _Rows:
     names = [f"{_drawable(a)}, {_drawable(b)}" for a, b in inspection.between]
-    values = [list(own.values()) for own in inspection.between.values()]
+    values = [list(by_layer.values()) for by_layer in inspection.between.values()]
     layers = list(next(iter(inspection.between.values())))
     figure.set_size_inches(4 + 0.3 * len(layers), 2 + 0.4 * len(names))
     axes = _titled(figure, inspection, "cosine between vectors of several behaviours")
@@ -160,7 +160,7 @@ def _between(inspection: Inspection, figure: Any) -> _Rows:
 
 
 def _lens(inspection: Inspection, figure: Any) -> _Rows:
-    lenses = {n: own.lens for n, own in inspection.layers.items() if own.lens is not None}
+    lenses = {n: layer.lens for n, layer in inspection.layers.items() if layer.lens is not None}
     cells = {n: [*lens.promoted, *lens.suppressed] for n, lens in lenses.items()}
     count = len(next(iter(cells.values()))) // 2
     figure.set_size_inches(2 + 2.4 * count, 2.0 + 0.3 * len(cells))

@@ -57,15 +57,17 @@ def project_tokens(
     if layer is None and len(vector.layers) > 1:
         raise ValueError(f"{vector.name!r} has layers {vector.layers}; choose one with layer=")
     chosen = vector.at(vector.layers[0] if layer is None else layer).normalized()
-    ((at, direction),) = chosen.directions.items()
-    reader = ActivationReader(model, tokenizer, at, vector.site, -1, max_length, add_special_tokens)
+    ((only, direction),) = chosen.directions.items()
+    reader = ActivationReader(
+        model, tokenizer, only, vector.site, -1, max_length, add_special_tokens
+    )
     require_fitting(vector, reader.hidden_size, "project_tokens")
     warn_of_other_model(vector, reader.decoder)
     found = []
     with reader.keep_patched():
         for index, text in enumerate(texts):
             [ids] = reader.encoder.encode(Example(index, (text,), (POSITIVE,))).ids
-            hidden = reader.read_all_tokens([ids])[at][0].float()
+            hidden = reader.read_all_tokens([ids])[only][0].float()
             values = torch.mv(hidden, direction.to(hidden.device)).tolist()
             found.append(TokenProjections(ids, token_pieces(tokenizer, ids), values))
     if not found:

@@ -69,8 +69,8 @@ def pair_projections(
         of the pairs; zero where the direction is zero.
     """
     read_token = resolve_read_token(vectors, read_token, pairs)
-    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
-    found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *wanted)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *options)
     ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
     return [
         {layer: projected[..., number] for layer, projected in ordered.items()}
@@ -111,9 +111,9 @@ def _projections(
             each = len(batch.sides) // len(batch.indices)
             indices += [index for index in batch.indices for _ in range(each)]
             sides += batch.sides
-            for layer, own in batch.by_layer.items():
-                columns = unit[layer].to(own.device)
-                found[layer].append((own.float() @ columns).double().cpu())
+            for layer, rows in batch.by_layer.items():
+                columns = unit[layer].to(rows.device)
+                found[layer].append((rows.float() @ columns).double().cpu())
     places = [_in_order(sides, indices, side) for side in (POSITIVE, NEGATIVE)]
     counts = list(map(len, places))
     if not all(counts):
@@ -122,13 +122,13 @@ def _projections(
             "needed"
         )
     reader.encoder.report()
-    return {layer: [torch.cat(own)[at] for at in places] for layer, own in found.items()}
+    return {layer: [torch.cat(parts)[at] for at in places] for layer, parts in found.items()}
 
 
 def _in_order(sides: list[int], indices: list[int], side: int) -> Tensor:
     """Return the places of the texts of one side, in the order of their examples' indices."""
-    own = (torch.tensor(sides) == side).nonzero()[:, 0]
-    return own[torch.tensor(indices)[own].argsort()]
+    places = (torch.tensor(sides) == side).nonzero()[:, 0]
+    return places[torch.tensor(indices)[places].argsort()]
 
 
 def separability(
@@ -155,8 +155,8 @@ def separability(
     if pairs is None:
         reject_answer(read_token)
     labelled = labelled_examples(pairs, positive, negative)
-    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
-    found = _projections(model, tokenizer, [vector], labelled, *wanted)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, [vector], labelled, *options)
     return {layer: auc(above[:, 0], below[:, 0]) for layer, (above, below) in found.items()}
 
 

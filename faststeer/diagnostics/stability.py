@@ -31,8 +31,8 @@ class Halves:
         Near 1, more pairs would change the vector little.
         """
         return {
-            layer: float(own[0, 1])
-            for layer, own in cosines_between([self.first, self.second]).items()
+            layer: float(matrix[0, 1])
+            for layer, matrix in cosines_between([self.first, self.second]).items()
         }
 
     def held_out_auc(self, first: dict[int, Tensor], second: dict[int, Tensor]) -> dict[int, float]:
@@ -46,7 +46,7 @@ class Halves:
         found = {}
         for layer in first:
             unseen = (first[layer][self.sides == 1], second[layer][self.sides == 0])
-            found[layer] = sum(auc(own[:, 0], own[:, 1]) for own in unseen) / 2
+            found[layer] = sum(auc(projected[:, 0], projected[:, 1]) for projected in unseen) / 2
         return found
 
 

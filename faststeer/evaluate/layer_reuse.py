@@ -17,7 +17,7 @@ from faststeer.models.decoders import family_layers, find_known
 from faststeer.models.fused_layers import FusedLayer
 from faststeer.vectors.sites import Site
 
-SiteInputs = tuple[Tensor, Tensor]  # a layer's output and the residual before it, both [B, T, H]
+SiteInputs = tuple[Tensor, Tensor]  # a sublayer's output and the residual before it, [B, T, H]
 
 
 class LayerReuse:

@@ -44,19 +44,21 @@ def continuation_logprobs(
             )
             for prompt, continuation in items[start : start + batch_size]
         ]
-        for number, both in enumerate(encoded, start):
-            if not all(both):  # only padding would predict the first token
-                what = "continuation" if both[0] else "prompt"
+        for number, item in enumerate(encoded, start):
+            if not all(item):  # only padding would predict the first token
+                what = "continuation" if item[0] else "prompt"
                 raise ValueError(f"item {number}, {items[number]!r}: its {what} has no tokens")
-            if context is not None and sum(map(len, both)) > context:
+            if context is not None and sum(map(len, item)) > context:
                 raise ValueError(
-                    f"item {number} has {sum(map(len, both))} tokens, and the model's context is "
+                    f"item {number} has {sum(map(len, item))} tokens, and the model's context is "
                     f"{context}"
                 )
-        rows = [prompt + own for prompt, own in encoded]
+        rows = [prompt + continuation for prompt, continuation in encoded]
         warn_of_missing_bos(model, tokenizer, rows, stacklevel=3)
-        counts = [len(own) for _, own in encoded]
-        found += [own.sum() for own in _logprobs(calls, rows, counts, tokenizer.pad_token_id)]
+        counts = [len(continuation) for _, continuation in encoded]
+        found += [
+            logprobs.sum() for logprobs in _logprobs(calls, rows, counts, tokenizer.pad_token_id)
+        ]
     return torch.stack(found)
 
 
@@ -96,7 +98,7 @@ def _logprobs(
             logprobs = logits.float().log_softmax(-1)
         for line, number in enumerate(group):
             end = logprobs.shape[1] if calls.known else len(rows[number])
-            own = torch.tensor(rows[number][-counts[number] :], device=logprobs.device)
-            before = logprobs[line, end - 1 - counts[number] : end - 1]
-            found[number] = before.gather(1, own[:, None])[:, 0].cpu()
+            targets = torch.tensor(rows[number][-counts[number] :], device=logprobs.device)
+            predicted = logprobs[line, end - 1 - counts[number] : end - 1]
+            found[number] = predicted.gather(1, targets[:, None])[:, 0].cpu()
     return found

@@ -24,16 +24,16 @@ class LMHead:
         Raises:
             ValueError: a model without output embedding, or whose logits need more than that.
         """
-        whole: Any = model
+        causal: Any = model
         name = type(model).__name__
-        embedding = getattr(whole, "get_output_embeddings", lambda: None)()
+        embedding = getattr(causal, "get_output_embeddings", lambda: None)()
         if embedding is None:
             raise ValueError(f"a {name} has no output embedding; logits need a causal model")
         self._embedding: nn.Module = embedding
-        config = whole.config.get_text_config(decoder=True)
+        config = causal.config.get_text_config(decoder=True)
         caps = (getattr(config, name, None) for name in _CAPS)
         self._cap: float | None = next((cap for cap in caps if cap), None)
-        if not self._reproduces_logits(whole):
+        if not self._reproduces_logits(causal):
             raise ValueError(
                 f"the logits of a {name} are more than its output embedding of the last hidden "
                 "states; continuation_logprobs and perplexity use the model's own"

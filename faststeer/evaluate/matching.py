@@ -79,7 +79,7 @@ class Matching:
         """Return the answers to the choices of these indices, which may repeat."""
         at = torch.as_tensor(items)
         values = (self.matched, self.valid, self.log_matching, self.log_other)
-        return Matching([self.answers[n] for n in at.tolist()], *(own[at] for own in values))
+        return Matching([self.answers[n] for n in at.tolist()], *(field[at] for field in values))
 
     def items(self) -> dict[str, list[Any]]:
         """Return each field as a list for JSON; a value that is not finite becomes None."""
@@ -210,13 +210,13 @@ def _options(tokenizer: Any, number: int, choice: Choice, question: list[int]) -
     """Return the tokens of the two options after the question."""
     found = []
     for option in (choice.matching, choice.other):
-        whole, _ = token_ids(tokenizer, choice.question + option)
-        if whole[: len(question)] != question or len(whole) != len(question) + 1:
+        ids, _ = token_ids(tokenizer, choice.question + option)
+        if ids[: len(question)] != question or len(ids) != len(question) + 1:
             raise ValueError(
                 f"choice {number}: after {choice.question[-12:]!r} the option {option!r} is not a "
                 "single token of this model's tokenizer, and the answer is a single token"
             )
-        found.append(whole[-1])
+        found.append(ids[-1])
     if found[0] == found[1] or choice.matching.strip() == choice.other.strip():
         raise ValueError(f"choice {number}: both options are {choice.other!r} for this model")
     return found

@@ -231,8 +231,8 @@ def _token_scores(
             reference = head.logits(unsteered[chunk]).float()
             reference -= reference.logsumexp(-1, keepdim=True)
             probabilities = reference.exp()
-        for setting, own in enumerate(hidden[:, chunk]):
-            logits = head.logits(own).float()
+        for setting, rows in enumerate(hidden[:, chunk]):
+            logits = head.logits(rows).float()
             of_target = logits.gather(1, target.to(logits.device))[:, 0]
             # Half the time of counting the likelier tokens, over 49,152 logits on a CPU.
             best = logits.topk(min(TOP, logits.shape[1])).values

@@ -104,14 +104,14 @@ class ChoicesTask:
         runner = ManySettings(subject.patched, settings, subject.at_once)
         questions = Questions(subject.model, subject.tokenizer, self.choices)
         *found, unsteered = questions.scores(runner, subject.batch_size, advance)
-        return _matching_record(unsteered), [_matching_record(own) for own in found]
+        return _matching_record(unsteered), [_matching_record(matching) for matching in found]
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
         """See `Task`."""
-        own, before = record["scores"], unsteered["scores"]
+        scores, reference = record["scores"], unsteered["scores"]
         most = FAULTY * self.items
-        collapsed = own["collapsed"] and not before["collapsed"]
-        faulty = own["faulty"] > most >= before["faulty"]
+        collapsed = scores["collapsed"] and not reference["collapsed"]
+        faulty = scores["faulty"] > most >= reference["faulty"]
         return Verdict.STOP if collapsed or faulty else Verdict.CONTINUE
 
 
@@ -166,9 +166,9 @@ class DocumentsTask:
         records: list[Record] = [{"scores": {}, "items": {}} for _ in range(len(settings) + 1)]
         for name, texts in self._encoded(subject).items():
             found = texts.scores(runner, subject.batch_size, advance)
-            for record, own in zip(records, found, strict=True):
-                record["scores"][name] = token_record(own, found[-1])
-                record["items"][name] = own.items()
+            for record, scores in zip(records, found, strict=True):
+                record["scores"][name] = token_record(scores, found[-1])
+                record["items"][name] = scores.items()
         return records[-1], records[:-1]
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
@@ -201,20 +201,20 @@ def accuracy_verdict(relative: float | None) -> Verdict:
     return Verdict.STOP if relative < STOP_BELOW else Verdict.SKIP_ONE
 
 
-def token_record(own: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
+def token_record(scores: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
     """Return what a record holds of the scores on a set of documents."""
     return {
-        "accuracy": own.accuracy,
-        "accuracy10": own.accuracy10,
-        "relative": _ratio(own.accuracy, unsteered.accuracy),
-        "relative10": _ratio(own.accuracy10, unsteered.accuracy10),
-        "perplexity": _finite(own.perplexity),
-        "kl": _finite(own.kl),
+        "accuracy": scores.accuracy,
+        "accuracy10": scores.accuracy10,
+        "relative": _ratio(scores.accuracy, unsteered.accuracy),
+        "relative10": _ratio(scores.accuracy10, unsteered.accuracy10),
+        "perplexity": _finite(scores.perplexity),
+        "kl": _finite(scores.kl),
     }
 
 
-def _ratio(own: float, unsteered: float) -> float | None:
-    return own / unsteered if unsteered else None
+def _ratio(value: float, unsteered: float) -> float | None:
+    return value / unsteered if unsteered else None
 
 
 def _finite(value: float) -> float | None:

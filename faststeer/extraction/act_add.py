@@ -83,11 +83,11 @@ def act_add(
             raise ValueError("act_add got an empty prompt; use a space, ' ', as a neutral prompt")
         ids.append(token_ids(tokenizer, text, add_special_tokens)[0])
     longest = max(map(len, ids))
-    if any(len(own) < longest for own in ids):
+    if any(len(row) < longest for row in ids):
         space = tokenizer(" ", add_special_tokens=False)["input_ids"]
         if not space:
             raise ValueError("the tokenizer has no space token to pad the shorter prompt")
-        ids = [own + [space[-1]] * (longest - len(own)) for own in ids]
+        ids = [row + [space[-1]] * (longest - len(row)) for row in ids]
     if ids[0] == ids[1]:
         raise ValueError(f"{positive!r} and {negative!r} have equal tokens")
     with reader.keep_patched():
@@ -105,10 +105,10 @@ def act_add(
         name,
         {
             position: SteeringVector(
-                f"{name}[{position}]", {layer: own}, site, metadata | {"position": position}
+                f"{name}[{position}]", {layer: direction}, site, metadata | {"position": position}
             )
-            for position, own in enumerate(difference)
-            if own.any()
+            for position, direction in enumerate(difference)
+            if direction.any()
         },
     )
 

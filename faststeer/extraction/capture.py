@@ -73,8 +73,8 @@ class _Collector:
         if not self.plan.tables.devices.keys() >= set(self.sites.values()):
             raise ValueError(f"{site} of a {type(patched.decoder).__name__} cannot be read")
         self.moments = {
-            layer: Moments(patched.hidden_size, device=self.plan.tables.devices[at])
-            for layer, at in self.sites.items()
+            layer: Moments(patched.hidden_size, device=self.plan.tables.devices[site])
+            for layer, site in self.sites.items()
         }
         self.group = torch.zeros(0, dtype=torch.int32)  # [B, T] per pass: 0 counts, -1 does not
         self.updated: set[int] = set()  # layers that ran in this forward pass
@@ -86,14 +86,14 @@ class _Collector:
         """Receive the hidden states of every forward pass inside the context."""
         readers = {layer: partial(self._read, layer) for layer in self.sites}
         self.plan.watchers.append(self._begin)
-        for layer, at in self.sites.items():
-            self.plan.tables[at].readers.append(readers[layer])
+        for layer, site in self.sites.items():
+            self.plan.tables[site].readers.append(readers[layer])
         try:
             yield
         finally:
             self.plan.watchers.remove(self._begin)
-            for layer, at in self.sites.items():
-                self.plan.tables[at].readers.remove(readers[layer])
+            for layer, site in self.sites.items():
+                self.plan.tables[site].readers.remove(readers[layer])
 
     def warn(self) -> None:
         """Warn about sequences that contained only padding."""
@@ -127,5 +127,5 @@ class _Collector:
                     "pass, so each token would count several times; choose layers= that run once"
                 )
             self.updated.add(layer)
-        own = self.moments[layer]
-        own.update(hidden.to(own.device), self.group.to(own.device))
+        moments = self.moments[layer]
+        moments.update(hidden.to(moments.device), self.group.to(moments.device))

@@ -40,7 +40,7 @@ class Example:
     def rows(self) -> list[TextRow]:
         """Return the encoded texts one by one."""
         shared = self.shared if len(self.ids) == 2 else 0
-        return [TextRow(own, shared, self.describe(text)) for text, own in enumerate(self.ids)]
+        return [TextRow(ids, shared, self.describe(text)) for text, ids in enumerate(self.ids)]
 
     def describe(self, text: int) -> str:
         """Return how error messages refer to the text at this place."""

@@ -178,8 +178,8 @@ def activations(
     examples = (Example(index, (text,), (POSITIVE,)) for index, text in enumerate(texts))
     with progress_bar("reading", expected, progress) as advance, reader.keep_patched():
         for batch in reader.read(examples, batch_size, advance):
-            own = [batch.by_layer[layer].to("cpu", torch.float32) for layer in reader.layers]
-            found.update(zip(batch.indices, torch.stack(own, 1), strict=True))
+            rows = [batch.by_layer[layer].to("cpu", torch.float32) for layer in reader.layers]
+            found.update(zip(batch.indices, torch.stack(rows, 1), strict=True))
     if not found:
         raise ValueError("got no texts; at least one is needed")
     reader.encoder.report()
@@ -191,12 +191,12 @@ def _update(
 ) -> None:
     """Update each layer's statistic; the first batch creates them, on the layers' devices."""
     sides: dict[torch.device, Tensor] = {}
-    for layer, own in batch.by_layer.items():
-        if own.device not in sides:
-            sides[own.device] = torch.tensor(batch.sides, dtype=torch.int32, device=own.device)
+    for layer, rows in batch.by_layer.items():
+        if rows.device not in sides:
+            sides[rows.device] = torch.tensor(batch.sides, dtype=torch.int32, device=rows.device)
         if layer not in statistics:
-            statistics[layer] = statistic(own.shape[1], own.device)
-        statistics[layer].update(own, sides[own.device])
+            statistics[layer] = statistic(rows.shape[1], rows.device)
+        statistics[layer].update(rows, sides[rows.device])
 
 
 def _count_sides(examples: Iterable[Example], counts: list[int]) -> Iterator[Example]:

@@ -99,10 +99,10 @@ class Moments:
         """
         processes = dist.get_world_size(process_group)
         gathered = []
-        for own in (self.count, self.mean, self._m2):
-            room = [torch.empty_like(own) for _ in range(processes)]
-            dist.all_gather(room, own, group=process_group)
-            gathered.append(room)
+        for statistic in (self.count, self.mean, self._m2):
+            parts = [torch.empty_like(statistic) for _ in range(processes)]
+            dist.all_gather(parts, statistic, group=process_group)
+            gathered.append(parts)
         merged = Moments(self.hidden_size, self.groups, self.device)
         for count, mean, m2 in zip(*gathered, strict=True):
             merged.merge(Moments._from_state(count, mean, m2))
@@ -130,8 +130,8 @@ class Moments:
                 "the state has a count or a variance below 0, or a mean that is not finite"
             )
         with torch.inference_mode(False), torch.no_grad():
-            for own, given in ((self.count, count), (self.mean, mean), (self._m2, m2)):
-                own.copy_(given)
+            for statistic, given in ((self.count, count), (self.mean, mean), (self._m2, m2)):
+                statistic.copy_(given)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a safetensors file atomically, for `load` or for another process."""
@@ -176,15 +176,16 @@ class Moments:
         return moments
 
     def _require_same_layout(self, count: Tensor, mean: Tensor, m2: Tensor, whose: str) -> None:
-        for name, own, given in (
+        for name, expected, given in (
             ("count", self.count, count),
             ("mean", self.mean, mean),
             ("m2", self._m2, m2),
         ):
-            if given.shape != own.shape or given.dtype != own.dtype:
+            if given.shape != expected.shape or given.dtype != expected.dtype:
                 raise ValueError(
-                    f"{whose} {name} is {given.dtype} {list(given.shape)}; expected {own.dtype} "
-                    f"{list(own.shape)}, for {self.groups} groups of {self.hidden_size} features"
+                    f"{whose} {name} is {given.dtype} {list(given.shape)}; expected "
+                    f"{expected.dtype} {list(expected.shape)}, for {self.groups} groups of "
+                    f"{self.hidden_size} features"
                 )
 
     def __repr__(self) -> str:

@@ -146,7 +146,7 @@ class ActivationReader:
         with self._prepared(ids) as patched:
             found = self._read_call(patched, select, self.calls.arguments(padded))
         require_finite(
-            found, self.site, self.dtype, [f"a text of {len(own)} tokens" for own in ids]
+            found, self.site, self.dtype, [f"a text of {len(row)} tokens" for row in ids]
         )
         return found
 
@@ -185,9 +185,9 @@ class ActivationReader:
         groups = self.calls.groups([row.ids for row in rows], pad)
         parts = []
         for group in groups:
-            own = [rows[number] for number in group]
-            padded = self.calls.batch([row.ids for row in own], pad)
-            select = self._selection(padded, self.read_token.weights(padded, own))
+            group_rows = [rows[number] for number in group]
+            padded = self.calls.batch([row.ids for row in group_rows], pad)
+            select = self._selection(padded, self.read_token.weights(padded, group_rows))
             parts.append(self._read_call(patched, select, self.calls.arguments(padded)))
         if len(groups) == 1:
             return parts[0]
@@ -247,9 +247,9 @@ class ActivationReader:
             return lambda hidden: hidden[lines.to(hidden.device), columns.to(hidden.device)]
 
         def mean(hidden: Tensor) -> Tensor:
-            own = weights.to(hidden.device)
+            on_device = weights.to(hidden.device)
             # Hidden states at padding may be NaN, and zero times NaN is NaN.
-            real = hidden.float().masked_fill((own == 0)[..., None], 0)
-            return torch.bmm(own[:, None], real)[:, 0]
+            real = hidden.float().masked_fill((on_device == 0)[..., None], 0)
+            return torch.bmm(on_device[:, None], real)[:, 0]
 
         return mean

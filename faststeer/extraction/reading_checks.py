@@ -1,4 +1,4 @@
-"""Checks of activations that were read: finite values, and no forward hooks behind the reader."""
+"""Checks of reading: finite activations, and no forward hooks that change layers after it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def require_finite(
         dtype: the residual stream's.
         names: how the message refers to each of the B texts.
     """
-    flags = [own.isfinite().all() for own in found.values()]
+    flags = [rows.isfinite().all() for rows in found.values()]
     if torch.stack([flag.to(flags[0].device) for flag in flags]).all():
         return
-    layer, own = next((n, own) for n, own in sorted(found.items()) if not own.isfinite().all())
-    [first, *_] = (~own.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+    layer, rows = next((n, rows) for n, rows in sorted(found.items()) if not rows.isfinite().all())
+    [first, *_] = (~rows.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
     remedy = "reduce the steering or check the weights"
     if dtype == torch.float16:
         remedy = "load the model in bfloat16 or float32"

@@ -48,13 +48,13 @@ class CentredComponent(Statistic):
         folded = torch.tensor([self.count], device=kept.device)
         dist.all_reduce(folded, dist.ReduceOp.MAX, group=process_group)
         if int(folded) > 0:
-            own = self.count, self.mean, self._scatter_matrix()
+            local = self.count, self.mean, self._scatter_matrix()
             self.count, self.mean, self.scatter = 0, torch.zeros_like(self.mean), None
             for rank in range(dist.get_world_size(process_group)):
                 count, mean, scatter = (
-                    torch.tensor([own[0]], device=kept.device),
-                    own[1].clone(),
-                    own[2].clone(),
+                    torch.tensor([local[0]], device=kept.device),
+                    local[1].clone(),
+                    local[2].clone(),
                 )
                 for tensor in (count, mean, scatter):
                     dist.broadcast(tensor, group=process_group, group_src=rank)

@@ -40,9 +40,9 @@ class Statistic(ABC):
 def gather_rows(rows: Tensor, process_group: dist.ProcessGroup) -> Tensor:
     """Return the rows ``[n, ...]`` of all processes in the order of their ranks; n may differ."""
     processes = dist.get_world_size(process_group)
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(own) for _ in range(processes)]
-    dist.all_gather(counts, own, group=process_group)
+    local = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(local) for _ in range(processes)]
+    dist.all_gather(counts, local, group=process_group)
     parts = []
     for rank, count in enumerate(counts):
         part = rows
