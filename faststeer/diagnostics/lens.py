@@ -20,8 +20,8 @@ from faststeer.vectors.steering_vector import SteeringVector
 class Lens:
     """The most promoted and suppressed tokens of one layer's direction, strongest first.
 
-    Each is (token, its text, z), where z is the change of the token's logit in standard deviations
-    from the mean over the vocabulary.
+    Each is (token, its text, z), where z is the change of the token's logit, standardised over the
+    vocabulary.
     """
 
     promoted: list[tuple[int, str, float]]

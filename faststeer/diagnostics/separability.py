@@ -126,7 +126,7 @@ def _projections(
 
 
 def _in_order(sides: list[int], indices: list[int], side: int) -> Tensor:
-    """Return the places of the texts of one side, in the order of their examples' indices."""
+    """Return the places of one side's texts among all that were read, ordered by index."""
     places = (torch.tensor(sides) == side).nonzero()[:, 0]
     return places[torch.tensor(indices)[places].argsort()]
 

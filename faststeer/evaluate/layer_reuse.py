@@ -56,8 +56,8 @@ class LayerReuse:
     def start_at(self, site: Site, inputs: SiteInputs) -> Iterator[None]:
         """Start forward passes inside the context at `site` with `inputs`.
 
-        Of their token ids only the shape is used. Hooks on layers below see hidden states without
-        meaning, and those layers touch no cache.
+        Token ids then only determine the masks. Hooks on the layers below see meaningless hidden
+        states, and those layers do not touch the cache.
         """
         layer = self.layers[site.layer]
 

@@ -44,9 +44,9 @@ def vector_hash(vector: SteeringVector) -> str:
 
 
 def model_facts(model: nn.Module) -> dict[str, Any]:
-    """Return name, dtype and size of a model, with a hash.
+    """Return name, dtype, number of parameters and SHA-256 of a model.
 
-    The SHA-256 is over each parameter's name and first 1,024 elements.
+    The hash covers each parameter's name and first 1,024 elements.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

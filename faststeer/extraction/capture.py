@@ -62,7 +62,7 @@ class _Collector:
     def __init__(
         self, patched: Patched, layers: list[int], site: str, positions: Positions
     ) -> None:
-        """Arguments and errors as for `capture`."""
+        """Check the arguments, which are those of `capture`, as are the errors."""
         if site not in SITES:
             raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
         self.plan: Plan = patched.plan

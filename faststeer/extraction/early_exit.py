@@ -62,7 +62,7 @@ def run_until_stop(decoder: nn.Module, patched: Patched, **given: Any) -> None:
     """Run a forward pass of the decoder that `read_sites` or `stop_at` may stop early."""
     try:
         decoder(**given)
-    except _StopForward:  # the decoder's forward hook, which does this otherwise, was skipped
+    except _StopForward:  # end it as a complete forward pass does
         patched.plan.turns.end()
         patched.plan.tables.end()
 
