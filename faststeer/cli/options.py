@@ -59,10 +59,10 @@ def layer_numbers(text: str) -> str | list[int]:
 
 def read_token(text: str) -> Any:
     """What `--read-token` means. Raises ValueError for what means nothing."""
-    from faststeer.extraction.read_token import read_token_of
+    from faststeer.extraction.read_token import parse_read_token
 
     try:
-        return read_token_of(text)
+        return parse_read_token(text)
     except ValueError as error:
         raise ValueError(f"--read-token: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What a person wants to know of a vector before steering with it."""
+"""Diagnostics of a steering vector before use: norms, lens, separability, calibration."""
 
 from faststeer.diagnostics.calibration import Calibration, calibrate
 from faststeer.diagnostics.dose import relative_dose, residual_norms
@@ -8,7 +8,8 @@ from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.plots import write_plots
 from faststeer.diagnostics.projections import TokenProjections, project_tokens
 from faststeer.diagnostics.separability import auc, pair_projections, separability
-from faststeer.diagnostics.stability import Halves, cosines, cosines_between, halves
+from faststeer.diagnostics.similarity import cosines, cosines_between
+from faststeer.diagnostics.stability import Halves, halves
 
 __all__ = [
     "Calibration",

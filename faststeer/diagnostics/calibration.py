@@ -1,4 +1,4 @@
-"""How large a coefficient may be: chosen by what it changes on text that is about nothing."""
+"""Calibration: the coefficient with a given effect on neutral text."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _NAME = "faststeer.calibrate"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The coefficient found, its divergence in nats, and all that was measured on the way.
+    """The coefficient found and its divergence in nats, with all measurements of the search.
 
-    `falls` are pairs of neighbouring measured coefficients between which the divergence falls.
+    `measured` maps coefficients to divergences, and `falls` holds pairs of neighbouring measured
+    coefficients between which the divergence falls.
     """
 
     coefficient: float
@@ -46,36 +47,35 @@ def calibrate(
     tolerance: float = 0.02,
     max_length: int | None = 128,
 ) -> Calibration:
-    """The smallest coefficient, of those tried, at which neutral text changes by the target.
+    """Find the smallest measured coefficient whose effect on neutral text reaches the target.
 
-    Measured is ``KL(unsteered || steered)`` of the next token, in nats, the mean over all tokens of
-    the texts (`TokenScores.kl`). Coefficients double until it reaches the target; then the interval
-    below the smallest that does is narrowed. Several share each forward, as rows of a batch, and
-    what lies below the first steered layer is computed once for them.
+    The effect is ``KL(unsteered || steered)`` of the next token in nats, the mean over all tokens
+    of the texts (`TokenScores.kl`). Coefficients double until it reaches the target; then the
+    interval below the smallest that does is narrowed. Several coefficients share each forward pass
+    as rows of a batch, and the layers below the first steered one run once for all of them.
 
-    The divergence need not rise with the coefficient. Where it falls between two that were
-    measured, a `FaststeerWarning` says so, and larger coefficients may do less; what lies between
-    those measured is not known.
+    The divergence need not rise with the coefficient. If it falls between two measured
+    coefficients, a `FaststeerWarning` reports it: larger coefficients may have less effect. Values
+    between measured coefficients are not known.
 
     Args:
-        model: a causal model that `patch` accepts, patched or not; what steers it otherwise is off
-            meanwhile.
+        model: a causal model that `patch` accepts, patched or not; its other steering is off.
         tokenizer: its tokenizer.
-        vector: what will steer, in the mode and at the positions that it states; one of generated
-            tokens is measured at all tokens, with a warning.
-        target: nats, above 0. At 0.1 text is much as it was, at 1 it is another.
-        texts: neutral ones; by default a few paragraphs of encyclopaedic prose, in English.
+        vector: the vector to calibrate, in the mode and at the positions that it states; one that
+            steers generated tokens is measured at all tokens, with a warning.
+        target: nats, above 0. At 0.1 text changes little, at 1 it is a different text.
+        texts: neutral texts; by default a few paragraphs of encyclopaedic English prose.
         layers: as for `Patched.steer`.
-        opposite: for the vector's opposite: the coefficients are negative.
-        tolerance: the divergence may differ from the target by this share of it. In bfloat16 it
-            moves in steps, and the nearest is taken.
-        max_length: tokens of each text.
+        opposite: calibrate the opposite direction: coefficients are negative.
+        tolerance: accepted difference from the target, as a share of it. In bfloat16 the divergence
+            changes in steps, and the nearest step is chosen.
+        max_length: texts are truncated to this many tokens.
 
     Raises:
         TypeError: as `Patched.steer`.
-        ValueError: a target or tolerance that is not above 0, no texts, such as have fewer than two
-            tokens or more than the model's context, a vector that does not fit the model, logits
-            that are not finite before any steering, or a target that no coefficient reaches.
+        ValueError: a target or tolerance that is not above 0; no texts, or a text with fewer than
+            two tokens or more than the model's context; a vector that does not fit the model;
+            unsteered logits that are not finite; a target that no coefficient reaches.
     """
     for name, value in (("target", target), ("tolerance", tolerance)):
         if not 0 < value < float("inf"):
@@ -84,7 +84,7 @@ def calibrate(
         from faststeer.data.shipped import neutral_texts
 
         texts = neutral_texts()
-    texts = texts if isinstance(texts, str) else list(texts)  # they are read several times
+    texts = texts if isinstance(texts, str) else list(texts)  # texts are read several times
     sign = -1.0 if opposite else 1.0
 
     def divergences(coefficients: list[float]) -> list[float]:
@@ -93,8 +93,10 @@ def calibrate(
             patched, model, tokenizer, texts, settings, max_length=max_length
         )
         if not unsteered.surprise.isfinite().all():
-            raise ValueError("the unsteered model's logits are not finite, and nothing diverges")
-        return [one.kl for one in scores]
+            raise ValueError(
+                "the unsteered model's logits are not finite, so no divergence is defined"
+            )
+        return [score.kl for score in scores]
 
     with temporarily_patched(model) as patched:
         handle = patched.steer(
@@ -118,13 +120,13 @@ def calibrate(
 
 def _warn_of_falls(calibration: Calibration) -> None:
     if calibration.falls:
-        told = ", ".join(
+        where = ", ".join(
             f"from {calibration.measured[a]:.3g} at {a:g} to {calibration.measured[b]:.3g} at {b:g}"
             for a, b in calibration.falls
         )
         warnings.warn(
-            f"the divergence does not rise steadily with the coefficient: it falls {told}; "
-            f"{calibration.coefficient:g} is the smallest that reaches the target, of those tried",
+            f"the divergence does not rise steadily with the coefficient: it falls {where}; "
+            f"{calibration.coefficient:g} is the smallest measured one that reaches the target",
             FaststeerWarning,
             stacklevel=3,
         )

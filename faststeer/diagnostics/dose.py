@@ -1,4 +1,4 @@
-"""How strong a vector is beside the residual stream that it is added to."""
+"""The dose of a vector: its norm relative to the residual stream to which it is added."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def residual_norms(
     site: str = "resid_post",
     max_length: int | None = None,
 ) -> dict[int, Tensor]:
-    """The Euclidean norm of the residual stream at every token: layer -> ``[N]`` float32.
+    """Return the Euclidean norms of the residual stream, layer -> ``[N]`` float32 on the CPU.
 
-    N counts the tokens of all texts, which are run one at a time; only norms are kept. A text's
-    first token is often a hundred times as large as the others: take the median, not the mean.
+    N counts the tokens of all texts, which are run one at a time; only norms are kept. The norm of
+    a text's first token is often a hundred times that of the others: use the median, not the mean.
 
     Args:
-        model: a model that `patch` accepts; it is read as it stands.
+        model: a model that `patch` accepts, patched or not; active steering is included.
         tokenizer: its tokenizer.
         texts: at least one.
         layers: 0-based decoder layers, or "all".
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
-        max_length: texts are cut after so many tokens.
+        max_length: texts are truncated to this many tokens.
 
     Raises:
         ValueError: no texts, texts that are empty or longer than the model's context, a layer out
@@ -41,35 +41,37 @@ def residual_norms(
     """
     reader = ActivationReader(model, tokenizer, layers, site, -1, max_length, True)
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
-    with reader.opened():
-        for number, text in enumerate(texts):
-            unit = reader.encoder.encoded(Example(number, (text,), (POSITIVE,)))
-            for layer, norms in reader.every_token(unit.ids, _norms).items():
+    with reader.keep_patched():
+        for index, text in enumerate(texts):
+            example = reader.encoder.encode(Example(index, (text,), (POSITIVE,)))
+            for layer, norms in reader.read_all_tokens(example.ids, _norms).items():
                 found[layer].append(norms[0].cpu())
-    if not reader.encoder.units:
+    if not reader.encoder.encoded:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.warn()
+    reader.encoder.report()
     return {layer: torch.cat(norms) for layer, norms in found.items()}
 
 
 def relative_dose(
     vector: SteeringVector, norms: Mapping[int, Tensor], coefficient: float = 1.0
 ) -> dict[int, float]:
-    """``|c| * |v| / |h|``, with the median norm of the residual stream for ``|h|``, a layer.
+    """Return the relative dose ``|c| * |v| / |h|`` per layer.
+
+    ``|h|`` is the median norm of the residual stream.
 
     Args:
-        vector: directions v, one a layer.
-        norms: ``[N]`` for each of its layers, as `residual_norms` tells them for its site.
+        vector: directions v.
+        norms: ``[N]`` for each layer of the vector, as `residual_norms` returns them for its site.
         coefficient: c.
 
     Raises:
         ValueError: no norms for a layer of the vector.
     """
     doses = {}
-    for layer, own in vector.norms().items():
+    for layer, norm in vector.norms().items():
         if layer not in norms:
             raise ValueError(f"vector {vector.name!r}: no norms are given for layer {layer}")
-        doses[layer] = abs(coefficient) * own / float(norms[layer].median())
+        doses[layer] = abs(coefficient) * norm / float(norms[layer].median())
     return doses
 
 

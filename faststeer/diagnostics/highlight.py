@@ -1,7 +1,7 @@
-"""Projections as coloured text: for the terminal (rich), and as an HTML file of its own.
+"""Projections as coloured text: for the terminal (rich), and as a self-contained HTML page.
 
-Red is the vector's way, blue the other; white is the median over all tokens shown. The colours are
-ColorBrewer's RdBu, which the colour-blind can tell apart.
+Red is the direction of the vector, blue the opposite; white is the median over all tokens shown.
+The colours are ColorBrewer's RdBu, which is safe for colour blindness.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from faststeer.diagnostics.projections import TokenProjections, visible
+from faststeer.diagnostics.projections import TokenProjections
+from faststeer.diagnostics.token_text import printable
 
 _WHITE = (247, 247, 247)
 _RED = (214, 96, 77)
@@ -41,8 +42,8 @@ p.text span {{ padding: 0.15em 0; border-radius: 2px; }}
 <h1>{title}</h1>
 <div class="scale"><span>{least}</span><div class="bar"></div><span>{most}</span></div>
 <p class="scale">Projection of the residual stream on the direction at each token. White is the
-median, {median}; beyond the ends of the scale the colour stays. Point at a token for its
-number.</p>
+median, {median}; beyond the ends of the scale the colour does not change. Hover over a token for
+its value.</p>
 {texts}
 </body>
 </html>
@@ -51,24 +52,25 @@ number.</p>
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours for projections: white at `middle`, full at `reach` on either side of it."""
+    """A colour scale: white at `middle`, full colour at a distance of `reach` and beyond."""
 
     middle: float
     reach: float
 
     @classmethod
     def of(cls, projections: Sequence[TokenProjections]) -> Scale:
-        """One for all texts: the median, and what 95 % of all tokens are within.
+        """Return one scale for all texts: the median, and the distance that covers 95 % of tokens.
 
-        Not the largest: a text's first token is often far from all others, which would be pale.
+        Not the largest distance: a text's first token is often far from all others, which would
+        then be pale.
         """
-        values = [value for one in projections for value in one.values]
+        values = [value for text in projections for value in text.values]
         middle = statistics.median(values)
         distances = sorted(abs(value - middle) for value in values)
         return cls(middle, distances[int(0.95 * (len(distances) - 1))])
 
     def colour(self, value: float) -> str:
-        """As ``#rrggbb``."""
+        """Return the colour of a projection, as ``#rrggbb``."""
         share = (value - self.middle) / self.reach if self.reach else 0.0
         share = max(-1.0, min(1.0, share))
         end = _RED if share > 0 else _BLUE
@@ -77,30 +79,30 @@ class Scale:
 
 
 def as_text(projections: Sequence[TokenProjections]) -> Text:
-    """For rich: a legend, then each text. Control characters are shown as escapes."""
+    """Return a legend and each text, coloured for rich; control characters become escapes."""
     scale = Scale.of(projections)
     found = Text()
     for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
         value = scale.middle + share * scale.reach
         found.append(f" {value:+.2f} ", f"#111111 on {scale.colour(value)}")
     found.append("  (white: the median)\n")
-    for one in projections:
+    for text in projections:
         found.append("\n")
-        for piece, value in zip(one.pieces, one.values, strict=True):
-            found.append(visible(piece, "\n"), f"#111111 on {scale.colour(value)}")
+        for piece, value in zip(text.pieces, text.values, strict=True):
+            found.append(printable(piece, "\n"), f"#111111 on {scale.colour(value)}")
         found.append("\n")
     return found
 
 
 def as_html(projections: Sequence[TokenProjections], title: str) -> str:
-    """A whole page that loads nothing and runs nothing; texts and title are escaped."""
+    """Return an HTML page without scripts or external resources; texts and title are escaped."""
     scale = Scale.of(projections)
     ends = (scale.middle - scale.reach, scale.middle, scale.middle + scale.reach)
     low, middle, high = (scale.colour(value) for value in ends)
     least, median, most = (f"{value:+.2f}" for value in ends)
-    texts = "\n".join(_paragraph(one, scale) for one in projections)
+    texts = "\n".join(_paragraph(text, scale) for text in projections)
     return _PAGE.format(
-        title=html.escape(visible(title)),
+        title=html.escape(printable(title)),
         low=low,
         middle=middle,
         high=high,
@@ -111,10 +113,10 @@ def as_html(projections: Sequence[TokenProjections], title: str) -> str:
     )
 
 
-def _paragraph(one: TokenProjections, scale: Scale) -> str:
+def _paragraph(text: TokenProjections, scale: Scale) -> str:
     spans = []
-    for piece, value in zip(one.pieces, one.values, strict=True):
-        told = html.escape(visible(piece, "\n"))
+    for piece, value in zip(text.pieces, text.values, strict=True):
+        content = html.escape(printable(piece, "\n"))
         colour = scale.colour(value)
-        spans.append(f'<span style="background:{colour}" title="{value:+.3f}">{told}</span>')
+        spans.append(f'<span style="background:{colour}" title="{value:+.3f}">{content}</span>')
     return f'<p class="text">{"".join(spans)}</p>'

@@ -1,4 +1,4 @@
-"""All that can be told of a vector with what there is: its file, a model, pairs."""
+"""Inspection of a vector: every diagnostic that its file, a model and pairs allow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from faststeer.data.datasets import FirstPairs
 from faststeer.diagnostics.dose import relative_dose, residual_norms
 from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import auc, pair_projections
-from faststeer.diagnostics.stability import cosines, cosines_between, halves
+from faststeer.diagnostics.similarity import cosines, cosines_between
+from faststeer.diagnostics.stability import halves
 from faststeer.extraction.methods import METHODS
-from faststeer.extraction.read_token import read_token_of_vector
+from faststeer.extraction.read_token import stated_read_token
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.steering.positions import Positions
 from faststeer.vectors.arguments import require_fitting
@@ -25,10 +26,11 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """Of one layer; None where it takes a model or pairs to tell, NaN where a direction is zero.
+    """Diagnostics of one layer; None if not computed, NaN where a direction is zero.
 
-    `residual_norm` is the median over tokens; `dose` is relative to it; `auc` is the vector's on
-    all pairs; `held_out_auc` and `stability` are of vectors made of halves of the pairs.
+    `norm` is the Euclidean norm of the direction and `residual_norm` the median over tokens of the
+    residual stream's; `dose` is relative to it. `auc` is the vector's on all pairs; `held_out_auc`
+    and `stability` belong to vectors made of halves of the pairs.
     """
 
     norm: float
@@ -42,10 +44,10 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a vector.
+    """The diagnostics of a vector.
 
-    `cosines` ``[L, L]`` are between its layers, `between` {(name, name): {layer: cosine}} of it and
-    others; `missing` says what could not be told, and what it takes.
+    `cosines` ``[L, L]`` are those between its layers, and `between` maps the names of two vectors
+    to {layer: cosine}. `missing` lists what was not computed and what would be needed.
     """
 
     name: str
@@ -59,13 +61,13 @@ class Inspection:
     missing: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """As what JSON can hold; NaN becomes null."""
+        """Return all fields as JSON values; NaN becomes None."""
         facts = {str(layer): asdict(own) for layer, own in self.layers.items()}
         between = [
-            {"vectors": list(names), "cosine": {str(n): c for n, c in own.items()}}
-            for names, own in self.between.items()
+            {"vectors": list(names), "cosine": {str(n): c for n, c in by_layer.items()}}
+            for names, by_layer in self.between.items()
         ]
-        whole = {
+        fields = {
             "name": self.name,
             "site": self.site,
             "hidden_size": self.hidden_size,
@@ -76,8 +78,8 @@ class Inspection:
             "cosine_between_vectors": between,
             "missing": self.missing,
         }
-        told: dict[str, Any] = _without_nan(whole)
-        return told
+        found: dict[str, Any] = _without_nan(fields)
+        return found
 
 
 def inspect(
@@ -97,32 +99,35 @@ def inspect(
     most_pairs: int = 200,
     progress: bool = True,
 ) -> Inspection:
-    """Norms and cosines of a vector; with a model its dose and logit lens; with pairs how well it
-    tells them apart, and whether half of them would have given the same vector.
+    """Compute all diagnostics of a vector that the arguments allow.
+
+    Norms and cosines need the vector alone; dose and logit lens need a model; separability and the
+    stability of the vector under halving need a model and pairs.
 
     Args:
         vector: directions v.
-        model: the one it is for; without it, what needs one is left out.
-        tokenizer: goes with the model.
-        texts: where the residual stream's norms are measured; by default encyclopaedic prose.
-        pairs: (positive, negative) texts, read several times. Whether the vector was made from
-            them cannot be told; the held-out AUC is of halves that have not seen what they tell.
+        model: the model that the vector was made for.
+        tokenizer: the model's tokenizer.
+        texts: texts on which the residual stream's norms are measured; by default encyclopaedic
+            prose.
+        pairs: (positive, negative) texts, read several times. If the vector was made from them its
+            AUC is too high; the held-out AUC is that of each half's vector on the other half.
         others: vectors of other behaviours, to compare with.
         coefficient: c of the relative dose ``|c| * |v| / |h|``.
-        read_token: as for `faststeer.extract`; by default what the vector's metadata state, or -1.
+        read_token: as for `faststeer.extract`; by default the one that the vector states, or -1.
             Another token, or pairs from another chat template, give a `FaststeerWarning`.
-        lens_tokens: tokens that each layer promotes, and suppresses.
-        batch_size: texts of pairs a forward.
-        max_length: texts are cut after so many tokens.
+        lens_tokens: number of promoted, and of suppressed, tokens per layer.
+        batch_size: texts of pairs per forward pass.
+        max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer, for pairs.
-        most_pairs: of more pairs the first are read; what was left out is said in `missing`.
+        most_pairs: only the first pairs up to this number are read; `missing` reports the others.
         progress: show progress bars.
 
     Raises:
         TypeError: pairs that can be read only once.
         ValueError: pairs without a model, a model without a tokenizer, a vector of another hidden
-            size, fewer than 4 pairs, vectors that cannot be compared, no tokens for the lens, or
-            what `faststeer.extract` refuses.
+            size, fewer than 4 pairs, vectors that cannot be compared, no tokens for the lens, and
+            as `faststeer.extract`.
     """
     if model is None and (pairs is not None or texts is not None):
         raise ValueError("pairs and texts are read by a model; give it, with its tokenizer")
@@ -141,14 +146,14 @@ def inspect(
         _between([vector, *others]) if others else {},
     )
     if model is None:
-        inspection.missing.append("dose and logit lens: they take a model")
+        inspection.missing.append("dose and logit lens: these need a model")
     else:
-        _with_model(inspection, vector, model, tokenizer, texts, lens_tokens, max_length)
+        _add_dose_and_lens(inspection, vector, model, tokenizer, texts, lens_tokens, max_length)
     if model is None or pairs is None:
-        inspection.missing.append("separability and stability: they take pairs")
+        inspection.missing.append("separability and stability: these need pairs")
         return inspection
-    wanted: dict[str, Any] = {
-        "read_token": read_token_of_vector(vector) if read_token is None else read_token,
+    options: dict[str, Any] = {
+        "read_token": stated_read_token(vector) if read_token is None else read_token,
         "batch_size": batch_size,
         "max_length": max_length,
         "add_special_tokens": add_special_tokens,
@@ -162,16 +167,16 @@ def inspect(
         )
         method = "mean_difference"
     pairs = FirstPairs(pairs, most_pairs)
-    if told := pairs.left_out():
-        inspection.missing.append(f"separability and stability of {told}")
+    if left_out := pairs.left_out():
+        inspection.missing.append(f"separability and stability of {left_out}")
     made = halves(
-        model, tokenizer, pairs, layers=vector.layers, method=method, site=vector.site, **wanted
+        model, tokenizer, pairs, layers=vector.layers, method=method, site=vector.site, **options
     )
-    own, first, second = pair_projections(
-        model, tokenizer, [vector, made.first, made.second], pairs, **wanted
+    projections, first, second = pair_projections(
+        model, tokenizer, [vector, made.first, made.second], pairs, **options
     )
     held_out, stability = made.held_out_auc(first, second), made.stability()
-    for layer, projected in own.items():
+    for layer, projected in projections.items():
         inspection.layers[layer] = replace(
             inspection.layers[layer],
             auc=auc(projected[:, 0], projected[:, 1]),
@@ -181,7 +186,7 @@ def inspect(
     return inspection
 
 
-def _with_model(
+def _add_dose_and_lens(
     inspection: Inspection,
     vector: SteeringVector,
     model: nn.Module,
@@ -204,7 +209,7 @@ def _with_model(
     lenses: Mapping[int, Lens] = {}
     try:
         lenses = logit_lens(model, tokenizer, vector, lens_tokens)
-    except ValueError as error:  # a decoder that is not known, a direction that is zero
+    except ValueError as error:  # a decoder of an unknown family, a direction that is zero
         inspection.missing.append(f"logit lens: {error}")
     for layer, facts in inspection.layers.items():
         inspection.layers[layer] = replace(
@@ -216,15 +221,16 @@ def _with_model(
 
 
 def _between(vectors: Sequence[SteeringVector]) -> dict[tuple[str, str], dict[int, float]]:
-    tables = cosines_between(vectors)
+    """Return the cosines of every two vectors by layer, under names made unique by a number."""
+    by_layer = cosines_between(vectors)
     names: list[str] = []
     for vector in vectors:
         name, number = vector.name, 2
-        while name in names:  # as where the same behaviour was made twice
+        while name in names:  # such as the same behaviour, extracted twice
             name, number = f"{vector.name}-{number}", number + 1
         names.append(name)
     return {
-        (names[i], names[j]): {layer: float(own[i, j]) for layer, own in tables.items()}
+        (names[i], names[j]): {layer: float(matrix[i, j]) for layer, matrix in by_layer.items()}
         for i, j in combinations(range(len(names)), 2)
     }
 
@@ -233,7 +239,7 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nan(own) for key, own in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(own) for own in value]
+        return [_without_nan(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""An inspection as pictures, each with its numbers beside it."""
+"""Plots of an inspection, each with a CSV file of its data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from faststeer.diagnostics.inspection import Inspection
-from faststeer.diagnostics.projections import spaced, visible
+from faststeer.diagnostics.token_text import printable, show_spaces
 from faststeer.utils.files import write_whole
 
-_Rows = list[list[Any]]  # of a CSV file, its heading first
-_BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, for the colour-blind
+_Rows = list[list[Any]]  # of a CSV file, with its header
+_BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito, safe for colour blindness
 
 
 def write_plots(inspection: Inspection, folder: Path) -> list[Path]:
-    """PNG files of what the inspection holds, a CSV of each one's data, and all as JSON.
+    """Write a PNG plot of each part of the inspection, its data as CSV, and the whole as JSON.
 
-    Returns their paths. The folder is made where it is not there; files in it are replaced.
+    Returns the paths written. The folder is created if needed; existing files are replaced.
 
     Raises:
         ValueError: matplotlib is not installed, or `folder` is a file.
@@ -32,8 +32,8 @@ def write_plots(inspection: Inspection, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "inspection.json"]
-    told = json.dumps(inspection.to_json(), indent=1, ensure_ascii=False, default=str)
-    write_whole(written[0], told.encode())
+    content = json.dumps(inspection.to_json(), indent=1, ensure_ascii=False, default=str)
+    write_whole(written[0], content.encode())
     facts = inspection.layers.values()
     plots: dict[str, Callable[[Inspection, Any], _Rows]] = {"norms": _norms}
     if len(facts) > 1:
@@ -49,18 +49,18 @@ def write_plots(inspection: Inspection, folder: Path) -> list[Path]:
     for name, draw in plots.items():
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         rows = draw(inspection, figure)
-        picture, table = io.BytesIO(), io.StringIO(newline="")
-        figure.savefig(picture, format="png", dpi=150)
+        image, table = io.BytesIO(), io.StringIO(newline="")
+        figure.savefig(image, format="png", dpi=150)
         csv.writer(table).writerows(rows)
-        for ending, content in (("png", picture.getvalue()), ("csv", table.getvalue().encode())):
+        for ending, data in (("png", image.getvalue()), ("csv", table.getvalue().encode())):
             path = folder / f"{name}.{ending}"
-            write_whole(path, content)
+            write_whole(path, data)
             written.append(path)
     return written
 
 
 def require_plots(folder: Path) -> None:
-    """Raise ValueError where plots cannot be written, before anything takes long."""
+    """Raise ValueError if plots cannot be written to `folder`, before any long computation."""
     if find_spec("matplotlib") is None:
         raise ValueError("plots need matplotlib: pip install 'faststeer[plots]'")
     if folder.exists() and not folder.is_dir():
@@ -69,10 +69,10 @@ def require_plots(folder: Path) -> None:
 
 def _norms(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
-    own = [facts.norm for facts in inspection.layers.values()]
+    norms = [facts.norm for facts in inspection.layers.values()]
     residual = [facts.residual_norm for facts in inspection.layers.values()]
-    axes = _by_layer(figure, inspection, "how long the vector is", "Euclidean norm")
-    axes.plot(layers, own, "o-", color=_ORANGE, label="the vector's direction")
+    axes = _by_layer(figure, inspection, "norm of the vector by layer", "Euclidean norm")
+    axes.plot(layers, norms, "o-", color=_ORANGE, label="vector")
     if None not in residual:
         axes.plot(layers, residual, "s-", color=_BLUE, label="residual stream, median over tokens")
         axes.set_yscale("log")
@@ -82,15 +82,17 @@ def _norms(inspection: Inspection, figure: Any) -> _Rows:
     axes.legend()
     return [
         ["layer", "vector_norm", "residual_norm"],
-        *map(list, zip(layers, own, residual, strict=True)),
+        *map(list, zip(layers, norms, residual, strict=True)),
     ]
 
 
 def _dose(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
     doses = [facts.dose for facts in inspection.layers.values()]
-    title = f"what coefficient {inspection.coefficient:+g} adds, beside what is there"
-    axes = _by_layer(figure, inspection, title, "share of the residual's median norm (%)")
+    title = (
+        f"norm added at coefficient {inspection.coefficient:+g}, relative to the residual stream"
+    )
+    axes = _by_layer(figure, inspection, title, "share of the residual stream's median norm (%)")
     axes.set_axisbelow(True)
     axes.bar(layers, [100 * (dose or 0) for dose in doses], color=_ORANGE)
     return [["layer", "relative_dose"], *map(list, zip(layers, doses, strict=True))]
@@ -100,16 +102,20 @@ def _separability(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
     facts = inspection.layers.values()
     series = {
-        "auc": [own.auc for own in facts],
-        "held_out_auc": [own.held_out_auc for own in facts],
-        "cosine_of_halves": [own.stability for own in facts],
+        "auc": [layer.auc for layer in facts],
+        "held_out_auc": [layer.held_out_auc for layer in facts],
+        "cosine_of_halves": [layer.stability for layer in facts],
     }
-    title = "telling positive from negative texts; agreement of vectors of half the pairs"
+    title = "separability of positive and negative texts; agreement of the halves' vectors"
     axes = _by_layer(figure, inspection, title, "AUC (0.5: chance), cosine")
     axes.axhline(0.5, color="grey", linewidth=1, linestyle=":", label="AUC of chance")
     axes.plot(layers, series["auc"], "o-", color=_ORANGE, label="AUC of the vector, all pairs")
     axes.plot(
-        layers, series["held_out_auc"], "s-", color=_BLUE, label="AUC on pairs held out, of halves"
+        layers,
+        series["held_out_auc"],
+        "s-",
+        color=_BLUE,
+        label="AUC of each half's vector on the other half",
     )
     axes.plot(
         layers,
@@ -126,7 +132,7 @@ def _separability(inspection: Inspection, figure: Any) -> _Rows:
 def _cosines(inspection: Inspection, figure: Any) -> _Rows:
     layers = list(inspection.layers)
     figure.set_size_inches(6.4, 5.6)
-    axes = _titled(figure, inspection, "cosine between its layers")
+    axes = _titled(figure, inspection, "cosine between layers")
     _heat(figure, axes, inspection.cosines.tolist())
     _ticks(axes.set_xticks, layers)
     _ticks(axes.set_yticks, layers)
@@ -138,7 +144,7 @@ def _cosines(inspection: Inspection, figure: Any) -> _Rows:
 
 def _between(inspection: Inspection, figure: Any) -> _Rows:
     names = [f"{_drawable(a)}, {_drawable(b)}" for a, b in inspection.between]
-    values = [list(own.values()) for own in inspection.between.values()]
+    values = [list(by_layer.values()) for by_layer in inspection.between.values()]
     layers = list(next(iter(inspection.between.values())))
     figure.set_size_inches(4 + 0.3 * len(layers), 2 + 0.4 * len(names))
     axes = _titled(figure, inspection, "cosine between vectors of several behaviours")
@@ -154,7 +160,7 @@ def _between(inspection: Inspection, figure: Any) -> _Rows:
 
 
 def _lens(inspection: Inspection, figure: Any) -> _Rows:
-    lenses = {n: own.lens for n, own in inspection.layers.items() if own.lens is not None}
+    lenses = {n: layer.lens for n, layer in inspection.layers.items() if layer.lens is not None}
     cells = {n: [*lens.promoted, *lens.suppressed] for n, lens in lenses.items()}
     count = len(next(iter(cells.values()))) // 2
     figure.set_size_inches(2 + 2.4 * count, 2.0 + 0.3 * len(cells))
@@ -164,11 +170,11 @@ def _lens(inspection: Inspection, figure: Any) -> _Rows:
     )
     axes = _titled(figure, inspection, title)
     values = [[z for _, _, z in row] for row in cells.values()]
-    axes.imshow(values, cmap="RdBu_r", vmin=-10, vmax=10, aspect="auto")  # pale at a usual 4 to 6
+    axes.imshow(values, cmap="RdBu_r", vmin=-10, vmax=10, aspect="auto")  # pale at the usual 4 to 6
     for y, row in enumerate(cells.values()):
         for x, (_, text, z) in enumerate(row):
-            told = f"{_drawable(spaced(text))}  {z:+.1f}"
-            axes.text(x, y, told, ha="center", va="center", fontsize=8, parse_math=False)
+            label = f"{_drawable(show_spaces(text))}  {z:+.1f}"
+            axes.text(x, y, label, ha="center", va="center", fontsize=8, parse_math=False)
     axes.axvline(count - 0.5, color="black", linewidth=1)
     ranks = [f"{rank}." for rank in range(1, count + 1)]
     axes.set_xticks(range(2 * count), ranks * 2)
@@ -185,8 +191,8 @@ def _lens(inspection: Inspection, figure: Any) -> _Rows:
 
 def _titled(figure: Any, inspection: Inspection, title: str) -> Any:
     axes = figure.subplots()
-    whose = f"{_drawable(inspection.name)} at {inspection.site}"
-    axes.set_title(f"{whose}\n{title}", fontsize=11, parse_math=False)
+    vector = f"{_drawable(inspection.name)} at {inspection.site}"
+    axes.set_title(f"{vector}\n{title}", fontsize=11, parse_math=False)
     return axes
 
 
@@ -202,27 +208,27 @@ def _by_layer(figure: Any, inspection: Inspection, title: str, unit: str) -> Any
 
 
 def _heat(figure: Any, axes: Any, values: Sequence[Sequence[float]]) -> None:
-    """Cosines, red above zero and blue under it; pale enough to write on."""
+    """Draw cosines, red above zero and blue below it, pale enough for text on top."""
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", alpha=0.7)
     figure.colorbar(image, ax=axes, label="cosine")
 
 
-def _ticks(put: Callable[..., Any], layers: list[int]) -> None:
-    """Layer numbers, as many as there is room for."""
+def _ticks(set_ticks: Callable[..., Any], layers: list[int]) -> None:
+    """Label an axis with layer numbers, at most 16 of them."""
     step = -(-len(layers) // 16)
-    put(range(0, len(layers), step), layers[::step])
+    set_ticks(range(0, len(layers), step), layers[::step])
 
 
 def _drawable(text: str) -> str:
-    """With escapes for letters that matplotlib's font does not have."""
-    letters = _letters()
+    """Return the text with escapes for characters that matplotlib's font lacks."""
+    available = _font_characters()
     return "".join(
-        letter if ord(letter) in letters else ascii(letter)[1:-1] for letter in visible(text)
+        letter if ord(letter) in available else ascii(letter)[1:-1] for letter in printable(text)
     )
 
 
 @cache
-def _letters() -> frozenset[int]:
+def _font_characters() -> frozenset[int]:
     from matplotlib import font_manager, ft2font
 
     return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())

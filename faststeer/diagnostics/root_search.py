@@ -1,4 +1,4 @@
-"""Where a function of a coefficient first reaches a target; it need not rise steadily."""
+"""Search for the smallest coefficient at which a function, monotonic or not, reaches a target."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from itertools import pairwise
 Measure = Callable[[list[float]], list[float]]
 
 LARGEST = 2.0**24
-_FINEST = 1e-5  # of the coefficient: what is nearer together differs by rounding alone
+_MIN_RELATIVE_WIDTH = 1e-5  # of an interval: values inside a smaller one differ by rounding alone
 
 
 def first_crossing(measure: Measure, target: float, tolerance: float) -> dict[float, float]:
-    """Measured values by coefficient, ascending, until one near the first crossing is found.
+    """Return all measured values by coefficient, ascending, with one near the first crossing.
 
     Coefficients are doubled, four at a time, until one reaches the target. Then the interval below
-    the smallest that does is divided: at the secant of the square root (such values grow with the
-    square of a small coefficient) and half-way to it from both sides, so that it shrinks by half at
-    least. A value that is not finite counts as above all targets.
+    the smallest that does is divided at the secant of the square root (a divergence grows with the
+    square of a small coefficient) and at the midpoints on either side of it, so that its width at
+    least halves. A value that is not finite counts as above the target.
+
+    Args:
+        measure: function from coefficients to their values.
+        target: the value to reach, above 0.
+        tolerance: accepted difference from the target, as a share of it.
 
     Raises:
-        ValueError: not even `LARGEST` reaches the target.
+        ValueError: no coefficient up to `LARGEST` reaches the target.
     """
     known = {0.0: 0.0}
 
@@ -42,27 +47,30 @@ def first_crossing(measure: Measure, target: float, tolerance: float) -> dict[fl
     while True:
         low, high = bracket(known, target)
         near = nearest(known, target)
-        if abs(known[near] - target) <= tolerance * target or high - low <= _FINEST * high:
+        if (
+            abs(known[near] - target) <= tolerance * target
+            or high - low <= _MIN_RELATIVE_WIDTH * high
+        ):
             return dict(sorted(known.items()))
         middle = _secant(low, known[low], high, known[high], target)
         take([(low + middle) / 2, middle, (middle + high) / 2])
 
 
 def bracket(known: dict[float, float], target: float) -> tuple[float, float]:
-    """The smallest coefficient that reaches the target, and the one measured below it."""
+    """Return the smallest measured coefficient that reaches the target, after the one below it."""
     ordered = sorted(known)
     place = next(n for n, coefficient in enumerate(ordered) if known[coefficient] >= target)
     return ordered[place - 1], ordered[place]
 
 
 def nearest(known: dict[float, float], target: float) -> float:
-    """Of the two coefficients around the first crossing that whose value is nearer the target."""
+    """Return the coefficient of `bracket` whose value is nearer the target."""
     low, high = bracket(known, target)
     return low if target - known[low] < known[high] - target else high
 
 
 def falls(known: dict[float, float], least: float) -> list[tuple[float, float]]:
-    """Neighbouring coefficients between which the value falls by more than `least`."""
+    """Return neighbouring coefficients between which the value falls by more than `least`."""
     ordered = sorted(known)
     return [(a, b) for a, b in pairwise(ordered) if known[a] - known[b] > least]
 

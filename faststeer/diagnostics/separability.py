@@ -1,4 +1,4 @@
-"""How well the projection on a vector tells positive texts from negative ones."""
+"""Separability: how well projections on a vector separate positive from negative texts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example
-from faststeer.extraction.extract import labelled_units, refuse_answer
-from faststeer.extraction.read_token import read_token_for
+from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
+from faststeer.extraction.read_token import reject_answer, resolve_read_token
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.steering.positions import Positions
@@ -20,10 +19,10 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
-    """The share of (positive, negative) in which the positive is larger; equal ones count half.
+    """Return the share of (positive, negative) where the positive is larger; ties count half.
 
-    That is the area under the curve of true against false positives (Hanley and McNeil 1982), and
-    the Mann-Whitney statistic: 1 is perfect, 0.5 is chance, and under 0.5 points the wrong way.
+    This is the area under the ROC curve (Hanley and McNeil 1982) and the normalised Mann-Whitney
+    statistic: 1 is perfect separation, 0.5 is chance, and below 0.5 the sign is wrong.
 
     Args:
         positive: scores ``[P]``.
@@ -38,7 +37,7 @@ def auc(positive: Tensor, negative: Tensor) -> float:
             "of each is needed"
         )
     if positive.isnan().any() or negative.isnan().any():
-        raise ValueError("a score is NaN; it can be ranked nowhere")
+        raise ValueError("a score is NaN; it cannot be ranked")
     ordered = negative.sort().values
     smaller = torch.searchsorted(ordered, positive.contiguous(), right=False)
     not_larger = torch.searchsorted(ordered, positive.contiguous(), right=True)
@@ -58,17 +57,20 @@ def pair_projections(
     add_special_tokens: bool = True,
     progress: bool = True,
 ) -> list[dict[int, Tensor]]:
-    """Projections ``h . v / |v|`` of each text of each pair, of each vector, in one pass.
+    """Return the projections ``h . v / |v|`` of the texts of N pairs on several vectors.
 
-    Returns for each vector: layer -> ``[N, 2]`` float64 on the CPU, positive before negative, in
-    the order of the pairs. Zero where a direction is. Arguments and errors are those of
-    `faststeer.extract`; the vectors have the same site and layers, and by default the read token
-    is the one that they state, or -1. Another one, or another chat template, gives a
-    `FaststeerWarning`.
+    All vectors are projected on in one pass over the pairs; they need the same site and layers.
+    Other arguments and errors are those of `faststeer.extract`. The read token is by default the
+    one that the vectors state, or -1; a `FaststeerWarning` names vectors that state another one, or
+    another chat template.
+
+    Returns:
+        Per vector: layer -> ``[N, 2]`` float64 on the CPU, positive before negative, in the order
+        of the pairs; zero where the direction is zero.
     """
-    read_token = read_token_for(vectors, read_token, pairs)
-    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
-    found = _projections(model, tokenizer, vectors, labelled_units(pairs, None, None), *wanted)
+    read_token = resolve_read_token(vectors, read_token, pairs)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *options)
     ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
     return [
         {layer: projected[..., number] for layer, projected in ordered.items()}
@@ -87,10 +89,10 @@ def _projections(
     add_special_tokens: bool,
     progress: bool,
 ) -> dict[int, list[Tensor]]:
-    """Layer -> projections ``[N, vectors]`` of the positive texts, and of the negative ones."""
+    """Return layer -> projections ``[N, vectors]`` of the positive and of the negative texts."""
     if not vectors:
         raise ValueError("got no vectors; at least one is needed")
-    units, expected = labelled
+    examples, expected = labelled
     first = vectors[0]
     if any(other.site != first.site or other.layers != first.layers for other in vectors):
         raise ValueError("vectors that are read together need the same site and layers")
@@ -103,30 +105,30 @@ def _projections(
     unit = {layer: _unit_columns(vectors, layer) for layer in reader.layers}
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     sides: list[int] = []
-    numbers: list[int] = []
-    with progress_bar("projecting", expected, progress) as advance, reader.opened():
-        for rows in reader.read(units, batch_size, advance):
-            each = len(rows.sides) // len(rows.numbers)
-            numbers += [number for number in rows.numbers for _ in range(each)]
-            sides += rows.sides
-            for layer, own in rows.by_layer.items():
-                columns = unit[layer].to(own.device)
-                found[layer].append((own.float() @ columns).double().cpu())
-    places = [_in_order(sides, numbers, side) for side in (POSITIVE, NEGATIVE)]
+    indices: list[int] = []
+    with progress_bar("projecting", expected, progress) as advance, reader.keep_patched():
+        for batch in reader.read(examples, batch_size, advance):
+            each = len(batch.sides) // len(batch.indices)
+            indices += [index for index in batch.indices for _ in range(each)]
+            sides += batch.sides
+            for layer, rows in batch.by_layer.items():
+                columns = unit[layer].to(rows.device)
+                found[layer].append((rows.float() @ columns).double().cpu())
+    places = [_in_order(sides, indices, side) for side in (POSITIVE, NEGATIVE)]
     counts = list(map(len, places))
     if not all(counts):
         raise ValueError(
             f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
             "needed"
         )
-    reader.encoder.warn()
-    return {layer: [torch.cat(own)[at] for at in places] for layer, own in found.items()}
+    reader.encoder.report()
+    return {layer: [torch.cat(parts)[at] for at in places] for layer, parts in found.items()}
 
 
-def _in_order(sides: list[int], numbers: list[int], side: int) -> Tensor:
-    """Where the texts of a side were read, in the order of their numbers."""
-    own = (torch.tensor(sides) == side).nonzero()[:, 0]
-    return own[torch.tensor(numbers)[own].argsort()]
+def _in_order(sides: list[int], indices: list[int], side: int) -> Tensor:
+    """Return the places of one side's texts among all that were read, ordered by index."""
+    places = (torch.tensor(sides) == side).nonzero()[:, 0]
+    return places[torch.tensor(indices)[places].argsort()]
 
 
 def separability(
@@ -143,22 +145,22 @@ def separability(
     add_special_tokens: bool = True,
     progress: bool = True,
 ) -> dict[int, float]:
-    """The `auc` of the projection on the vector, of positive against negative texts, a layer.
+    """Return the `auc` of projections of positive against negative texts, per layer.
 
     Give pairs, or positive and negative texts, that the vector was not made from: with as many
-    dimensions as texts, directions can be found that tell any apart. Arguments and errors are
-    those of `faststeer.extract`; the read token is by default the one that the vector states.
+    dimensions as texts, some direction separates any two sets. Arguments and errors are those of
+    `faststeer.extract`; the read token is by default the one that the vector states, or -1.
     """
-    read_token = read_token_for([vector], read_token, pairs)
+    read_token = resolve_read_token([vector], read_token, pairs)
     if pairs is None:
-        refuse_answer(read_token)
-    labelled = labelled_units(pairs, positive, negative)
-    wanted = (read_token, batch_size, max_length, add_special_tokens, progress)
-    found = _projections(model, tokenizer, [vector], labelled, *wanted)
+        reject_answer(read_token)
+    labelled = labelled_examples(pairs, positive, negative)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    found = _projections(model, tokenizer, [vector], labelled, *options)
     return {layer: auc(above[:, 0], below[:, 0]) for layer, (above, below) in found.items()}
 
 
 def _unit_columns(vectors: Sequence[SteeringVector], layer: int) -> Tensor:
-    """``[H, vectors]``, each of norm 1 or zero."""
+    """Return a layer's directions as columns ``[H, vectors]`` of norm 1, or zero."""
     rows = torch.stack([vector.directions[layer] for vector in vectors])
     return torch.nn.functional.normalize(rows, dim=1).T.contiguous()

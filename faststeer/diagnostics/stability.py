@@ -1,4 +1,4 @@
-"""Whether half of the data gives the same vector as the other half."""
+"""Stability of a vector: how well the vectors of two halves of the pairs agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.diagnostics.separability import auc
+from faststeer.diagnostics.similarity import cosines_between
 from faststeer.extraction.extract import extract
 from faststeer.steering.positions import Positions
 from faststeer.vectors.steering_vector import SteeringVector
@@ -18,38 +19,39 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 @dataclass(frozen=True)
 class Halves:
-    """Vectors of two halves of the pairs; `sides` ``[N]`` says in which each pair is."""
+    """Vectors of two halves of N pairs; `sides` ``[N]`` holds the half of each pair, 0 or 1."""
 
     first: SteeringVector
     second: SteeringVector
     sides: Tensor
 
     def stability(self) -> dict[int, float]:
-        """The cosine of the two halves' directions, a layer: near 1 where more pairs change little.
+        """Return the cosine of the two halves' directions per layer; NaN where one is zero.
 
-        NaN where one of them is zero.
+        Near 1, more pairs would change the vector little.
         """
         return {
-            layer: float(own[0, 1])
-            for layer, own in cosines_between([self.first, self.second]).items()
+            layer: float(matrix[0, 1])
+            for layer, matrix in cosines_between([self.first, self.second]).items()
         }
 
     def held_out_auc(self, first: dict[int, Tensor], second: dict[int, Tensor]) -> dict[int, float]:
-        """The mean AUC of each half's vector on the pairs of the other, a layer.
+        """Return the mean AUC of each half's vector on the pairs of the other half, per layer.
 
         Args:
-            first: projections ``[N, 2]`` of all pairs on the first half's vector.
-            second: and on the second's, both as `pair_projections` tells them.
+            first: layer -> projections ``[N, 2]`` of all pairs on the first half's vector, as
+                `pair_projections` returns them.
+            second: the same on the second half's vector.
         """
         found = {}
         for layer in first:
             unseen = (first[layer][self.sides == 1], second[layer][self.sides == 0])
-            found[layer] = sum(auc(own[:, 0], own[:, 1]) for own in unseen) / 2
+            found[layer] = sum(auc(projected[:, 0], projected[:, 1]) for projected in unseen) / 2
         return found
 
 
 class _Half:
-    """One side's pairs, streamed."""
+    """An iterable of the pairs of one half, which holds none of them."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]], side: int) -> None:
         self.pairs = pairs
@@ -78,12 +80,12 @@ def halves(
 ) -> Halves:
     """Make a vector of each half of the pairs.
 
-    Of every two pairs that follow each other one goes into each half, drawn by a fixed seed, so
-    that an order in the data does not divide it. Arguments and errors are those of
-    `faststeer.extract`; `pairs` is read three times.
+    Of every two consecutive pairs one goes into each half, drawn by a fixed seed, so that the order
+    of the data does not separate the halves. Arguments and errors are those of `faststeer.extract`;
+    `pairs` is read three times.
 
     Raises:
-        TypeError: an iterator, which can be read only once.
+        TypeError: `pairs` is an iterator, which can be read only once.
         ValueError: fewer than 4 pairs.
     """
     if iter(pairs) is pairs:
@@ -112,48 +114,8 @@ def halves(
 
 
 def _sides() -> Iterator[int]:
-    draw = random.Random(0)
+    """Yield the half of each pair, without end: 0 and 1 in random order for every two pairs."""
+    generator = random.Random(0)
     while True:
-        side = draw.getrandbits(1)
+        side = generator.getrandbits(1)
         yield from (side, 1 - side)
-
-
-def cosines(vector: SteeringVector) -> Tensor:
-    """Between the directions of all layers, ``[L, L]`` float64, in the order of `vector.layers`.
-
-    NaN where a direction is zero.
-    """
-    return _cosines(list(vector.directions.values()))
-
-
-def cosines_between(vectors: Sequence[SteeringVector]) -> dict[int, Tensor]:
-    """Between vectors, ``[N, N]`` float64 for each layer that all of them have.
-
-    Near 1 or -1, two behaviours are steered by much the same direction; in H dimensions random
-    directions have a cosine of about ``1 / sqrt(H)``. NaN where a direction is zero.
-
-    Raises:
-        ValueError: no vectors, or such as are not of one model's size and site, or share no layer.
-    """
-    if not vectors:
-        raise ValueError("got no vectors; at least one is needed")
-    first = vectors[0]
-    for other in vectors[1:]:
-        if other.site != first.site or other.hidden_size != first.hidden_size:
-            raise ValueError(
-                f"{first.name!r} ({first.site}, hidden size {first.hidden_size}) and "
-                f"{other.name!r} ({other.site}, {other.hidden_size}) cannot be compared: both must "
-                "be equal"
-            )
-    shared = [layer for layer in first.layers if all(layer in v.directions for v in vectors)]
-    if not shared:
-        told = "; ".join(f"{vector.name!r} has {vector.layers}" for vector in vectors)
-        raise ValueError(f"the vectors share no layer: {told}")
-    return {layer: _cosines([v.directions[layer] for v in vectors]) for layer in shared}
-
-
-def _cosines(directions: Sequence[Tensor]) -> Tensor:
-    rows = torch.stack(list(directions)).double()
-    unit = rows / rows.norm(dim=1, keepdim=True)
-    found: Tensor = (unit @ unit.T).clamp(-1, 1)
-    return found

@@ -1,8 +1,9 @@
-"""How far a model was steered, and at what price: scores, and sweeps of them.
+"""Scores of steered models, and sweeps of scores over settings.
 
-Answers to questions with options (`matching_scores`) and next tokens of documents
-(`token_scores`), each of a model as it stands or under many settings at once (`..._by_setting`);
-`interval` says how sure they are, `sweep` measures a task over vectors, layers and coefficients.
+`matching_scores` scores answers to questions with options and `token_scores` the next tokens of
+documents, both under the active steering; the variants `..._by_setting` compare many settings at
+once. `interval` gives bootstrap intervals, and `sweep` measures a task over vectors, layers and
+coefficients.
 """
 
 from faststeer.data.questions import Choice, part_of, read_choices

@@ -1,4 +1,4 @@
-"""How sure a score is, from the items that it was counted over."""
+"""Bootstrap intervals of scores, from the items that they are counted over."""
 
 from __future__ import annotations
 
@@ -16,52 +16,58 @@ def interval(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a statistic (Efron 1979): ``(lower, upper)``.
+    """Return the percentile bootstrap interval ``(lower, upper)`` of a statistic (Efron 1979).
 
     Args:
-        statistic: of items chosen with replacement, ``[items]`` int64: such as
-            ``lambda at: scores.chosen(at).accuracy``. For a ratio of two settings take the same
+        statistic: function of the indices ``[items]`` int64 of items drawn with replacement, such
+            as ``lambda at: scores.chosen(at).accuracy``. For a ratio of two settings, use the same
             items of both.
-        items: how many there are.
-        share: of the draws that lie inside.
-        draws: how many samples are drawn.
-        seed: two runs with one seed are equal.
+        items: number of items.
+        share: share of the draws that lie inside the interval.
+        draws: number of bootstrap samples.
+        seed: equal seeds give equal intervals.
 
     Raises:
-        ValueError: no items.
+        ValueError: `items` below 1.
     """
     if items < 1:
         raise ValueError("there are no items to draw from")
-    draw = torch.Generator().manual_seed(seed)
-    found = torch.tensor(
-        [statistic(torch.randint(items, (items,), generator=draw)) for _ in range(draws)],
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.tensor(
+        [statistic(torch.randint(items, (items,), generator=generator)) for _ in range(draws)],
         dtype=torch.float64,
     )
-    return _middle(found, share)
+    return _central_interval(values, share)
 
 
 def mean_interval(
     *groups: Tensor, share: float = 0.95, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The same of a mean of items ``[N]``, or of the mean of several groups' means.
+    """Return the percentile bootstrap interval of a mean of items, or of the mean of group means.
 
-    Each group is drawn from by itself. All draws are taken at once, which for hundreds of scores is
-    a hundred times as fast as `interval`.
+    Items are drawn within each group. All draws are computed at once, which for hundreds of scores
+    is a hundred times as fast as `interval`.
+
+    Args:
+        groups: items ``[N]``; N may differ between groups.
+        share: share of the draws that lie inside the interval.
+        draws: number of bootstrap samples.
+        seed: equal seeds give equal intervals.
 
     Raises:
-        ValueError: no groups, or one without items.
+        ValueError: no groups, or a group without items.
     """
     if not groups or not all(map(len, groups)):
         raise ValueError("there are no items to draw from")
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     means = [
-        values.double()[torch.randint(len(values), (draws, len(values)), generator=draw)].mean(1)
-        for values in groups
+        items.double()[torch.randint(len(items), (draws, len(items)), generator=generator)].mean(1)
+        for items in groups
     ]
-    return _middle(torch.stack(means).mean(0), share)
+    return _central_interval(torch.stack(means).mean(0), share)
 
 
-def _middle(found: Tensor, share: float) -> tuple[float, float]:
-    outside = (1 - share) / 2
-    lower, upper = found.quantile(torch.tensor([outside, 1 - outside], dtype=torch.float64))
+def _central_interval(values: Tensor, share: float) -> tuple[float, float]:
+    tail = (1 - share) / 2
+    lower, upper = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return float(lower), float(upper)

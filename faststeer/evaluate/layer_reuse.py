@@ -1,8 +1,8 @@
-"""Reuse of lower layers: forwards that start at a site, whose inputs were computed once.
+"""Forward passes that start at a site, from inputs that were computed once for many settings.
 
-A steered site is `round((residual + added) + steering)`, so its inputs are kept before steering. A
-forward that starts there runs the very op that a whole forward would; only the number of sequences
-differs.
+A steered site computes `round((residual + added) + steering)`, so its two inputs are recorded
+before steering. Starting there runs the same op as a whole forward pass would, and the results
+differ only where the number of sequences does.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ from faststeer.models.fused_layers import FusedLayer
 from faststeer.models.residual_stream import FusedResidual
 from faststeer.vectors.sites import Site
 
-SiteInputs = tuple[
-    Tensor, Tensor
-]  # what a layer adds at a site, and the residual before, [B, T, H]
+SiteInputs = tuple[Tensor, Tensor]  # a sublayer's output and the residual before it, [B, T, H]
 
 
 class LayerReuse:
-    """Keeps the inputs of sites, and starts forwards there, in a patched decoder."""
+    """Records the inputs of the sites of a patched decoder, and starts forward passes from them."""
 
     def __init__(self, decoder: nn.Module) -> None:
-        """Find the decoder's layers; without a known family nothing can be reused."""
+        """Find the decoder's layers; of one of an unknown family, nothing can be recorded."""
         found = find_known(decoder)
         self.layers: list[Any] = []
         if found is not None:
             self.layers = family_layers(decoder, found[1])
 
-    def can(self, site: Site) -> bool:
-        """Return whether a forward can start at `site`: not below the first layer."""
+    def supports(self, site: Site) -> bool:
+        """Return whether a forward pass can start at the site."""
         return bool(self.layers) and site.kind != "resid_pre"
 
     @contextmanager
-    def keeping(self, sites: Sequence[Site]) -> Iterator[dict[Site, SiteInputs]]:
-        """Inside, forwards that steer nowhere below the sites leave their inputs in this dict."""
-        kept: dict[Site, SiteInputs] = {}
+    def record_inputs(self, sites: Sequence[Site]) -> Iterator[dict[Site, SiteInputs]]:
+        """Yield a dict that a forward pass inside the context fills with the inputs of the sites.
 
-        def keep(site: Site, added: Tensor, residual: Tensor) -> None:
-            kept[site] = added, residual
+        The inputs are those of the unsteered model only where nothing steers below the sites.
+        """
+        recorded: dict[Site, SiteInputs] = {}
+
+        def record(site: Site, added: Tensor, residual: Tensor) -> None:
+            recorded[site] = added, residual
 
         with ExitStack() as stack:
             for site in sites:
                 stream = self._stream(site.layer)
                 table = stream.mid if site.kind == "resid_mid" else stream.post
-                stack.enter_context(table.reading_inputs(partial(keep, site)))
-            yield kept
+                stack.enter_context(table.reading_inputs(partial(record, site)))
+            yield recorded
 
     @contextmanager
-    def from_site(self, site: Site, inputs: SiteInputs) -> Iterator[None]:
-        """Inside, forwards start at `site` with `inputs`; their ids only shape the masks.
+    def start_at(self, site: Site, inputs: SiteInputs) -> Iterator[None]:
+        """Start forward passes inside the context at `site` with `inputs`.
 
-        Hooks on layers below see hidden states without meaning. Layers below touch no cache.
+        Token ids then only determine the masks. Hooks on the layers below see meaningless hidden
+        states, and those layers do not touch the cache.
         """
         layer: FusedLayer = self.layers[site.layer]
         added, residual = inputs

@@ -1,4 +1,4 @@
-"""How well the next token of given texts is predicted: accuracy, perplexity, distance (KL)."""
+"""Next-token prediction on given texts: accuracy, perplexity and KL divergence."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
 from faststeer.evaluate.lm_head import LMHead
-from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings, Runs
-from faststeer.evaluate.texts import encode, in_batches, warn_of_missing_bos
+from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings, SettingRunner
+from faststeer.evaluate.texts import batches_by_length, encode_texts, warn_of_missing_bos
 from faststeer.models.text_calls import context_of, decoder_of
 from faststeer.patching.patched import Patched
 from faststeer.steering.plan import Row
 from faststeer.utils.progress import Advance
 
-FIRST_OF = 10
+TOP = 10  # tokens that count for `top10`
 _NAMES = ("tokens", "top1", "top10", "surprise", "divergence")
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Teacher-forced scores of N texts, all their tokens but the first. Sums of each text, ``[N]``.
+    """Teacher-forced scores of N texts, as sums ``[N]`` over each text's tokens but the first.
 
-    `tokens`, and of them those that were the likeliest, `top1`, or among the ten likeliest,
-    `top10`, int64. Of tokens that are equally likely the first in the vocabulary counts for `top1`;
-    for `top10` fewer than ten have to be likelier. `surprise`: negative log-likelihood, and
-    `divergence`: KL(unsteered || steered), in nats, float64; the latter is NaN where there was no
-    unsteered run.
+    `tokens`, `top1` and `top10`, int64, count the predicted tokens, those that were the likeliest
+    and those among the ten likeliest. Of equally likely tokens, the first in the vocabulary counts
+    for `top1`; a token counts for `top10` if fewer than ten are likelier. `surprise` is the
+    negative log-likelihood and `divergence` KL(unsteered || steered), both in nats, float64;
+    `divergence` is NaN where the unsteered model was not run.
     """
 
     tokens: Tensor
@@ -42,7 +42,7 @@ class TokenScores:
 
     @property
     def accuracy(self) -> float:
-        """The share of tokens that were the likeliest, all texts' tokens being equal."""
+        """The share of tokens that were the likeliest, over the tokens of all texts."""
         return int(self.top1.sum()) / int(self.tokens.sum())
 
     @property
@@ -52,22 +52,22 @@ class TokenScores:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean surprise a token; infinite where that is more than a float can hold."""
+        """exp of the mean surprise per token; infinite where that overflows a float."""
         mean = float(self.surprise.sum()) / int(self.tokens.sum())
         return math.exp(mean) if mean < math.log(torch.finfo(torch.float64).max) else math.inf
 
     @property
     def kl(self) -> float:
-        """The mean divergence a token, in nats."""
+        """The mean divergence per token, in nats."""
         return float(self.divergence.sum()) / int(self.tokens.sum())
 
     def chosen(self, texts: Sequence[int]) -> TokenScores:
-        """The scores of some of the texts; one may be there several times."""
+        """Return the scores of the texts of these indices, which may repeat."""
         at = torch.as_tensor(texts)
         return TokenScores(*(values[at] for values in self._values()))
 
     def items(self) -> dict[str, list[float | None]]:
-        """The sums of each text, for files; None for what is not finite."""
+        """Return each field as a list for JSON; a value that is not finite becomes None."""
         return {
             name: [value if math.isfinite(value) else None for value in values.tolist()]
             for name, values in zip(_NAMES, self._values(), strict=True)
@@ -75,7 +75,7 @@ class TokenScores:
 
     @classmethod
     def from_items(cls, items: dict[str, list[Any]]) -> TokenScores:
-        """What `items` gave."""
+        """Restore the scores from the result of `items`."""
         counts = [torch.tensor(items[name]) for name in _NAMES[:3]]
         sums = [
             torch.tensor([math.nan if v is None else v for v in items[name]], dtype=torch.float64)
@@ -95,21 +95,21 @@ def token_scores(
     max_length: int | None = None,
     batch_size: int = 8,
 ) -> TokenScores:
-    """The scores of a model as it stands, steered or not; `kl` is not known.
+    """Return a model's next-token scores under its active steering; `kl` is NaN.
 
     Args:
-        model: a causal model.
-        tokenizer: its tokenizer; texts are padded on its side, which changes nothing.
-        texts: one document each, with the special tokens that the tokenizer adds.
-        max_length: texts are cut after so many tokens.
-        batch_size: texts a forward.
+        model: a causal model, patched or not.
+        tokenizer: its tokenizer; the side on which it pads does not matter.
+        texts: documents; the tokenizer adds its special tokens.
+        max_length: texts are truncated to this many tokens.
+        batch_size: texts per forward pass.
 
     Raises:
-        ValueError: no texts, one without two tokens or longer than the model's context, or a model
-            that does not end in a plain output embedding.
+        ValueError: no texts, a text with fewer than two tokens or more than the model's context, or
+            a model whose logits are not those of a plain output embedding.
     """
-    encoded = ScoredTexts(model, tokenizer, texts, max_length)
-    return encoded.scores(CurrentSteering(model), batch_size)[0]
+    scored = ScoredTexts(model, tokenizer, texts, max_length)
+    return scored.scores(CurrentSteering(model), batch_size)[0]
 
 
 def token_scores_by_setting(
@@ -124,21 +124,33 @@ def token_scores_by_setting(
     at_once: int = 8,
     advance: Advance = lambda steps: None,
 ) -> tuple[TokenScores, list[TokenScores]]:
-    """The unsteered scores, and those under each setting, as `Patched.rows` takes them.
+    """Return the unsteered scores, and those under each setting.
 
-    What lies below the first steered layer is computed once for all settings. Arguments and errors
-    are those of `token_scores`; `at_once` settings share a forward; `advance` is told how many
-    pairs of a text and a setting are done.
+    The layers below the first steered one run once for all settings.
+
+    Args:
+        patched: the patched model, whose handles the settings name.
+        model: as for `token_scores`.
+        tokenizer: as for `token_scores`.
+        texts: as for `token_scores`.
+        settings: as `Patched.rows` accepts them.
+        max_length: as for `token_scores`.
+        batch_size: texts per forward pass and setting.
+        at_once: settings per forward pass.
+        advance: called with the number of (text, setting) pairs completed.
+
+    Raises:
+        TypeError: as `Patched.rows`.
+        ValueError: as `token_scores` and `Patched.rows`.
     """
-    runs = ManySettings(patched, settings, at_once)
-    *steered, unsteered = ScoredTexts(model, tokenizer, texts, max_length).scores(
-        runs, batch_size, advance
-    )
+    runner = ManySettings(patched, settings, at_once)
+    scored = ScoredTexts(model, tokenizer, texts, max_length)
+    *steered, unsteered = scored.scores(runner, batch_size, advance)
     return unsteered, steered
 
 
 class ScoredTexts:
-    """Encoded texts, for scores under several kinds of runs."""
+    """Encoded texts, to be scored under settings."""
 
     def __init__(
         self,
@@ -147,39 +159,41 @@ class ScoredTexts:
         texts: Sequence[str],
         max_length: int | None,
     ) -> None:
-        """Arguments and errors as for `token_scores`."""
+        """Encode the texts; arguments and errors are those of `token_scores`."""
         texts = texts if isinstance(texts, str) else list(texts)
         if isinstance(texts, str) or not texts:
             raise ValueError(f"texts is {texts!r}; expected several")
-        self.rows = encode(tokenizer, texts, max_length, context_of(decoder_of(model)))
+        self.rows = encode_texts(tokenizer, texts, max_length, context_of(decoder_of(model)))
         self.tokenizer = tokenizer
         self.head = LMHead(model)
         warn_of_missing_bos(model, tokenizer, self.rows)
 
     def scores(
-        self, runs: Runs, batch_size: int, advance: Advance = lambda steps: None
+        self, runner: SettingRunner, batch_size: int, advance: Advance = lambda steps: None
     ) -> list[TokenScores]:
-        """Of each setting, and last of the unsteered run, where there is one."""
-        counts = torch.zeros(3, runs.lines, len(self.rows), dtype=torch.int64)
-        sums = torch.zeros(2, runs.lines, len(self.rows), dtype=torch.float64)
-        if not runs.beside_unsteered:
+        """Return the scores under each setting, the unsteered ones last if the runner has them."""
+        counts = torch.zeros(3, runner.num_results, len(self.rows), dtype=torch.int64)
+        sums = torch.zeros(2, runner.num_results, len(self.rows), dtype=torch.float64)
+        settings = runner.num_results - runner.compares_with_unsteered
+        if not runner.compares_with_unsteered:
             sums[1] = math.nan
-        for numbers, batch in in_batches(self.rows, self.tokenizer, batch_size, runs.calls):
+        batches = batches_by_length(self.rows, self.tokenizer, batch_size, runner.calls)
+        for indices, batch in batches:
             predicting, targets, texts = _predictions(batch)
-            at = torch.tensor(numbers)[texts.cpu()]
+            at = torch.tensor(indices)[texts.cpu()]
             counts[0] += _by_text(torch.ones(1, len(at), dtype=torch.int64), at, len(self.rows))
             unsteered: Tensor | None = None
-            for run in runs.over(batch, predicting):
-                found = _counted(self.head, run.hidden, targets, unsteered)
-                hits = _by_text(found[:2].long(), at, len(self.rows))
-                nats = _by_text(found[2:].double(), at, len(self.rows))
-                if runs.beside_unsteered and unsteered is None:
-                    unsteered = run.hidden[0]
-                    nats[1] = 0  # of itself
-                where = torch.tensor(run.numbers)
-                counts[1:, where] += hits
-                sums[:, where] += nats
-            advance((runs.lines - runs.beside_unsteered) * len(numbers))
+            for states in runner.run(batch, predicting):
+                scores = _token_scores(self.head, states.hidden, targets, unsteered)
+                hits = _by_text(scores[:2].long(), at, len(self.rows))
+                nats = _by_text(scores[2:].double(), at, len(self.rows))
+                if runner.compares_with_unsteered and unsteered is None:
+                    unsteered = states.hidden[0]
+                    nats[1] = 0  # the divergence of the unsteered model from itself
+                results = torch.tensor(states.indices)
+                counts[1:, results] += hits
+                sums[:, results] += nats
+            advance(settings * len(indices))
         return [
             TokenScores(tokens, top1, top10, surprise, divergence)
             for (tokens, top1, top10), (surprise, divergence) in zip(
@@ -189,7 +203,7 @@ class ScoredTexts:
 
 
 def _predictions(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Which tokens predict one ``[B, T]``, and of these the next token and the text, ``[P]``."""
+    """Return a mask ``[B, T]`` of the P predicting tokens, their targets and texts ``[P]``."""
     predicting = torch.zeros_like(batch.real)
     predicting[:, :-1] = batch.real[:, :-1] & batch.real[:, 1:]
     following = batch.ids.roll(-1, 1)
@@ -198,36 +212,41 @@ def _predictions(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _by_text(values: Tensor, at: Tensor, texts: int) -> Tensor:
-    """Sums ``[..., N]`` of values ``[..., P]`` over each text's tokens."""
+    """Sum values ``[..., P]`` over the tokens of each text, to ``[..., N]``."""
     return values.new_zeros(*values.shape[:-1], texts).index_add_(-1, at, values)
 
 
 @torch.inference_mode()
-def _counted(head: LMHead, hidden: Tensor, targets: Tensor, unsteered: Tensor | None) -> Tensor:
-    """Of each token under each setting ``[4, S, P]`` float32 on the CPU: hits, surprise, KL."""
+def _token_scores(
+    head: LMHead, hidden: Tensor, targets: Tensor, unsteered: Tensor | None
+) -> Tensor:
+    """Return top-1 hit, top-10 hit, surprise and KL, ``[4, S, P]`` float32 on the CPU.
+
+    `hidden` is ``[S, P, H]``, `targets` ``[P]``, `unsteered` ``[P, H]``; without it KL is NaN.
+    """
     found = torch.full((4, *hidden.shape[:2]), math.nan)
-    for piece in head.pieces(len(targets)):
-        target = targets[piece, None]
+    for chunk in head.chunks(len(targets)):
+        target = targets[chunk, None]
         if unsteered is not None:
-            before = head.logits(unsteered[piece]).float()
-            before -= before.logsumexp(-1, keepdim=True)
-            weights = before.exp()
-        for setting, own in enumerate(hidden[:, piece]):
-            logits = head.logits(own).float()
-            given = logits.gather(1, target.to(logits.device))[:, 0]
-            # Half the time of counting which are likelier, over 49,152 logits on a CPU.
-            best = logits.topk(min(FIRST_OF, logits.shape[1])).values
+            reference = head.logits(unsteered[chunk]).float()
+            reference -= reference.logsumexp(-1, keepdim=True)
+            probabilities = reference.exp()
+        for setting, rows in enumerate(hidden[:, chunk]):
+            logits = head.logits(rows).float()
+            of_target = logits.gather(1, target.to(logits.device))[:, 0]
+            # Half the time of counting the likelier tokens, over 49,152 logits on a CPU.
+            best = logits.topk(min(TOP, logits.shape[1])).values
             normaliser = logits.logsumexp(-1)
-            top1 = given >= best[:, 0]
+            top1 = of_target >= best[:, 0]
             tied = top1 & (best[:, 0] == best[:, 1])
             if tied.any():
                 first = logits[tied].argmax(-1)
                 top1[tied] = first == target.to(logits.device)[tied, 0]
-            found[0, setting, piece] = top1.float().cpu()
-            found[1, setting, piece] = (given >= best[:, -1]).float().cpu()
-            found[2, setting, piece] = (normaliser - given).cpu()
+            found[0, setting, chunk] = top1.float().cpu()
+            found[1, setting, chunk] = (of_target >= best[:, -1]).float().cpu()
+            found[2, setting, chunk] = (normaliser - of_target).cpu()
             if unsteered is not None:
-                logits -= before
-                further = -torch.linalg.vecdot(weights, logits) + normaliser
-                found[3, setting, piece] = further.clamp(min=0).cpu()
+                logits -= reference
+                divergence = -torch.linalg.vecdot(probabilities, logits) + normaliser
+                found[3, setting, chunk] = divergence.clamp(min=0).cpu()
     return found

@@ -1,4 +1,4 @@
-"""What results were made with: versions, and hashes of models, vectors and data."""
+"""Provenance of results: versions, and hashes of models, vectors and data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Return the versions of the packages that determine the numbers."""
     return {
         "faststeer": VERSION,
         "torch": torch.__version__,
@@ -27,12 +27,12 @@ def versions() -> dict[str, str]:
 
 
 def data_hash(data: Any) -> str:
-    """SHA-256 of texts, in lists and tuples, as JSON."""
+    """Return the SHA-256 of texts, in lists and tuples, serialised as JSON."""
     return hashlib.sha256(json.dumps(data, ensure_ascii=False).encode()).hexdigest()
 
 
 def vector_hash(vector: SteeringVector) -> str:
-    """SHA-256 of a vector's site and directions, and of the mode and positions that it states."""
+    """Return the SHA-256 of a vector's site, directions, and stated mode and positions."""
     digest = hashlib.sha256(vector.site.encode())
     for key in ("mode", "positions"):
         if key in vector.metadata:
@@ -44,7 +44,10 @@ def vector_hash(vector: SteeringVector) -> str:
 
 
 def model_facts(model: nn.Module) -> dict[str, Any]:
-    """Name, dtype and size of a model, and the SHA-256 of the beginning of each of its weights."""
+    """Return name, dtype, number of parameters and SHA-256 of a model.
+
+    The hash covers each parameter's name and first 1,024 elements.
+    """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if parameter.device.type != "meta":

@@ -1,7 +1,7 @@
-"""Results in a JSONL file that grows as they come; an interrupted run goes on from it.
+"""Results in a JSONL file, appended as they are measured, from which an interrupted run resumes.
 
-The first line says what the results are of. Every other one is a record with its setting under
-``steering``: {name of a vector: {layer: coefficient}}, ``{}`` for the unsteered model.
+The first line is a header that identifies the experiment. Every other line is a record with its
+setting under ``steering``: {name of a vector: {layer: coefficient}}, ``{}`` if unsteered.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ Setting = Mapping[str, Mapping[int, float]]
 
 
 def key_of(setting: Mapping[str, Mapping[Any, float]]) -> str:
-    """One text for equal settings."""
+    """Return a canonical text of a setting: equal settings have equal texts."""
     return json.dumps(
         {
-            name: {str(layer): float(c) for layer, c in sorted(amounts.items(), key=_layer)}
-            for name, amounts in sorted(setting.items())
+            name: {str(layer): float(c) for layer, c in sorted(coefficients.items(), key=_layer)}
+            for name, coefficients in sorted(setting.items())
         }
     )
 
 
 class Records:
-    """The records of one file; `by_key` has them by `key_of` their setting."""
+    """The records of one file; `by_key` maps `key_of` a setting to its record."""
 
     def __init__(self, path: str | PathLike[str], header: Mapping[str, Any]) -> None:
-        """Take up the records that are there. A last line that was cut off is dropped.
+        """Open or create the file and read its records; an incomplete last line is dropped.
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: it is of something else than `header`, or not such a file; it stays as it is
-                then.
+            ValueError: the file has another header or is not a file of records; it is not changed.
         """
         self.path = Path(path)
         self.by_key: dict[str, Record] = {}
@@ -50,20 +49,20 @@ class Records:
                     self._require_same(content, json.loads(first))
                 else:
                     self.by_key[key_of(content["steering"])] = content
-            if not lines and not first.startswith(cut):  # a whole file of somebody's, maybe
+            if not lines and not first.startswith(cut):  # may be a complete file of another kind
                 self._require_same(self._parsed(1, cut), json.loads(first))
             file.truncate(sum(map(len, lines)))
             if not lines:
                 file.write(first)
 
     def add(self, records: Iterable[tuple[Setting, Mapping[str, Any]]]) -> None:
-        """Append those whose setting is not there yet, all in one write."""
+        """Append the records of new settings, all in one write."""
         lines = []
         for setting, content in records:
             key = key_of(setting)
             if key not in self.by_key:
                 line = _line({"steering": json.loads(key), **content})
-                self.by_key[key] = json.loads(line)  # as it will be read
+                self.by_key[key] = json.loads(line)  # as a later run will read it
                 lines.append(line)
         with self.path.open("ab") as file:
             file.write(b"".join(lines))
@@ -80,13 +79,13 @@ class Records:
             raise ValueError(f"{self.path}, line {number}: not a record of a sweep")
         return content
 
-    def _require_same(self, there: Record, expected: Record) -> None:
-        for name in sorted(there.keys() | expected.keys()):
-            if there.get(name) != expected.get(name):
+    def _require_same(self, header: Record, expected: Record) -> None:
+        for name in sorted(header.keys() | expected.keys()):
+            if header.get(name) != expected.get(name):
                 raise ValueError(
                     f"{self.path} is of another sweep: its {name} is "
-                    f"{json.dumps(there.get(name))}, and not {json.dumps(expected.get(name))}; "
-                    "give another folder, or remove it"
+                    f"{json.dumps(header.get(name))}, and not {json.dumps(expected.get(name))}; "
+                    "choose another folder, or remove it"
                 )
 
 

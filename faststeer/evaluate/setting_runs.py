@@ -1,4 +1,4 @@
-"""Final hidden states of a batch under many settings; the layers below the steering run once."""
+"""Final hidden states of a batch under many settings; layers below the steering run once."""
 
 from __future__ import annotations
 
@@ -17,47 +17,52 @@ from faststeer.steering.plan import Row
 from faststeer.vectors.sites import Site
 
 
-class Run(NamedTuple):
-    """`hidden` ``[S, P, H]`` of P tokens under the settings of these numbers.
+class SettingStates(NamedTuple):
+    """Final hidden states ``[S, P, H]`` of P tokens under the settings of S indices.
 
-    The unsteered run comes first of a batch's. There S is 1 and stands for all its numbers: those
-    of the settings that steer nothing, and the last line's.
+    The unsteered states have S = 1 and stand for all their indices: those of settings that steer
+    nothing, and the last result's.
     """
 
-    numbers: list[int]
+    indices: list[int]
     hidden: Tensor
 
 
 class CurrentSteering:
-    """The model as it is now: one setting, that of number 0."""
+    """A model with its active steering: one setting, of index 0."""
 
-    lines = 1
-    beside_unsteered = False
+    num_results = 1
+    compares_with_unsteered = False
 
     def __init__(self, model: nn.Module) -> None:
-        """`model`: patched or not."""
+        """Prepare calls of `model`, patched or not."""
         self.calls = TextCalls(model)
 
-    def over(self, batch: Batch, wanted: Tensor) -> Iterator[Run]:
-        """Its one run; `wanted` ``[B, T]`` bool: the P tokens."""
+    def run(self, batch: Batch, chosen: Tensor) -> Iterator[SettingStates]:
+        """Yield the states of the P tokens of `batch` that `chosen` ``[B, T]`` bool marks."""
         hidden = _last_hidden(self.calls, batch)
-        yield Run([0], hidden[wanted.to(hidden.device)][None])
+        yield SettingStates([0], hidden[chosen.to(hidden.device)][None])
 
 
 class ManySettings:
-    """A patched model under each of many rows of `Patched.rows`, and, as its last line, unsteered.
+    """A patched model under many settings (rows of `Patched.rows`) and, as last result, unsteered.
 
-    Settings that begin to steer at the same site share a forward that goes on from there.
+    Settings whose steering starts at the same site share forward passes that start there.
     """
 
-    beside_unsteered = True
+    compares_with_unsteered = True
 
     def __init__(self, patched: Patched, settings: Sequence[Row], at_once: int = 8) -> None:
-        """`at_once`: settings of a forward, each with a batch of its own.
+        """Group the settings by the site at which their steering starts.
+
+        Args:
+            patched: the model with its handles.
+            settings: named coefficients, as `Patched.rows` accepts them.
+            at_once: settings per forward pass, each with a copy of the batch.
 
         Raises:
-            TypeError, ValueError: as `rows` does, and where the model cannot be unsteered: within
-                `off`, which settings are too, and with a vector that `learn` has put to work.
+            TypeError, ValueError: as `Patched.rows`; inside `off`, which disables settings too; a
+                vector of `learn`, which steers under every setting.
         """
         if at_once < 1:
             raise ValueError(f"at_once is {at_once}; expected at least 1")
@@ -73,44 +78,47 @@ class ManySettings:
             )
         self.patched = patched
         self.calls = TextCalls(patched.decoder)
-        self.lines = len(self.settings) + 1
-        self.resuming = LayerReuse(patched.decoder)
+        self.num_results = len(self.settings) + 1
+        self.layer_reuse = LayerReuse(patched.decoder)
         first = [_first_site(patched.plan.interventions, row) for row in self.settings]
-        self.unsteered = [number for number, site in enumerate([*first, None]) if site is None]
+        self.unsteered = [index for index, site in enumerate([*first, None]) if site is None]
         self.groups: list[tuple[Site, list[int]]] = []
         sites = {site for site in first if site is not None}
         for site in sorted(sites, key=lambda site: site.depth):
-            numbers = [number for number, other in enumerate(first) if other == site]
-            chunks = range(0, len(numbers), at_once)
-            self.groups += [(site, numbers[start : start + at_once]) for start in chunks]
+            indices = [index for index, other in enumerate(first) if other == site]
+            chunks = range(0, len(indices), at_once)
+            self.groups += [(site, indices[start : start + at_once]) for start in chunks]
 
-    def over(self, batch: Batch, wanted: Tensor) -> Iterator[Run]:
-        """Its runs, the unsteered one first; `wanted` ``[B, T]`` bool: the P tokens."""
-        sites = dict.fromkeys(site for site, _ in self.groups if self.resuming.can(site))
-        with self.patched.rows([{}]), self.resuming.keeping(list(sites)) as kept:
+    def run(self, batch: Batch, chosen: Tensor) -> Iterator[SettingStates]:
+        """Yield the states of the P tokens of `batch` that `chosen` ``[B, T]`` bool marks.
+
+        The unsteered states come first.
+        """
+        sites = dict.fromkeys(site for site, _ in self.groups if self.layer_reuse.supports(site))
+        with self.patched.rows([{}]), self.layer_reuse.record_inputs(list(sites)) as recorded:
             hidden = _last_hidden(self.calls, batch)
-        chosen = wanted.to(hidden.device)  # of a model on several devices, the last layer's
-        yield Run(self.unsteered, hidden[chosen][None])
-        for at, (site, numbers) in enumerate(self.groups):
-            hidden = self._steered(batch, site, numbers, kept.get(site))
-            yield Run(numbers, hidden.view(len(numbers), *chosen.shape, -1)[:, chosen])
+        chosen = chosen.to(hidden.device)  # of a model on several devices, the last layer's
+        yield SettingStates(self.unsteered, hidden[chosen][None])
+        for at, (site, indices) in enumerate(self.groups):
+            hidden = self._steered(batch, site, indices, recorded.get(site))
+            yield SettingStates(indices, hidden.view(len(indices), *chosen.shape, -1)[:, chosen])
             if site not in (later for later, _ in self.groups[at + 1 :]):
-                kept.pop(site, None)
+                recorded.pop(site, None)
 
     def _steered(
-        self, batch: Batch, site: Site, numbers: list[int], meeting: SiteInputs | None
+        self, batch: Batch, site: Site, indices: list[int], inputs: SiteInputs | None
     ) -> Tensor:
-        times = len(numbers)
-        many = Batch(batch.ids.repeat(times, 1), batch.mask.repeat(times, 1))
-        with self.patched.rows([self.settings[number] for number in numbers]):
-            if meeting is None:
-                return _last_hidden(self.calls, many)
-            added, residual = (part.repeat(times, 1, 1) for part in meeting)
-            with self.resuming.from_site(site, (added, residual)):
-                return _last_hidden(self.calls, many)
+        times = len(indices)
+        repeated = Batch(batch.ids.repeat(times, 1), batch.mask.repeat(times, 1))
+        with self.patched.rows([self.settings[index] for index in indices]):
+            if inputs is None:
+                return _last_hidden(self.calls, repeated)
+            added, residual = (part.repeat(times, 1, 1) for part in inputs)
+            with self.layer_reuse.start_at(site, (added, residual)):
+                return _last_hidden(self.calls, repeated)
 
 
-Runs = CurrentSteering | ManySettings
+SettingRunner = CurrentSteering | ManySettings
 
 
 def _last_hidden(calls: TextCalls, batch: Batch) -> Tensor:
@@ -119,8 +127,9 @@ def _last_hidden(calls: TextCalls, batch: Batch) -> Tensor:
 
 
 def _first_site(steered: dict[str, Intervention], row: Row) -> Site | None:
-    """Where a row begins to act; a site that nothing can be shared below where it may do so
-    anywhere.
+    """Return the first site at which a row may act; None for a row that steers nothing.
+
+    The first layer's input, below which nothing can be shared, for a row with a condition.
     """
     found: list[Site] = []
     for name, amount in row.items():
@@ -128,6 +137,6 @@ def _first_site(steered: dict[str, Intervention], row: Row) -> Site | None:
         for layer, weight in one.by_layer(amount).items():
             if weight or one.does_more_than_add:
                 found += one.sites_of(layer)
-        if one.when is not None:  # it is decided in a layer below, which has to run
+        if one.when is not None:  # the condition is evaluated in a layer below, which has to run
             found.append(Site(0, "resid_pre"))
     return min(found, key=lambda site: site.depth, default=None)

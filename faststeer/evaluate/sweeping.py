@@ -1,8 +1,8 @@
-"""Sweeps: a task measured under many settings, line by line of growing strength.
+"""Sweeps: a task measured under many settings, along lines of growing strength.
 
-Settings are measured in waves: the next few of every line at once, which share a batch and the
-layers below the steering. What a wave measured behind the end of a line is thrown away, so the
-results are those of one setting after the other.
+Settings are measured in waves, the next few of every line at once, which share a batch and the
+layers below the steering. Measurements beyond the end of a line are discarded, so the results equal
+those of one setting after the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from faststeer.utils.progress import Advance, progress_bar
 from faststeer.vectors.arguments import chosen_layers, finite
 from faststeer.vectors.steering_vector import SteeringVector
 
-WAVE = 16  # settings; where lines stop early, some of them are measured in vain
+WAVE = 16  # settings per wave; where lines stop early, some are measured and discarded
 
 Line = list[Setting]
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
@@ -34,28 +34,28 @@ RESULTS, SUMMARY = "results.jsonl", "summary.json"
 def grid(
     vectors: Sequence[SteeringVector], layers: Sequence[int], coefficients: Sequence[float]
 ) -> list[Line]:
-    """A line for each vector, layer and sign, the coefficient nearest to zero first.
+    """Return a line per vector, layer and sign, the coefficient nearest to zero first.
 
     Raises:
-        TypeError: a coefficient that is no number.
-        ValueError: a coefficient of 0, which is the unsteered model, measured in any case; one that
-            is there twice, or not finite; none at all; a layer that a vector lacks.
+        TypeError: a coefficient that is not a number.
+        ValueError: no coefficients; a coefficient of 0 (the unsteered model, which is always
+            measured), a repeated one, or one that is not finite; a layer that a vector lacks.
     """
     for coefficient in coefficients:
         finite(coefficient, "a coefficient")
     if not coefficients or len(set(coefficients)) < len(coefficients) or 0 in coefficients:
         raise ValueError(
             f"coefficients {list(coefficients)}: expected at least one, each once, and not 0, "
-            "which is measured anyway"
+            "which is always measured"
         )
     lines: list[Line] = []
     for vector in vectors:
         vector.select(list(layers))
         for layer in layers:
             for sign in (1, -1):
-                amounts = sorted((c for c in coefficients if sign * c > 0), key=abs)
-                if amounts:
-                    lines.append([{vector.name: {layer: c}} for c in amounts])
+                ascending = sorted((c for c in coefficients if sign * c > 0), key=abs)
+                if ascending:
+                    lines.append([{vector.name: {layer: c}} for c in ascending])
     return lines
 
 
@@ -66,51 +66,54 @@ def measure_lines(
     records: Records,
     advance: Advance = lambda steps: None,
 ) -> list[Record]:
-    """Measure each line up to where the task's verdict ends it.
+    """Measure each line until the task's verdict stops it.
 
     Args:
-        subject: the model; its handles have the vectors that settings name.
+        subject: the model, whose handles the settings name.
         task: what is measured.
-        lines: settings of growing strength; verdicts count within a line.
-        records: what is there is not measured again; each wave's records are added when it is done.
-        advance: told how many pairs of a text and a setting are done, or need not be done.
+        lines: settings of growing strength; a verdict applies to the rest of its line.
+        records: the file of results. Settings in it are not measured again, and each wave's records
+            are added when the wave is complete.
+        advance: called with the number of (text, setting) pairs completed or skipped.
 
     Returns:
         The unsteered record and those of the lines, in the order of the waves.
     """
-    left = [list(line) for line in lines]
+    remaining = [list(line) for line in lines]
     done: list[Record] = []
-    while not done or any(left):
-        each = max(1, WAVE // max(1, sum(map(bool, left))))
-        wave = [setting for line in left for setting in line[:each]]
-        before = sum(map(len, left))
-        walked = _walked(task, left, each, records.by_key)
-        if walked is None:
+    while not done or any(remaining):
+        each = max(1, WAVE // max(1, sum(map(bool, remaining))))
+        wave = [setting for line in remaining for setting in line[:each]]
+        before = sum(map(len, remaining))
+        followed = _follow_lines(task, remaining, each, records.by_key)
+        if followed is None:
             unsteered, found = task.measure(subject, wave, advance)
             both = zip([{}, *wave], [unsteered, *found], strict=True)
             measured = {key_of(setting): record for setting, record in both}
-            walked = _walked(task, left, each, measured)
-            assert walked is not None
-            records.add([(setting, measured[key_of(setting)]) for setting in walked[0]])
+            followed = _follow_lines(task, remaining, each, measured)
+            assert followed is not None
+            records.add([(setting, measured[key_of(setting)]) for setting in followed[0]])
             before -= len(wave)
-        kept, left = walked
+        kept, remaining = followed
         done += [records.by_key[key_of(setting)] for setting in kept[bool(done) :]]
-        advance((before - sum(map(len, left))) * task.items)
+        advance((before - sum(map(len, remaining))) * task.items)
     return done
 
 
-def _walked(
-    task: Task, left: list[Line], each: int, known: Mapping[str, Record]
+def _follow_lines(
+    task: Task, remaining: list[Line], each: int, known: Mapping[str, Record]
 ) -> tuple[list[Setting], list[Line]] | None:
-    """The settings of a wave that count, the unsteered one first, and what is left of the lines;
-    None where a record is not known.
+    """Apply the task's verdicts to the next `each` settings of every line.
+
+    Returns the settings that are kept, the unsteered one first, and the rest of the lines; None if
+    the record of such a setting is not `known`.
     """
     unsteered = known.get(key_of({}))
     if unsteered is None:
         return None
     kept: list[Setting] = [{}]
     rest: list[Line] = []
-    for line in left:
+    for line in remaining:
         at = 0
         while at < min(each, len(line)):
             record = known.get(key_of(line[at]))
@@ -137,32 +140,34 @@ def sweep(
     at_once: int = 8,
     progress: bool = True,
 ) -> list[Record]:
-    """Measure a task at every layer, coefficient and vector, up to where the task's rules stop.
+    """Measure a task for every vector, layer and coefficient, until the task's rules stop a line.
 
-    Writes ``results.jsonl`` into the folder `output`, as the results come, and ``summary.json`` at
-    the end. A sweep that was interrupted goes on where it was; layers and coefficients may be
-    added.
+    Appends to ``results.jsonl`` in the folder `output` while it runs, and writes ``summary.json``
+    at the end. An interrupted sweep resumes from these results; layers and coefficients may be
+    added to a finished one.
 
     Args:
-        model: a model that `patch` accepts, patched or not; what steers it otherwise does not.
+        model: a model that `patch` accepts, patched or not; its other steering is off.
         tokenizer: its tokenizer.
         task: a `ChoicesTask` or `DocumentsTask`.
         vectors: of different names.
         layers: 0-based decoder layers, or "all".
-        coefficients: on each layer's direction; 0 is measured anyway.
-        output: a folder, made where it is not there.
-        seed: with which the task's data was drawn; only told in the files.
-        batch_size: texts a forward.
-        at_once: settings a forward, each with these texts.
-        progress: show a bar with the time left.
+        coefficients: factors of each layer's direction; 0 is always measured.
+        output: a folder, which is created if it does not exist.
+        seed: the seed that selected the task's data; it is only recorded in the files.
+        batch_size: texts per forward pass and setting.
+        at_once: settings per forward pass.
+        progress: show a progress bar with the remaining time.
 
     Returns:
-        A record for the unsteered model, then one a setting: ``steering``, ``scores``, ``items``.
+        The record of the unsteered model, then one per setting, with the keys ``steering``,
+        ``scores`` and ``items``.
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: vectors of one name, a layer or coefficient that makes no sense, a folder with
-            the results of another sweep, and what the task raises.
+        TypeError: a coefficient that is not a number.
+        ValueError: vectors of the same name, an invalid layer or coefficient, a folder with the
+            results of another sweep, and as the task's `check`.
     """
     names = [vector.name for vector in vectors]
     if len(set(names)) < len(names) or not names:
@@ -188,7 +193,7 @@ def sweep(
             for vector in vectors:
                 positions = positions_in_texts(vector)
                 handle = patched.steer(vector, 0.0, layers=numbers, positions=positions)
-                handles.append(handle)  # rows say how much
+                handles.append(handle)  # the settings' rows set the coefficients
             folder.mkdir(parents=True, exist_ok=True)
             records = Records(folder / RESULTS, header)
             with progress_bar("sweeping", total, progress) as advance:

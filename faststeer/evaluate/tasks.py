@@ -1,7 +1,7 @@
-"""What a sweep measures: answers to choices, or the next tokens of documents; and when it stops.
+"""Tasks of a sweep: answers to choices or next tokens of documents, each with stopping rules.
 
-The rules are those of van der Weij et al. 2024 (arXiv 2403.05767). Where the unsteered model
-breaks one itself, it says nothing about steering, and is not applied.
+The rules are those of van der Weij et al. 2024 (arXiv 2403.05767). A rule that the unsteered model
+breaks itself is not applied.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from faststeer.evaluate.setting_runs import ManySettings
 from faststeer.patching.patched import Patched
 from faststeer.utils.progress import Advance
 
-FAULTY = 0.05  # more than 10 of the paper's 200 choices
-SKIPS, STOPS = 0.15, 0.05  # relative accuracy on the target
+FAULTY = 0.05  # share of faulty answers that stops a line: above 10 of the paper's 200 choices
+SKIP_BELOW, STOP_BELOW = 0.15, 0.05  # relative accuracy on the target
 
 
 class Verdict(Enum):
-    """What follows from a record for the stronger settings of its line."""
+    """The consequence of a record for the stronger settings of its line."""
 
-    GO_ON = "go on"
+    CONTINUE = "continue"
     SKIP_ONE = "skip one"
     STOP = "stop"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is measured, and how much of a task goes into one forward.
+    """The model that is measured, and the size of its forward passes.
 
-    `batch_size`: texts; `at_once`: settings, each with these texts.
+    `batch_size` is the number of texts per forward pass and setting, `at_once` that of settings.
     """
 
     patched: Patched
@@ -50,74 +50,77 @@ class Subject:
 
 
 class Task(Protocol):
-    """Something to measure under many settings."""
+    """A measurement that can be made under many settings."""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it is, with hashes of its data."""
+        """A description for files, with hashes of the data."""
 
     @property
     def items(self) -> int:
-        """Texts in it."""
+        """The number of texts."""
 
     def check(self, subject: Subject) -> None:
-        """Raise ValueError where the model cannot be asked that, before any long work."""
+        """Raise ValueError if the model cannot be measured, before any long computation."""
 
     def measure(
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
     ) -> tuple[Record, list[Record]]:
-        """Records, with ``scores`` and ``items``, of the unsteered model and of each setting."""
+        """Return the records of the unsteered model and of each setting: ``scores``, ``items``.
+
+        `advance` is called with the number of (text, setting) pairs completed.
+        """
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
-        """Whether settings that are stronger than the record's are worth measuring."""
+        """Return whether stronger settings than the record's are measured."""
 
 
 @dataclass(frozen=True)
 class ChoicesTask:
-    """The matching score on choices. A line stops on collapse or too many faulty answers."""
+    """The matching score on choices; a line stops on collapse or above 5 % of faulty answers."""
 
     name: str
     choices: Sequence[Choice]
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As `Task` says."""
+        """See `Task`."""
         sha256 = data_hash([list(choice) for choice in self.choices])
         return {"kind": "choices", "name": self.name, "items": self.items, "sha256": sha256}
 
     @property
     def items(self) -> int:
-        """As `Task` says."""
+        """See `Task`."""
         return len(self.choices)
 
     def check(self, subject: Subject) -> None:
-        """As `Task` says: an option may be no token."""
+        """See `Task`. Raises for an option that is not a single token."""
         Questions(subject.model, subject.tokenizer, self.choices)
 
     def measure(
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
     ) -> tuple[Record, list[Record]]:
-        """As `Task` says."""
-        runs = ManySettings(subject.patched, settings, subject.at_once)
+        """See `Task`."""
+        runner = ManySettings(subject.patched, settings, subject.at_once)
         questions = Questions(subject.model, subject.tokenizer, self.choices)
-        *found, unsteered = questions.asked(runs, subject.batch_size, advance)
-        return _of_matching(unsteered), [_of_matching(own) for own in found]
+        *found, unsteered = questions.scores(runner, subject.batch_size, advance)
+        return _matching_record(unsteered), [_matching_record(matching) for matching in found]
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
-        """As `Task` says."""
-        own, before = record["scores"], unsteered["scores"]
+        """See `Task`."""
+        scores, reference = record["scores"], unsteered["scores"]
         most = FAULTY * self.items
-        collapsed = own["collapsed"] and not before["collapsed"]
-        faulty = own["faulty"] > most >= before["faulty"]
-        return Verdict.STOP if collapsed or faulty else Verdict.GO_ON
+        collapsed = scores["collapsed"] and not reference["collapsed"]
+        faulty = scores["faulty"] > most >= reference["faulty"]
+        return Verdict.STOP if collapsed or faulty else Verdict.CONTINUE
 
 
 @dataclass(frozen=True)
 class DocumentsTask:
-    """Next-token accuracy on several sets of documents, by name.
+    """Next-token accuracy on several named sets of documents.
 
-    A line stops where the target's relative accuracy is under 5 %, and leaves one coefficient out
-    where it is under 15 %.
+    A line stops where the accuracy on the target, relative to the unsteered model's, is below 5 %,
+    and skips one coefficient where it is below 15 %.
     """
 
     sets: Mapping[str, Sequence[str]]
@@ -126,7 +129,7 @@ class DocumentsTask:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As `Task` says."""
+        """See `Task`."""
         sets = {
             name: {"texts": len(texts), "sha256": data_hash(list(texts))}
             for name, texts in self.sets.items()
@@ -140,35 +143,37 @@ class DocumentsTask:
 
     @property
     def items(self) -> int:
-        """As `Task` says."""
+        """See `Task`."""
         return sum(map(len, self.sets.values()))
 
     def check(self, subject: Subject) -> None:
-        """As `Task` says: a text may be too long, and the target one of no set."""
+        """See `Task`. Raises for a target that is not a set, and a text too short or too long."""
         if self.target not in self.sets:
-            raise ValueError(f"target {self.target!r} is no set; there are {', '.join(self.sets)}")
+            raise ValueError(
+                f"target {self.target!r} is not a set; there are {', '.join(self.sets)}"
+            )
         self.check_texts(subject)
 
     def check_texts(self, subject: Subject) -> None:
-        """Raise ValueError for a text that is too long, or too short."""
+        """Raise ValueError for a text that is too short or too long."""
         self._encoded(subject)
 
     def measure(
         self, subject: Subject, settings: Sequence[Setting], advance: Advance
     ) -> tuple[Record, list[Record]]:
-        """As `Task` says."""
-        runs = ManySettings(subject.patched, settings, subject.at_once)
+        """See `Task`."""
+        runner = ManySettings(subject.patched, settings, subject.at_once)
         records: list[Record] = [{"scores": {}, "items": {}} for _ in range(len(settings) + 1)]
         for name, texts in self._encoded(subject).items():
-            found = texts.scores(runs, subject.batch_size, advance)
-            for record, own in zip(records, found, strict=True):
-                record["scores"][name] = of_tokens(own, found[-1])
-                record["items"][name] = own.items()
+            found = texts.scores(runner, subject.batch_size, advance)
+            for record, scores in zip(records, found, strict=True):
+                record["scores"][name] = token_record(scores, found[-1])
+                record["items"][name] = scores.items()
         return records[-1], records[:-1]
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
-        """As `Task` says."""
-        return verdict_of(record["scores"][self.target]["relative"])
+        """See `Task`."""
+        return accuracy_verdict(record["scores"][self.target]["relative"])
 
     def _encoded(self, subject: Subject) -> dict[str, ScoredTexts]:
         return {
@@ -177,7 +182,7 @@ class DocumentsTask:
         }
 
 
-def _of_matching(found: Matching) -> Record:
+def _matching_record(found: Matching) -> Record:
     scores = {
         "score": found.score,
         "faulty": found.faulty,
@@ -189,27 +194,27 @@ def _of_matching(found: Matching) -> Record:
     return {"scores": scores, "items": found.items()}
 
 
-def verdict_of(relative: float | None) -> Verdict:
-    """What follows from the relative accuracy on the target."""
-    if relative is None or relative >= SKIPS:
-        return Verdict.GO_ON
-    return Verdict.STOP if relative < STOPS else Verdict.SKIP_ONE
+def accuracy_verdict(relative: float | None) -> Verdict:
+    """Return the verdict for an accuracy relative to the unsteered model's; None if that is 0."""
+    if relative is None or relative >= SKIP_BELOW:
+        return Verdict.CONTINUE
+    return Verdict.STOP if relative < STOP_BELOW else Verdict.SKIP_ONE
 
 
-def of_tokens(own: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
-    """What a record tells of the scores on a set of documents."""
+def token_record(scores: TokenScores, unsteered: TokenScores) -> dict[str, float | None]:
+    """Return what a record holds of the scores on a set of documents."""
     return {
-        "accuracy": own.accuracy,
-        "accuracy10": own.accuracy10,
-        "relative": _ratio(own.accuracy, unsteered.accuracy),
-        "relative10": _ratio(own.accuracy10, unsteered.accuracy10),
-        "perplexity": _finite(own.perplexity),
-        "kl": _finite(own.kl),
+        "accuracy": scores.accuracy,
+        "accuracy10": scores.accuracy10,
+        "relative": _ratio(scores.accuracy, unsteered.accuracy),
+        "relative10": _ratio(scores.accuracy10, unsteered.accuracy10),
+        "perplexity": _finite(scores.perplexity),
+        "kl": _finite(scores.kl),
     }
 
 
-def _ratio(own: float, unsteered: float) -> float | None:
-    return own / unsteered if unsteered else None
+def _ratio(value: float, unsteered: float) -> float | None:
+    return value / unsteered if unsteered else None
 
 
 def _finite(value: float) -> float | None:

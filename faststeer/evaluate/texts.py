@@ -1,4 +1,4 @@
-"""Texts as batches of token ids, of like length, padded on the tokenizer's side."""
+"""Encoding texts, and batching them by length with padding on the tokenizer's side."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from faststeer.models.text_calls import TextCalls
 from faststeer.utils.warnings import FaststeerWarning
 
 
-def in_batches(
+def batches_by_length(
     rows: Sequence[Sequence[int]], tokenizer: Any, batch_size: int, calls: TextCalls
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Yield numbers of rows, and these as one batch; shortest first, so that batches pad little.
+    """Yield indices of rows with these rows as one batch, shortest first, to minimise padding.
 
-    Of a model whose results padding changes, batches hold rows of one length.
+    Batches have rows of equal length where padding would change the model's results.
 
     Raises:
         ValueError: `batch_size` below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     side = getattr(tokenizer, "padding_side", "left")
     pad = tokenizer.pad_token_id
     for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        chosen = [rows[number] for number in numbers]
+        indices = order[start : start + batch_size]
+        chosen = [rows[index] for index in indices]
         for group in calls.groups(chosen, pad):
-            own = [chosen[at] for at in group]
-            yield [numbers[at] for at in group], calls.batch(own, pad, side)
+            batch = calls.batch([chosen[at] for at in group], pad, side)
+            yield [indices[at] for at in group], batch
 
 
 def warn_of_missing_bos(
     model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], stacklevel: int = 4
 ) -> None:
-    """Warn once per model of rows that lack a BOS which it needs."""
+    """Warn once per model that rows lack the BOS that it needs."""
     if (message := missing_bos(model, tokenizer, rows)) is not None:
         warnings.warn(message, FaststeerWarning, stacklevel=stacklevel)
 
 
-def encode(
+def encode_texts(
     tokenizer: Any, texts: Sequence[str], max_length: int | None, context: int | None
 ) -> list[list[int]]:
-    """Return the ids of each text, cut after `max_length` tokens.
+    """Return the token ids of each text, truncated to `max_length` tokens.
 
     Raises:
-        ValueError: a text with fewer than two tokens, in which none is predicted, or with more
-            than the model's context.
+        ValueError: a text with fewer than two tokens, none of which is predicted, or with more
+            tokens than `context`, the positions of the model.
     """
     rows = []
     for number, text in enumerate(texts):
@@ -62,7 +62,7 @@ def encode(
         if context is not None and len(ids) > context:
             raise ValueError(
                 f"text {number} has {len(ids)} tokens, and the model's context is {context}; "
-                f"max_length={context} cuts what is longer"
+                f"max_length={context} truncates longer texts"
             )
         rows.append(ids)
     return rows

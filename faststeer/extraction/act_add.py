@@ -1,4 +1,4 @@
-"""ActAdd: one pair of prompts, subtracted token by token, added to the front of another prompt."""
+"""ActAdd: the token-wise difference of two prompts, added to the first tokens of a prompt."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 @dataclass(frozen=True)
 class ActAdd:
-    """A steering vector for each of a prompt's first tokens, BOS included where there is one."""
+    """A steering vector for each of a prompt's first tokens, including the BOS if there is one.
+
+    `vectors` maps positions to vectors; positions whose difference is zero are left out.
+    """
 
     name: str
-    vectors: dict[int, SteeringVector]  # by position; those that are zero are left out
+    vectors: dict[int, SteeringVector]
 
     def apply(self, patched: Patched, coefficient: float = 1.0) -> list[Handle]:
-        """Steer the first tokens of every prompt, each with its own vector; nothing generated.
+        """Steer the first tokens of every prompt, each with its own vector.
 
-        A prompt that is shorter gets as many as it has tokens. Handles are named ``name[position]``
-        and can be changed and removed one by one. Raises as `Patched.steer` does.
+        Generated tokens are not steered, and of a shorter prompt only its tokens are. Returns a
+        handle per position, named ``name[position]``. Raises as `Patched.steer`.
         """
         return [
             patched.steer(
                 vector,
                 coefficient,
                 name=f"{self.name}[{position}]",
-                positions=partial(_of_prompt, position),
+                positions=partial(_at_prompt_position, position),
             )
             for position, vector in self.vectors.items()
         ]
@@ -52,15 +55,16 @@ def act_add(
     site: str = "resid_pre",
     add_special_tokens: bool = True,
 ) -> ActAdd:
-    """Activation addition (Turner et al. 2023, arXiv 2308.10248, section 3 and algorithm 1).
+    """Make the vectors of activation addition from two prompts.
 
-    ``v_t = h_t(positive) - h_t(negative)`` at every token t of the two prompts, aligned to the
-    front; the shorter is filled up with spaces on the right. Added at the same tokens of a prompt,
-    in its prefill alone.
+    ``v_t = h_t(positive) - h_t(negative)`` ``[H]`` at every token t of the two prompts, which are
+    aligned at their first token; the shorter is padded with spaces on the right. The vectors are
+    added at the same tokens of another prompt, in its prefill alone (Turner et al. 2023, arXiv
+    2308.10248, section 3 and algorithm 1).
 
     Args:
-        model: a model that `patch` accepts, patched or not; it is read as it stands.
-        tokenizer: its tokenizer, which has to have a token for a space.
+        model: a model that `patch` accepts, patched or not; active steering is included.
+        tokenizer: its tokenizer, which needs a token for a space.
         positive: such as "Love".
         negative: such as "Hate".
         layer: 0-based decoder layer.
@@ -76,19 +80,19 @@ def act_add(
     ids = []
     for text in (positive, negative):
         if not text:
-            raise ValueError("act_add got an empty prompt; a space, ' ', stands for nothing")
+            raise ValueError("act_add got an empty prompt; use a space, ' ', as a neutral prompt")
         ids.append(token_ids(tokenizer, text, add_special_tokens)[0])
     longest = max(map(len, ids))
-    if any(len(own) < longest for own in ids):
+    if any(len(row) < longest for row in ids):
         space = tokenizer(" ", add_special_tokens=False)["input_ids"]
         if not space:
-            raise ValueError("the tokenizer has no token for a space, to fill up a prompt")
-        ids = [own + [space[-1]] * (longest - len(own)) for own in ids]
+            raise ValueError("the tokenizer has no space token to pad the shorter prompt")
+        ids = [row + [space[-1]] * (longest - len(row)) for row in ids]
     if ids[0] == ids[1]:
         raise ValueError(f"{positive!r} and {negative!r} have equal tokens")
-    with reader.opened():
-        [hidden] = reader.every_token(ids).values()
-    reader.encoder.warn()
+    with reader.keep_patched():
+        [hidden] = reader.read_all_tokens(ids).values()
+    reader.encoder.report()
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
@@ -101,13 +105,13 @@ def act_add(
         name,
         {
             position: SteeringVector(
-                f"{name}[{position}]", {layer: own}, site, metadata | {"position": position}
+                f"{name}[{position}]", {layer: direction}, site, metadata | {"position": position}
             )
-            for position, own in enumerate(difference)
-            if own.any()
+            for position, direction in enumerate(difference)
+            if direction.any()
         },
     )
 
 
-def _of_prompt(position: int, positions: Tensor, lengths: Tensor) -> Tensor:
+def _at_prompt_position(position: int, positions: Tensor, lengths: Tensor) -> Tensor:
     return (positions == position) & (positions < lengths)

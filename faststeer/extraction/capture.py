@@ -1,4 +1,4 @@
-"""Statistics of the residual stream, gathered while a model runs: nothing is stored, no hooks."""
+"""Moments of the residual stream, accumulated while a model runs: no activations are stored."""
 
 from __future__ import annotations
 
@@ -29,40 +29,39 @@ def capture(
     site: str = "resid_post",
     positions: Positions = "all",
 ) -> Iterator[dict[int, Moments]]:
-    """Inside, every forward feeds the moments of the chosen layers, {layer: `Moments`}, in one
-    group.
+    """Accumulate the moments of the residual stream over all forward passes inside the context.
 
-    The fused layers hand over what they computed, steered where something steers; each token of
-    `positions` counts once, padding never. Several captures may be nested, for several sites.
-    Run forwards without gradients: with checkpointing a layer runs twice, and counts twice. Call
-    the decoder (``model.model``) where logits are not needed.
+    Yields layer -> `Moments` of one group. Each token of `positions` counts once, padding never;
+    activations include the active steering. Captures of several sites may be nested. Run forward
+    passes without gradients: with checkpointing a layer runs twice, and its tokens count twice.
+    Call the decoder (``model.model``) where logits are not needed.
 
     Args:
-        model: a model that `patch` accepts; one that is not patched is, for as long as this lasts.
+        model: a model that `patch` accepts; an unpatched one is patched inside the context.
         layers: 0-based decoder layers, or "all".
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
         positions: which tokens, as for `Patched.steer`: "all" but padding, "last" of the prompt,
-            "generated", a range, a function, ... For the answers of texts that end in one, set
-            `Patched.prompt_lengths` and take "generated".
+            "generated", a range, a function, ... For texts that end in an answer, set
+            `Patched.prompt_lengths` and choose "generated" to capture the answers.
 
     Raises:
-        ValueError: a layer out of range, or a site that is unknown or cannot be read. A forward
-            raises it where a layer runs several times per pass.
+        ValueError: a layer out of range, or a site that is unknown or cannot be read; in a forward
+            pass, a layer that runs several times.
     """
     with temporarily_patched(model) as patched:
-        feed = Feed(patched, chosen_layers(layers, patched.num_layers), site, positions)
-        with feed.active():
-            yield feed.moments
-        feed.warn()
+        collector = _Collector(patched, chosen_layers(layers, patched.num_layers), site, positions)
+        with collector.active():
+            yield collector.moments
+        collector.warn()
 
 
-class Feed:
-    """What readers and a plan's watcher share in one capture."""
+class _Collector:
+    """The state of one capture: chosen tokens of the current forward pass, moments by layer."""
 
     def __init__(
         self, patched: Patched, layers: list[int], site: str, positions: Positions
     ) -> None:
-        """Arguments and errors as for `capture`."""
+        """Check the arguments, which are those of `capture`, as are the errors."""
         if site not in SITES:
             raise ValueError(f"site {site!r} is unknown; expected one of {', '.join(SITES)}")
         self.plan: Plan = patched.plan
@@ -74,17 +73,17 @@ class Feed:
         if not self.plan.tables.devices.keys() >= set(self.sites.values()):
             raise ValueError(f"{site} of a {type(patched.decoder).__name__} cannot be read")
         self.moments = {
-            layer: Moments(patched.hidden_size, device=self.plan.tables.devices[at])
-            for layer, at in self.sites.items()
+            layer: Moments(patched.hidden_size, device=self.plan.tables.devices[site])
+            for layer, site in self.sites.items()
         }
-        self.group = torch.zeros(0, dtype=torch.int32)  # [B, T] of the forward: 0 counts, -1 not
-        self.fed: set[int] = set()  # layers that the forward has passed
+        self.group = torch.zeros(0, dtype=torch.int32)  # [B, T] per pass: 0 counts, -1 does not
+        self.updated: set[int] = set()  # layers that ran in this forward pass
         self.sequences = 0
-        self.empty: Tensor | int = 0
+        self.empty: Tensor | int = 0  # sequences of padding alone
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside, gather from every forward at every site."""
+        """Receive the hidden states of every forward pass inside the context."""
         with ExitStack() as stack:
             stack.enter_context(self.plan.watching(self._begin))
             for layer, site in self.sites.items():
@@ -92,35 +91,36 @@ class Feed:
             yield
 
     def warn(self) -> None:
-        """Say how many sequences held nothing but padding."""
+        """Warn about sequences that contained only padding."""
         if empty := int(self.empty):
             warnings.warn(
-                f"{empty} of {self.sequences} sequences held nothing but padding; no token of "
-                "theirs was counted",
+                f"{empty} of {self.sequences} sequences contained only padding; none of their "
+                "tokens was counted",
                 FaststeerWarning,
                 stacklevel=5,
             )
 
     def _begin(self, batch: BatchTokens) -> None:
-        """Choose the tokens of the forward that starts."""
+        """Choose the tokens of a forward pass before its first layer runs."""
         if self.scope is None:
             real = chosen = batch.real()
         else:
             tokens = batch.positions()
             real = tokens.positions >= 0
             chosen = self.scope.mask(tokens) & real
-        self.fed.clear()
+        self.updated.clear()
         self.sequences += len(real)
         self.empty = self.empty + (~real.any(1)).sum()
         self.group = torch.where(chosen, 0, -1).to(torch.int32)
 
     def _read(self, layer: int, hidden: Tensor) -> None:
         if not torch.compiler.is_compiling() and self.plan.forward.guard.in_forward:
-            if layer in self.fed:  # outside of a forward it is a checkpoint that is recomputed
+            # Outside of a forward pass, a layer that runs again is a recomputed checkpoint.
+            if layer in self.updated:
                 raise ValueError(
                     f"a {self.decoder} runs layer {layer} several times per forward "
-                    "pass, and each token would count as often; choose layers= that run once"
+                    "pass, so each token would count several times; choose layers= that run once"
                 )
-            self.fed.add(layer)
-        own = self.moments[layer]
-        own.update(hidden.to(own.device), self.group.to(own.device))
+            self.updated.add(layer)
+        moments = self.moments[layer]
+        moments.update(hidden.to(moments.device), self.group.to(moments.device))

@@ -1,4 +1,4 @@
-"""Forwards that hand over what they compute at sites, and end after the last of them."""
+"""Forward passes that read the residual stream at sites and stop after the last of them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from torch import Tensor, nn
 from faststeer.patching.patched import Patched
 from faststeer.vectors.sites import Site
 
-Take = Callable[[Tensor], Tensor]
+Select = Callable[[Tensor], Tensor]  # from hidden states [B, T, H] to what is kept of them
 
 
-class _Stop(Exception):
-    """Ends a forward after the last layer that is read."""
+class _StopForward(Exception):
+    """Signal that ends a forward pass after the last layer that is read."""
 
 
 @contextmanager
-def reading(patched: Patched, sites: Mapping[Site, int], take: Take) -> Iterator[dict[int, Tensor]]:
-    """Inside, keep by layer what `take` makes of the stream, and end forwards after the last site.
+def read_sites(
+    patched: Patched, sites: Mapping[Site, int], select: Select
+) -> Iterator[dict[int, Tensor]]:
+    """Yield a dict that a forward pass fills: layer -> `select` of the hidden states at its site.
 
-    Args:
-        patched: the handle of the model.
-        sites: the layer under which each site's result is kept.
-        take: ``[B, T, H]`` to what is kept.
+    The forward pass, called by `run_until_stop`, stops once every site was read.
     """
     found: dict[int, Tensor] = {}
 
     def read(layer: int, hidden: Tensor) -> None:
-        found[layer] = take(hidden)
+        found[layer] = select(hidden)
         if len(found) == len(sites):
-            raise _Stop
+            raise _StopForward
 
     with ExitStack() as stack:
         for site, layer in sites.items():
@@ -42,19 +41,19 @@ def reading(patched: Patched, sites: Mapping[Site, int], take: Take) -> Iterator
 
 
 @contextmanager
-def ending_at(patched: Patched, site: Site) -> Iterator[None]:
-    """Inside, end forwards at `site`, and keep nothing."""
+def stop_at(patched: Patched, site: Site) -> Iterator[None]:
+    """Stop forward passes inside the context at `site`, without reading it."""
     with patched.plan.reading(site, _stop):
         yield
 
 
-def run(decoder: nn.Module, patched: Patched, **given: Any) -> None:
-    """Run a forward of the decoder that `reading` or `ending_at` may end."""
+def run_until_stop(decoder: nn.Module, patched: Patched, **given: Any) -> None:
+    """Run a forward pass of the decoder that `read_sites` or `stop_at` may stop."""
     try:
         decoder(**given)
-    except _Stop:  # the hook that ends a forward did not run
+    except _StopForward:  # the hook that ends a forward did not run
         patched.plan.end()
 
 
 def _stop(hidden: Tensor) -> None:
-    raise _Stop
+    raise _StopForward

@@ -1,10 +1,10 @@
-"""Texts as token ids: told apart from mistakes, counted, and cut into batches of like length."""
+"""Texts as examples: validated, labelled, encoded and batched by length."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,42 +14,43 @@ from faststeer.utils.warnings import FaststeerWarning
 
 POSITIVE, NEGATIVE = 0, 1
 SIDES = ("positive", "negative")
-_SORTED_BATCHES = 16  # texts of so many batches are sorted by length, so that batches pad little
+_SORTED_BATCHES = 16  # batches whose texts are sorted by length together, so that they pad little
 
 
 @dataclass(frozen=True)
 class Example:
-    """Texts that are read together: a pair, positive first, or a single one. `number` counts them.
+    """Texts that are read together: a pair, positive first, or a single text.
 
-    `sides` says of each text whether it is positive (0) or negative (1).
+    `index` counts the examples, `sides` holds POSITIVE or NEGATIVE per text, and `ids` the token
+    ids per text once `Encoder.encode` added them.
     """
 
-    number: int
+    index: int
     texts: tuple[str, ...]
     sides: tuple[int, ...]
     ids: list[list[int]] = field(default_factory=list)
 
     @property
     def shared(self) -> int:
-        """How many tokens a pair's texts begin with in common."""
+        """The length of the common prefix of a pair's texts, in tokens."""
         first, second = self.ids
         pairs = zip(first, second, strict=False)
         return next((n for n, (a, b) in enumerate(pairs) if a != b), min(map(len, self.ids)))
 
     def rows(self) -> list[TextRow]:
-        """Its texts one by one, encoded."""
+        """Return the encoded texts one by one."""
         shared = self.shared if len(self.ids) == 2 else 0
-        return [TextRow(own, shared, self.name(text)) for text, own in enumerate(self.ids)]
+        return [TextRow(ids, shared, self.describe(text)) for text, ids in enumerate(self.ids)]
 
-    def name(self, text: int) -> str:
-        """What errors call a text of this unit."""
+    def describe(self, text: int) -> str:
+        """Return how error messages refer to the text at this place."""
         if len(self.texts) == 1:
-            return f"text {self.number}"
-        return f"pair {self.number}: its {SIDES[self.sides[text]]} text"
+            return f"text {self.index}"
+        return f"pair {self.index}: its {SIDES[self.sides[text]]} text"
 
 
 class TextRow(NamedTuple):
-    """An encoded text: its ids, how many it shares with the other of its pair, and its name."""
+    """An encoded text: token ids, length of the prefix shared with its pair, name in errors."""
 
     ids: list[int]
     shared: int
@@ -57,110 +58,170 @@ class TextRow(NamedTuple):
 
 
 class Encoder:
-    """Turns units into token ids, and remembers what a user has to be told."""
+    """A tokenizer with limits that counts truncated texts and identical pairs."""
 
     def __init__(
         self,
         tokenizer: Any,
-        context: int | None,
-        fewest: int,
+        context_length: int | None,
+        min_tokens: int,
         max_length: int | None,
         add_special_tokens: bool,
     ) -> None:
-        """`context`: tokens that the model has positions for. `fewest`: that a text needs."""
-        self.context = context
-        self.fewest = fewest
+        """Set the limits of a text in tokens.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            context_length: positions of the model; None where it has no limit.
+            min_tokens: tokens that every text needs.
+            max_length: texts are truncated to this length; None for whole texts.
+            add_special_tokens: passed to the tokenizer.
+        """
+        self.context_length = context_length
+        self.min_tokens = min_tokens
         self.max_length = max_length
-        self.encode = partial(
+        self._tokenize = partial(
             token_ids, tokenizer, add_special_tokens=add_special_tokens, max_length=max_length
         )
-        self.cut = self.equal = self.units = 0
-        self.missing_bos: str | None = None  # what to warn of, where a BOS is missing
+        self.truncated = self.identical = self.encoded = 0
+        self.missing_bos: str | None = None  # the warning, where texts lack a BOS
 
-    def encoded(self, unit: Example) -> Example:
-        """With ids. Raises ValueError for a text that is too short, or longer than the context."""
-        for number, text in enumerate(unit.texts):
-            unit.ids.append(self._ids(text, unit.name(number)))
-        self.units += 1
-        if len(unit.ids) == 2 and unit.ids[0] == unit.ids[1]:
-            self.equal += 1
-        return unit
+    def encode(self, example: Example) -> Example:
+        """Return the example with its token ids.
+
+        Raises:
+            ValueError: a text that is too short, or longer than the model's context.
+        """
+        ids = [self._ids(text, example.describe(n)) for n, text in enumerate(example.texts)]
+        self.encoded += 1
+        if len(ids) == 2 and ids[0] == ids[1]:
+            self.identical += 1
+        return replace(example, ids=ids)
 
     def _ids(self, text: str, name: str) -> list[int]:
-        ids, cut = self.encode(text)
-        self.cut += cut
-        if len(ids) < self.fewest:
+        ids, truncated = self._tokenize(text)
+        self.truncated += truncated
+        if len(ids) < self.min_tokens:
             raise ValueError(
-                f"{name} has {len(ids)} tokens, too few for read_token -{self.fewest}: {text!r}"
+                f"{name} has {len(ids)} tokens, too few for read_token -{self.min_tokens}: {text!r}"
             )
-        if self.context is not None and len(ids) > self.context:
+        if self.context_length is not None and len(ids) > self.context_length:
             raise ValueError(
-                f"{name} has {len(ids)} tokens, and the model's context is {self.context}; "
-                f"max_length={self.context} cuts what is longer, at its end"
+                f"{name} has {len(ids)} tokens, and the model's context is {self.context_length}; "
+                f"max_length={self.context_length} truncates longer texts at their end"
             )
         return ids
 
-    def warn(self, aloud: bool = True) -> None:
-        """Warn of a missing BOS, truncated texts and identical pairs (one process does).
+    def report(self, emit_warnings: bool = True) -> None:
+        """Warn about a missing BOS, truncated texts and identical pairs.
+
+        Args:
+            emit_warnings: whether this process warns; of several processes only one does.
 
         Raises:
-            ValueError: all pairs are: there is nothing to be found.
+            ValueError: all pairs are identical, so that no direction separates their texts.
         """
-        cut = f" ({self.cut} texts were cut to max_length={self.max_length})" if self.cut else ""
-        if self.equal and self.equal == self.units:
-            raise ValueError(f"the two texts of every pair have equal tokens{cut}")
-        if not aloud:
+        truncated = ""
+        if self.truncated:
+            truncated = f" ({self.truncated} texts were truncated to max_length={self.max_length})"
+        if self.identical and self.identical == self.encoded:
+            raise ValueError(f"the two texts of every pair have equal tokens{truncated}")
+        if not emit_warnings:
             return
         if self.missing_bos is not None:
             _warn(self.missing_bos)
-        if self.equal:
+        if self.identical:
             _warn(
-                f"{self.equal} of {self.units} pairs have equal tokens{cut}: they count, and make "
-                "the vector shorter"
+                f"{self.identical} of {self.encoded} pairs have equal tokens{truncated}: they are "
+                "included, and shorten the vector"
             )
-        elif self.cut:
-            _warn(f"{self.cut} texts were longer than max_length={self.max_length} and were cut")
+        elif self.truncated:
+            _warn(
+                f"{self.truncated} texts were longer than max_length={self.max_length} and were "
+                "truncated"
+            )
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, FaststeerWarning, stacklevel=4)
 
 
-def batched(units: Iterable[Example], batch_size: int, encoder: Encoder) -> Iterator[list[Example]]:
-    """Batches of about `batch_size` texts; how they are cut depends on nothing but the texts."""
+def encoded_batches(
+    examples: Iterable[Example], batch_size: int, encoder: Encoder
+) -> Iterator[list[Example]]:
+    """Yield encoded examples in batches of about `batch_size` texts of similar length.
+
+    The batches depend on the texts alone, so that all processes form the same ones.
+
+    Raises:
+        ValueError: `batch_size` below 1, and as `Encoder.encode`.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    stream = iter(units)
+    stream = iter(examples)
     while first := next(stream, None):
         each = max(1, batch_size // len(first.texts))
         window = [first, *islice(stream, each * _SORTED_BATCHES - 1)]
-        encoded = [encoder.encoded(unit) for unit in window]
-        encoded.sort(key=lambda unit: max(map(len, unit.ids)))
+        encoded = [encoder.encode(example) for example in window]
+        encoded.sort(key=lambda example: max(map(len, example.ids)))
         for start in range(0, len(encoded), each):
             yield encoded[start : start + each]
 
 
-def pair_units(pairs: Iterable[Any]) -> Iterator[Example]:
-    """Raises ValueError for what is no pair of texts, and for a text that is empty."""
-    for number, pair in enumerate(pairs):
+def labelled_examples(
+    pairs: Iterable[tuple[str, str]] | None,
+    positive: Iterable[str] | None,
+    negative: Iterable[str] | None,
+) -> tuple[Iterator[Example], int | None]:
+    """Return examples of either pairs or two sets, and the number of texts where it is known.
+
+    Raises:
+        ValueError: both or neither of pairs and sets, one set alone, or a single text as a set.
+    """
+    if (pairs is None) == (positive is None and negative is None):
+        raise ValueError("give either pairs, or positive and negative texts")
+    if pairs is not None:
+        expected = 2 * len(pairs) if isinstance(pairs, Sized) else None
+        return _pair_examples(pairs), expected
+    if positive is None or negative is None:
+        raise ValueError("positive and negative texts go together; one of them is missing")
+    reject_single_text(positive, "positive")
+    reject_single_text(negative, "negative")
+    expected = None
+    if isinstance(positive, Sized) and isinstance(negative, Sized):
+        expected = len(positive) + len(negative)
+    return _set_examples((positive, negative)), expected
+
+
+def reject_single_text(texts: Iterable[str], argument: str) -> None:
+    """Raise ValueError for a string in place of several, which would be read letter by letter."""
+    if isinstance(texts, str):
+        raise ValueError(
+            f"{argument} is a single text, {texts!r}; expected several, such as a list"
+        )
+
+
+def _pair_examples(pairs: Iterable[Any]) -> Iterator[Example]:
+    """Yield an example per pair. Raises ValueError for anything but two non-empty texts."""
+    for index, pair in enumerate(pairs):
         if not (
-            isinstance(pair, (tuple, list))  # a dict of two has two texts: its keys
+            isinstance(pair, (tuple, list))  # iterating over a dict of two would give its keys
             and len(pair) == 2
             and all(isinstance(text, str) for text in pair)
         ):
-            raise ValueError(f"pair {number} is {pair!r}; expected (positive text, negative text)")
-        unit = Example(number, tuple(pair), (POSITIVE, NEGATIVE))
+            raise ValueError(f"pair {index} is {pair!r}; expected (positive text, negative text)")
+        example = Example(index, tuple(pair), (POSITIVE, NEGATIVE))
         for side, text in enumerate(pair):
             if not text:
-                raise ValueError(f"{unit.name(side)} is empty")
-        yield unit
+                raise ValueError(f"{example.describe(side)} is empty")
+        yield example
 
 
-def set_units(sides: Sequence[Iterable[str]]) -> Iterator[Example]:
-    """Of positive and negative texts. Raises ValueError for a text that is empty, or none."""
+def _set_examples(sides: Sequence[Iterable[str]]) -> Iterator[Example]:
+    """Yield an example per text of the two sets. Raises ValueError for anything but a text."""
     for side, texts in enumerate(sides):
-        for number, text in enumerate(texts):
+        for index, text in enumerate(texts):
             if not isinstance(text, str) or not text:
                 what = "empty" if text == "" else f"{text!r}; expected a text"
-                raise ValueError(f"{SIDES[side]} text {number} is {what}")
-            yield Example(number, (text,), (side,))
+                raise ValueError(f"{SIDES[side]} text {index} is {what}")
+            yield Example(index, (text,), (side,))

@@ -1,8 +1,7 @@
-"""Prompts to vectors: read activations while the model runs, keep statistics, return directions.
+"""Steering vectors from contrasting texts, and activations of texts.
 
-The forward stops after the last layer that is read, and logits are never computed. The model is
-read as it stands: vectors that steer it meanwhile are in what is read (use `Patched.off()` to read
-the bare model).
+Forward passes stop after the last layer that is read, and logits are never computed. Activations
+include the model's active steering; read inside `Patched.off()` for those of the unsteered model.
 """
 
 from __future__ import annotations
@@ -15,9 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, pair_units, set_units
+from faststeer.extraction.examples import (
+    NEGATIVE,
+    POSITIVE,
+    Example,
+    labelled_examples,
+    reject_single_text,
+)
 from faststeer.extraction.methods import METHODS, Statistic
-from faststeer.extraction.read_token import as_metadata
+from faststeer.extraction.read_token import as_metadata, reject_answer
 from faststeer.extraction.reader import ActivationBatch, ActivationReader
 from faststeer.models.decoders import model_name
 from faststeer.steering.positions import Positions
@@ -45,62 +50,65 @@ def extract(
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
 ) -> SteeringVector:
-    """Make a steering vector from what a model computes on contrasting texts.
+    """Make a steering vector from a model's activations on contrasting texts.
 
-    h is a text's residual stream ``[H]`` at the read token. The vector points from negative to
-    positive:
+    h is the residual stream ``[H]`` of a text at the read token. The vector has a direction ``[H]``
+    float32 per layer, which points from negative to positive:
 
     - "mean_difference": ``mean(h(positive)) - mean(h(negative))``, not normalised. On pairs this is
       contrastive activation addition (Rimsky et al. 2024, arXiv 2312.06681); on two sets of
       documents it is van der Weij et al. 2024 (arXiv 2403.05767).
-    - "mean_centring": the same, of texts of a kind against a broad background (Jorgensen et al.
+    - "mean_centring": the same for texts of one kind against a broad background (Jorgensen et al.
       2023, arXiv 2312.03813).
-    - "pca_diff", "pca_center": the first principal component of the pairs' differences, about
-      their mean or about zero, of norm 1 (Zou et al. 2023, arXiv 2310.01405; named as in repeng).
+    - "pca_diff", "pca_center": the first principal component of the pairs' differences, centred or
+      not, of norm 1 (Zou et al. 2023, arXiv 2310.01405; named as in repeng).
     - "logistic_probe": the normal of scikit-learn's logistic regression, of norm 1 (Li et al. 2023,
       arXiv 2306.03341).
-    - "permuted_means": a baseline, the two means' coordinates shuffled (arXiv 2403.05767).
+    - "permuted_means": a baseline, the difference of the means with permuted coordinates (van der
+      Weij et al. 2024).
 
     Args:
-        model: a model that `patch` accepts, patched or not; it is read as it stands.
+        model: a model that `patch` accepts, patched or not; active steering is included.
         tokenizer: its tokenizer. It needs no padding token and is not changed.
-        pairs: (positive, negative) texts; any iterable, read once, never held as a whole. What the
-            two begin with in common is computed once.
-        positive: in place of pairs: texts of one kind, together with `negative`.
-        negative: the texts to be subtracted.
+        pairs: (positive, negative) texts; any iterable, read once and never held in memory. The
+            common prefix of a pair's texts is computed once.
+        positive: instead of pairs, texts of one kind, together with `negative`.
+        negative: texts to contrast with `positive`.
         name: the vector's name.
         layers: 0-based decoder layers, or "all".
-        method: one of those above.
+        method: one of the methods above.
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
-        read_token: which token of each text is read, -1 for the last (CAA reads -2). Or several, of
-            which the mean is h: "answer", the tokens from the first in which a pair's texts differ,
-            or what `Patched.steer` takes as positions, a text being a prompt: "all", a range, ...
-        batch_size: texts a forward, padded on the left; a pair's two are never parted.
-        max_length: texts are cut after so many tokens.
+        read_token: the token of each text at which h is read, -1 for the last (CAA reads -2); or
+            several, whose mean is h: "answer", the tokens from the first in which a pair's texts
+            differ, or the positions of `Patched.steer`, for which a text is a prompt: "all", a
+            range, ...
+        batch_size: texts per forward pass, padded on the left; a pair is never split.
+        max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer; False for texts from a chat template.
         progress: show a progress bar.
         process_group: processes that share the work, each called with the same arguments: batch i
             is computed by rank i mod W, and all return the same vector. torch's
-            ``dist.group.WORLD`` is the group of all.
+            ``dist.group.WORLD`` is the group of all processes.
 
     Raises:
+        TypeError: a model that is not a transformers model.
         ValueError: no pairs, or fewer than the method needs; texts that are empty, longer than the
-            model's context or too short for the read token; a layer out of range, or an unknown
-            method or site.
+            model's context or too short for the read token; activations that are not finite; a
+            layer out of range, or an unknown method or site.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
-    made_by = METHODS[method]
-    units, expected = labelled_units(pairs, positive, negative)
-    if pairs is None and not made_by.takes_sets:
+    statistic = METHODS[method]
+    examples, expected = labelled_examples(pairs, positive, negative)
+    if pairs is None and not statistic.takes_sets:
         raise ValueError(f"method {method!r} compares the texts of each pair; give pairs")
-    if pairs is not None and not made_by.takes_pairs:
+    if pairs is not None and not statistic.takes_pairs:
         raise ValueError(
-            f"method {method!r} compares texts of a kind with a broad background; give positive= "
+            f"method {method!r} compares texts of one kind with a broad background; give positive= "
             "and negative="
         )
     if pairs is None:
-        refuse_answer(read_token)
+        reject_answer(read_token)
     reader = ActivationReader(
         model, tokenizer, layers, site, read_token, max_length, add_special_tokens
     )
@@ -111,18 +119,18 @@ def extract(
         rank, processes = dist.get_rank(process_group), dist.get_world_size(process_group)
     with (
         progress_bar("extracting", expected, progress and rank == 0) as advance,
-        reader.opened(),
+        reader.keep_patched(),
     ):
-        counted = _counting(units, counts)
-        for rows in reader.read(counted, batch_size, advance, (rank, processes)):
-            _take_in(rows, statistics, made_by)
-    _require_enough(counts, made_by, method, pairs is not None)
+        counted = _count_sides(examples, counts)
+        for batch in reader.read(counted, batch_size, advance, (rank, processes)):
+            _update(statistics, batch, statistic)
+    _require_enough(counts, statistic, method, pairs is not None)
     if process_group is not None:
         for layer in reader.layers:
             if layer not in statistics:  # fewer batches than processes
-                statistics[layer] = made_by(reader.hidden_size, reader.device)
+                statistics[layer] = statistic(reader.hidden_size, reader.device)
             statistics[layer].all_reduce(process_group)
-    reader.encoder.warn(rank == 0)
+    reader.encoder.report(emit_warnings=rank == 0)
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
@@ -135,7 +143,7 @@ def extract(
     }
     if pairs is not None:
         metadata["pairs"] = counts[POSITIVE]
-    template = getattr(pairs, "template", None)  # of faststeer.data.InChat
+    template = getattr(pairs, "template", None)  # set by faststeer.data.InChat
     if template is not None:
         metadata["template"] = template
     directions = {layer: statistics[layer].direction() for layer in reader.layers}
@@ -155,93 +163,68 @@ def activations(
     add_special_tokens: bool = True,
     progress: bool = True,
 ) -> Tensor:
-    """The residual stream at the read token of each text: ``[N, L, H]`` float32 on the CPU.
+    """Return the residual stream at the read token of each text, ``[N, L, H]`` float32 on the CPU.
 
-    In the order of the texts; L counts the chosen layers, ascending. Arguments and errors as for
-    `extract`.
+    N counts the texts in their order, L the chosen layers, ascending. Arguments and errors are
+    those of `extract`.
     """
-    _refuse_a_single_text(texts, "texts")
-    refuse_answer(read_token)
+    reject_single_text(texts, "texts")
+    reject_answer(read_token)
     reader = ActivationReader(
         model, tokenizer, layers, site, read_token, max_length, add_special_tokens
     )
     expected = len(texts) if isinstance(texts, Sized) else None
     found: dict[int, Tensor] = {}
-    units = (Example(number, (text,), (POSITIVE,)) for number, text in enumerate(texts))
-    with progress_bar("reading", expected, progress) as advance, reader.opened():
-        for rows in reader.read(units, batch_size, advance):
-            own = [rows.by_layer[layer].to("cpu", torch.float32) for layer in reader.layers]
-            found.update(zip(rows.numbers, torch.stack(own, 1), strict=True))
+    examples = (Example(index, (text,), (POSITIVE,)) for index, text in enumerate(texts))
+    with progress_bar("reading", expected, progress) as advance, reader.keep_patched():
+        for batch in reader.read(examples, batch_size, advance):
+            rows = [batch.by_layer[layer].to("cpu", torch.float32) for layer in reader.layers]
+            found.update(zip(batch.indices, torch.stack(rows, 1), strict=True))
     if not found:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.warn()
+    reader.encoder.report()
     return torch.stack([found[i] for i in range(len(found))])
 
 
-def _take_in(
-    rows: ActivationBatch, statistics: dict[int, Statistic], made_by: type[Statistic]
+def _update(
+    statistics: dict[int, Statistic], batch: ActivationBatch, statistic: type[Statistic]
 ) -> None:
+    """Update each layer's statistic; the first batch creates them, on the layers' devices."""
     sides: dict[torch.device, Tensor] = {}
-    for layer, own in rows.by_layer.items():
-        if own.device not in sides:
-            sides[own.device] = torch.tensor(rows.sides, dtype=torch.int32, device=own.device)
+    for layer, rows in batch.by_layer.items():
+        if rows.device not in sides:
+            sides[rows.device] = torch.tensor(batch.sides, dtype=torch.int32, device=rows.device)
         if layer not in statistics:
-            statistics[layer] = made_by(own.shape[1], own.device)
-        statistics[layer].update(own, sides[own.device])
+            statistics[layer] = statistic(rows.shape[1], rows.device)
+        statistics[layer].update(rows, sides[rows.device])
 
 
-def _counting(units: Iterable[Example], counts: list[int]) -> Iterator[Example]:
-    for unit in units:
-        for side in unit.sides:
+def _count_sides(examples: Iterable[Example], counts: list[int]) -> Iterator[Example]:
+    """Yield the examples and count their texts by side in `counts`."""
+    for example in examples:
+        for side in example.sides:
             counts[side] += 1
-        yield unit
+        yield example
 
 
-def _require_enough(counts: list[int], made_by: type[Statistic], method: str, paired: bool) -> None:
-    """Before processes wait for each other: they all count all texts."""
+def _require_enough(
+    counts: list[int], statistic: type[Statistic], method: str, paired: bool
+) -> None:
+    """Raise ValueError for too few texts, on every process, before any waits for the others."""
     if not all(counts):
         raise ValueError(
             f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
             "needed"
         )
-    if min(counts) < made_by.fewest:
+    if min(counts) < statistic.min_examples:
         what = "pair" if paired else "text of a side"
-        raise ValueError(f"got one {what}; method {method!r} needs at least {made_by.fewest}")
+        raise ValueError(
+            f"got one {what}; method {method!r} needs at least {statistic.min_examples}"
+        )
     if paired and counts[0] == 1:
         warnings.warn(
-            "got one pair: its vector holds whatever else its two texts differ in",
+            "got one pair: its vector contains every difference between its two texts, intended or "
+            "not",
             FaststeerWarning,
             stacklevel=3,
         )
-
-
-def labelled_units(
-    pairs: Iterable[tuple[str, str]] | None,
-    positive: Iterable[str] | None,
-    negative: Iterable[str] | None,
-) -> tuple[Iterator[Example], int | None]:
-    """What is read together, and how many texts there will be if that is known."""
-    if (pairs is None) == (positive is None and negative is None):
-        raise ValueError("give either pairs, or positive and negative texts")
-    if pairs is not None:
-        expected = 2 * len(pairs) if isinstance(pairs, Sized) else None
-        return pair_units(pairs), expected
-    if positive is None or negative is None:
-        raise ValueError("positive and negative texts go together; one of them is missing")
-    _refuse_a_single_text(positive, "positive")
-    _refuse_a_single_text(negative, "negative")
-    expected = None
-    if isinstance(positive, Sized) and isinstance(negative, Sized):
-        expected = len(positive) + len(negative)
-    return set_units((positive, negative)), expected
-
-
-def _refuse_a_single_text(texts: Iterable[str], what: str) -> None:
-    if isinstance(texts, str):  # would be read letter by letter
-        raise ValueError(f"{what} is a single text, {texts!r}; expected several, such as a list")
-
-
-def refuse_answer(read_token: int | Positions) -> None:
-    """Raise ValueError for what has a meaning in pairs only."""
-    if isinstance(read_token, str) and read_token == "answer":
-        raise ValueError("read_token 'answer' is where the two texts of a pair differ; give pairs")

@@ -1,4 +1,4 @@
-"""Streaming statistics of activations: count, mean and variance of every feature, by group."""
+"""Streaming count, mean and variance of activations, by feature and group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors.torch import save
 from torch import Tensor
 
 from faststeer import ops
@@ -21,17 +21,24 @@ FORMAT_VERSION = "1"
 
 
 class Moments:
-    """Count, mean and variance of rows ``[H]`` in G groups, one pass, on the device.
+    """Count, mean and variance of rows ``[H]`` in G groups, in one pass on the device.
 
-    Nothing else is kept, so memory does not depend on the number of rows. Each batch is summed by
-    itself and merged in float64 (Chan, Golub and LeVeque 1983): in which order batches come, and in
-    which process, changes nothing beyond float64 rounding.
+    Memory does not depend on the number of rows. The sums of each batch are merged in float64
+    (Chan, Golub and LeVeque 1983, equations 1.5), so the order of the batches, and the process that
+    computes them, changes nothing beyond float64 rounding.
+
+    `count` ``[G]`` is int64; `mean` ``[G, H]`` is float64, 0 for a group without rows.
     """
 
     def __init__(
         self, hidden_size: int, groups: int = 1, device: torch.device | str | None = None
     ) -> None:
-        """No rows yet. `device`: of the activations to come; the CPU by default.
+        """Start without rows.
+
+        Args:
+            hidden_size: H.
+            groups: G.
+            device: of the activations; the CPU by default.
 
         Raises:
             ValueError: a size or number of groups below 1.
@@ -48,32 +55,34 @@ class Moments:
 
     @property
     def device(self) -> torch.device:
-        """Where the statistics are, and where activations have to be."""
+        """The device of the statistics, on which activations are expected."""
         return self.count.device
 
     @property
     def variance(self) -> Tensor:
-        """``[G, H]`` float64: the mean squared distance from the mean, NaN of a group without rows.
-
-        `mean` ``[G, H]`` float64 is 0 there, and `count` ``[G]`` int64 says which groups these are.
-        """
+        """The mean squared distance from the mean, ``[G, H]`` float64; NaN without rows."""
         return self._m2 / self.count.double()[:, None]
 
     def update(self, x: Tensor, group: Tensor | None = None) -> None:
-        """Take in the rows of `x` ``[..., H]``, float32, bfloat16, float16 or float64.
+        """Add the rows of `x` ``[..., H]``, float32, bfloat16, float16 or float64.
 
-        `group`, int32 with an element a row, says which group each belongs to; -1 leaves it out.
-        Without, all are of the one group there is. Raises ValueError as `ops.accumulate_moments`.
+        Args:
+            x: activations, on `device`.
+            group: the group of each row, int32 ``[...]``; -1 excludes a row. It may be left out
+                where G is 1.
+
+        Raises:
+            ValueError: as `faststeer.ops.accumulate_moments`.
         """
         ops.accumulate_moments(x, group, self.count, self.mean, self._m2)
 
     def merge(self, other: Moments) -> None:
-        """Take in all rows that `other` was given; it stays as it is.
+        """Add all rows of `other`, which is not changed.
 
         Raises:
-            ValueError: another number of groups or features.
+            ValueError: `other` has another number of groups or features.
         """
-        self._require_alike(other.count, other.mean, other._m2, "the other's")
+        self._require_same_layout(other.count, other.mean, other._m2, "the other's")
         count, mean, m2 = (t.to(self.device) for t in (other.count, other.mean, other._m2))
         total = self.count + count
         share = count.double() / total.clamp(min=1)
@@ -84,54 +93,59 @@ class Moments:
             self.count.copy_(total)
 
     def all_reduce(self, process_group: dist.ProcessGroup | None = None) -> None:
-        """Merge the statistics of all processes, in the order of their ranks, on each of them.
+        """Merge the statistics of all processes in the order of their ranks, on every process.
 
-        All get the same bits. `process_group`: torch's default one where it is None.
+        All processes get bitwise equal results. `process_group`: torch's default group if None.
         """
         processes = dist.get_world_size(process_group)
         gathered = []
-        for own in (self.count, self.mean, self._m2):
-            room = [torch.empty_like(own) for _ in range(processes)]
-            dist.all_gather(room, own, group=process_group)
-            gathered.append(room)
+        for statistic in (self.count, self.mean, self._m2):
+            parts = [torch.empty_like(statistic) for _ in range(processes)]
+            dist.all_gather(parts, statistic, group=process_group)
+            gathered.append(parts)
         merged = Moments(self.hidden_size, self.groups, self.device)
         for count, mean, m2 in zip(*gathered, strict=True):
-            merged.merge(Moments._of(count, mean, m2))
+            merged.merge(Moments._from_state(count, mean, m2))
         self.count, self.mean, self._m2 = merged.count, merged.mean, merged._m2
 
     def state_dict(self) -> dict[str, Tensor]:
-        """`count` ``[G]`` int64, `mean` and `m2` (variance times count) ``[G, H]`` float64."""
+        """Return the statistics themselves, not copies.
+
+        `count` ``[G]`` is int64; `mean` and `m2` (variance times count) ``[G, H]`` are float64.
+        """
         return {"count": self.count, "mean": self.mean, "m2": self._m2}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave; copied.
+        """Replace the statistics by a copy of `state`, as `state_dict` returned it.
 
         Raises:
-            ValueError: tensors that are missing, or of another shape, dtype or meaning.
+            ValueError: a tensor is missing, unknown or invalid, or has another shape or dtype.
         """
         if set(state) != {"count", "mean", "m2"}:
             raise ValueError(f"got {sorted(state)}; expected the tensors count, mean and m2")
         count, mean, m2 = (state[name] for name in ("count", "mean", "m2"))
-        self._require_alike(count, mean, m2, "the given")
+        self._require_same_layout(count, mean, m2, "the given")
         if (count < 0).any() or not mean.isfinite().all() or not (m2 >= 0).all():
-            raise ValueError("a count or a variance below 0, or a mean that is not finite")
+            raise ValueError(
+                "the state has a count or a variance below 0, or a mean that is not finite"
+            )
         with torch.inference_mode(False), torch.no_grad():
-            for own, given in ((self.count, count), (self.mean, mean), (self._m2, m2)):
-                own.copy_(given)
+            for statistic, given in ((self.count, count), (self.mean, mean), (self._m2, m2)):
+                statistic.copy_(given)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all, for `load` or for another process."""
+        """Write a safetensors file atomically, for `load` or for another process."""
         header = {"format": FORMAT, "format_version": FORMAT_VERSION}
         state = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
-        write_whole(path, to_bytes(state, header))
+        write_whole(path, save(state, header))
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: torch.device | str | None = None) -> Moments:
         """Read a file that `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is truncated, or holds something else; the message names it.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is truncated or holds something else; the message names it.
         """
         file = Path(path)
         if not file.is_file():
@@ -151,29 +165,30 @@ class Moments:
             moments = cls(mean.shape[1], mean.shape[0], device)
             moments.load_state_dict(state)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{file}: no file of faststeer.Moments ({error})") from error
+            raise ValueError(f"{file}: not a faststeer.Moments file ({error})") from error
         return moments
 
     @classmethod
-    def _of(cls, count: Tensor, mean: Tensor, m2: Tensor) -> Moments:
+    def _from_state(cls, count: Tensor, mean: Tensor, m2: Tensor) -> Moments:
         moments = cls.__new__(cls)
         moments.groups, moments.hidden_size = mean.shape
         moments.count, moments.mean, moments._m2 = count, mean, m2
         return moments
 
-    def _require_alike(self, count: Tensor, mean: Tensor, m2: Tensor, whose: str) -> None:
-        for name, own, given in (
+    def _require_same_layout(self, count: Tensor, mean: Tensor, m2: Tensor, whose: str) -> None:
+        for name, expected, given in (
             ("count", self.count, count),
             ("mean", self.mean, mean),
             ("m2", self._m2, m2),
         ):
-            if given.shape != own.shape or given.dtype != own.dtype:
+            if given.shape != expected.shape or given.dtype != expected.dtype:
                 raise ValueError(
-                    f"{whose} {name} is {given.dtype} {list(given.shape)}; expected {own.dtype} "
-                    f"{list(own.shape)}, for {self.groups} groups of {self.hidden_size} features"
+                    f"{whose} {name} is {given.dtype} {list(given.shape)}; expected "
+                    f"{expected.dtype} {list(expected.shape)}, for {self.groups} groups of "
+                    f"{self.hidden_size} features"
                 )
 
     def __repr__(self) -> str:
-        """Sizes and rows; never the numbers."""
+        """Return the hidden size and the number of rows by group."""
         rows = ", ".join(map(str, self.count.tolist()))
         return f"Moments(hidden size {self.hidden_size}, rows by group: {rows})"

@@ -1,4 +1,4 @@
-"""How often a decoder runs each layer per forward pass: reading needs exactly one run."""
+"""The check that a decoder runs each layer exactly once per forward pass, as reading requires."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from faststeer.vectors.sites import Site
 def require_single_pass(
     patched: Patched, calls: TextCalls, sites: Mapping[Site, int], row: list[int]
 ) -> None:
-    """Run one text and count how often the layers that are to be read compute anything.
+    """Run one text of token ids `row` and count how often each layer to be read runs.
 
-    Steering acts on every pass of a layer, as in Dory, and no single one of them is the stream that
-    a vector should come from.
+    Steering acts on every run of a layer, as in Dory, so no single run is the residual stream that
+    a vector should be made from.
 
     Raises:
         ValueError: a layer runs several times, or not at all.
@@ -42,5 +42,5 @@ def require_single_pass(
     if repeated := [layer for layer, times in passes.items() if times > 1]:
         raise ValueError(
             f"a {decoder} runs layers {repeated} several times per forward pass, so these have no "
-            "one residual stream to be read; choose layers= that run once"
+            "single residual stream to read; choose layers= that run once"
         )

@@ -1,4 +1,4 @@
-"""Which token of each text is read, or which are averaged: `read_token`."""
+"""The read token: which token of each text is read, or which tokens are averaged."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ from faststeer.steering.token_positions import PromptLayout, TokenPositions
 from faststeer.vectors.stated_use import warn_of_other_reading
 from faststeer.vectors.steering_vector import SteeringVector
 
-# A second forward and the copy of a cache cost something: measured on two cores, sharing wins
-# wherever it saves a fifth of the tokens.
-_WORTH_SHARING = 0.8
+# Computing a shared prefix once costs a second forward pass and a copy of its cache: measured on
+# two cores, it is faster wherever it saves a fifth of the tokens.
+_MAX_SHARE_OF_TOKENS = 0.8
 
 
 class ReadToken:
-    """One token, counted from each text's end (`index`), or several of which the mean is read."""
+    """A single token, counted from each text's end (`index`), or several whose mean is read."""
 
-    def __init__(self, given: int | Positions) -> None:
-        """`given`: as for `faststeer.extract`. Raises ValueError, TypeError for anything else."""
-        if isinstance(given, int) and given >= 0:
+    def __init__(self, value: int | Positions) -> None:
+        """Interpret `value` as the argument `read_token` of `faststeer.extract`.
+
+        Raises:
+            TypeError, ValueError: a value without meaning.
+        """
+        if isinstance(value, int) and value >= 0:
             raise ValueError(
-                f"read_token is {given}; it counts from the end of each text: -1 for the last"
+                f"read_token is {value}; it counts from the end of each text: -1 for the last"
             )
-        self.given = given
-        self.index = given if isinstance(given, int) else None
-        self.answer = isinstance(given, str) and given == "answer"
+        self.value = value
+        self.index = value if isinstance(value, int) else None
+        self.answer = isinstance(value, str) and value == "answer"
         self.scope = None
-        if not isinstance(given, int) and not self.answer:
-            self.scope = scope_of(given)
+        if not isinstance(value, int) and not self.answer:
+            self.scope = scope_of(value)
 
     @property
-    def fewest(self) -> int:
-        """How many tokens a text has to have."""
+    def min_tokens(self) -> int:
+        """The number of tokens that a text needs."""
         return 1 if self.index is None else -self.index
 
     def weights(self, padded: Batch, rows: list[TextRow]) -> Tensor | None:
-        """What each token counts ``[B, T]`` float32; None where a single one is read.
+        """Return each token's weight in the mean, ``[B, T]`` float32; None for a single token.
 
         Raises:
-            ValueError: a text of which no token is chosen.
+            ValueError: a text without a chosen token.
         """
         if self.index is not None:
             return None
@@ -59,44 +63,48 @@ class ReadToken:
             columns = torch.arange(padded.ids.shape[1], device=padded.ids.device)
             tokens = TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
             chosen = chosen & self.scope.mask(tokens)
-        for row, some in zip(rows, chosen.any(1).tolist(), strict=True):
-            if not some:
-                raise ValueError(f"{row.name} has no token at read_token={self.given!r}")
-        return evenly(chosen)
+        for row, any_chosen in zip(rows, chosen.any(1).tolist(), strict=True):
+            if not any_chosen:
+                raise ValueError(f"{row.name} has no token at read_token={self.value!r}")
+        return uniform_weights(chosen)
 
     def columns(self, padded: Batch) -> Tensor:
-        """The column ``[B]`` of the single token that is read in each text, padded on any side."""
+        """Return the column ``[B]`` of each text's single token, for padding on either side."""
         assert self.index is not None
-        places = torch.arange(padded.mask.shape[1], device=padded.mask.device)
-        return torch.where(padded.real, places, -1).amax(1) + 1 + self.index
+        columns = torch.arange(padded.mask.shape[1], device=padded.mask.device)
+        return torch.where(padded.real, columns, -1).amax(1) + 1 + self.index
 
-    def cuts(self, batch: list[Example], window: int | None) -> list[int] | None:
-        """How many tokens of each pair to compute once for both texts; None for whole texts.
+    def prefix_lengths(self, batch: list[Example], window: int | None) -> list[int] | None:
+        """Return how many tokens of each pair to compute once for both texts; None for none.
 
-        Tokens that are read lie behind the cut. `window`: of attention that slides, which would
-        count the padding between beginning and rest as distance.
+        All tokens that are read lie behind the prefix. `window` is the size of sliding-window
+        attention, which would count the padding between prefix and continuation as distance.
         """
-        if any(len(unit.ids) != 2 for unit in batch) or (self.index is None and not self.answer):
+        single_texts = any(len(example.ids) != 2 for example in batch)
+        if single_texts or (self.index is None and not self.answer):
             return None
-        cuts = [min(unit.shared, min(map(len, unit.ids)) - self.fewest) for unit in batch]
-        if self.answer and cuts != [unit.shared for unit in batch]:
-            return None  # one text is the other's beginning, and has no answer
-        longest = max(len(ids) for unit in batch for ids in unit.ids)
-        rest = max(
-            len(ids) - cut for unit, cut in zip(batch, cuts, strict=True) for ids in unit.ids
+        lengths = [min(one.shared, min(map(len, one.ids)) - self.min_tokens) for one in batch]
+        if self.answer and lengths != [example.shared for example in batch]:
+            return None  # one text is a prefix of the other, so it has no answer
+        longest = max(len(ids) for example in batch for ids in example.ids)
+        continuation = max(
+            len(ids) - length
+            for example, length in zip(batch, lengths, strict=True)
+            for ids in example.ids
         )
         if window is not None and longest >= window:
             return None
-        if min(cuts) < 1 or max(cuts) + 2 * rest > _WORTH_SHARING * 2 * longest:
+        tokens, whole = max(lengths) + 2 * continuation, 2 * longest
+        if min(lengths) < 1 or tokens > _MAX_SHARE_OF_TOKENS * whole:
             return None
-        return cuts
+        return lengths
 
 
-def read_token_of(text: str) -> int | Positions:
-    """What a text such as "-2", "last", "all", "answer" or the range "-4:" means.
+def parse_read_token(text: str) -> int | Positions:
+    """Parse a read token such as "-2", "last", "all", "answer" or the range "-4:".
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other text.
     """
     if text in ("all", "answer"):
         return text
@@ -112,53 +120,65 @@ def read_token_of(text: str) -> int | Positions:
     )
 
 
-def read_token_of_vector(vector: SteeringVector) -> int | Positions:
-    """As the metadata say; the last token where they say nothing. Raises ValueError as told."""
-    said = vector.metadata.get("read_token", -1)
-    if isinstance(said, int):
-        return said
+def as_metadata(read_token: int | Positions) -> int | str:
+    """Serialise a read token for metadata; the inverse of `parse_read_token` where possible."""
+    if isinstance(read_token, (int, str)):
+        return read_token
+    if isinstance(read_token, (range, slice)):
+        start, stop = read_token.start, read_token.stop
+        if isinstance(read_token, range) and start < 0 and stop == 0:
+            stop = None  # range(-4, 0) extends to the end
+        return ":".join("" if end is None else str(end) for end in (start, stop))
+    return repr(read_token)
+
+
+def stated_read_token(vector: SteeringVector) -> int | Positions:
+    """Return the read token that a vector's metadata state, or -1, the last token.
+
+    Raises:
+        ValueError: a read token that cannot be restored from metadata, such as a function.
+    """
+    stated = vector.metadata.get("read_token", -1)
+    if isinstance(stated, int):
+        return stated
     try:
-        return read_token_of(str(said))
+        return parse_read_token(str(stated))
     except ValueError:
         raise ValueError(
-            f"{vector.name!r} was read at {said}, which its file cannot tell; give read_token"
+            f"{vector.name!r} was read at {stated}, which cannot be restored from its metadata; "
+            "give read_token"
         ) from None
 
 
-def read_token_for(
+def resolve_read_token(
     vectors: Sequence[SteeringVector], read_token: int | Positions | None, texts: Any
 ) -> int | Positions:
     """Return `read_token`, or where it is None the one that the vectors state, or -1.
 
-    A `FaststeerWarning` names a vector that states another token, or another chat template than
-    `texts` (`faststeer.data.InChat`) come from.
+    A `FaststeerWarning` names a vector that states another read token, or another chat template
+    than that of `texts` (`faststeer.data.InChat`).
 
     Raises:
-        ValueError: no read token is given, and vectors state several, or one that is no text.
+        ValueError: no read token is given, and the vectors state several, or one that cannot be
+            restored from metadata.
     """
     if read_token is None:
-        stated = {as_metadata(read_token_of_vector(vector)) for vector in vectors}
+        stated = {as_metadata(stated_read_token(vector)) for vector in vectors}
         if len(stated) > 1:
             raise ValueError(f"the vectors were read at tokens {stated}; give read_token")
-        read_token = read_token_of_vector(vectors[0]) if vectors else -1
+        read_token = stated_read_token(vectors[0]) if vectors else -1
     for vector in vectors:
         template = getattr(texts, "template", None)
         warn_of_other_reading(vector, as_metadata(read_token), template, 5)
     return read_token
 
 
-def as_metadata(read_token: int | Positions) -> int | str:
-    """For metadata: as `read_token_of` understands it, where there is such a text."""
-    if isinstance(read_token, (int, str)):
-        return read_token
-    if isinstance(read_token, (range, slice)):
-        start, stop = read_token.start, read_token.stop
-        if isinstance(read_token, range) and start < 0 and stop == 0:
-            stop = None  # range(-4, 0) is up to the end
-        return ":".join("" if end is None else str(end) for end in (start, stop))
-    return repr(read_token)
+def reject_answer(read_token: int | Positions) -> None:
+    """Raise ValueError for the read token "answer", which is defined for pairs only."""
+    if isinstance(read_token, str) and read_token == "answer":
+        raise ValueError("read_token 'answer' is where the two texts of a pair differ; give pairs")
 
 
-def evenly(chosen: Tensor) -> Tensor:
-    """Weights ``[B, T]`` float32 that add up to 1 over the tokens chosen in each text."""
+def uniform_weights(chosen: Tensor) -> Tensor:
+    """Return equal weights of each row's chosen tokens that sum to 1, ``[B, T]`` float32."""
     return chosen / chosen.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Reading the residual stream of texts while the model runs: rows out of the fused layers.
+"""Reading the residual stream of texts at chosen layers and tokens.
 
-The forward stops after the last layer that is read, logits are never computed, and what the texts
-of a pair begin with in common is computed once.
+Forward passes stop after the last layer that is read, logits are never computed, and the common
+prefix of a pair's texts is computed once.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
-from faststeer.extraction.bf16_linear import fastest_products
-from faststeer.extraction.early_exit import Take, ending_at, reading, run
-from faststeer.extraction.examples import Encoder, Example, TextRow, batched
+from faststeer.extraction.bf16_linear import fastest_linear
+from faststeer.extraction.early_exit import Select, read_sites, run_until_stop, stop_at
+from faststeer.extraction.examples import Encoder, Example, TextRow, encoded_batches
 from faststeer.extraction.passes import require_single_pass
-from faststeer.extraction.read_token import ReadToken, evenly
+from faststeer.extraction.read_token import ReadToken, uniform_weights
 from faststeer.extraction.reading_checks import require_finite, warn_of_later_hooks
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
@@ -36,19 +36,20 @@ from faststeer.vectors.sites import SITES, Site
 
 @dataclass(frozen=True)
 class ActivationBatch:
-    """Of a batch: the units' numbers ``[U]``, the texts' sides ``[B]``, and by layer ``[B, H]``.
+    """Activations of a batch of E examples with B texts.
 
-    Rows are in the model's dtype (float32 where several tokens were averaged) on the layer's
-    device. A pair has two rows, one after the other.
+    `indices` ``[E]`` are the examples', `sides` ``[B]`` the texts', and `by_layer` maps layers to
+    activations ``[B, H]`` in the model's dtype (float32 where several tokens were averaged) on the
+    layer's device. A pair has two rows, one after the other, positive first.
     """
 
-    numbers: list[int]
+    indices: list[int]
     sides: list[int]
     by_layer: dict[int, Tensor]
 
 
 class ActivationReader:
-    """Runs texts through the decoder and reads chosen layers at the read token."""
+    """Reads chosen layers of a decoder at the read token of texts."""
 
     def __init__(
         self,
@@ -60,7 +61,11 @@ class ActivationReader:
         max_length: int | None,
         add_special_tokens: bool,
     ) -> None:
-        """Arguments as for `faststeer.extract`. Raises ValueError for one that makes no sense."""
+        """Check the arguments, which are those of `faststeer.extract`.
+
+        Raises:
+            TypeError, ValueError: as `faststeer.extract`.
+        """
         self.model = model
         self.calls = TextCalls(model)
         self.decoder, self.known = self.calls.decoder, self.calls.known
@@ -78,66 +83,79 @@ class ActivationReader:
         if site == "resid_mid" and not self.known:
             raise ValueError(f"resid_mid of a {type(self.decoder).__name__} cannot be read")
         self.site = site
-        self.token = ReadToken(read_token)
+        self.read_token = ReadToken(read_token)
         self.sites = {Site.of(layer, site): layer for layer in self.layers}
         self.window: int | None = getattr(config, "sliding_window", None)
         self.encoder = Encoder(
-            tokenizer, context_of(self.decoder), self.token.fewest, max_length, add_special_tokens
+            tokenizer,
+            context_of(self.decoder),
+            self.read_token.min_tokens,
+            max_length,
+            add_special_tokens,
         )
         self.tokenizer = tokenizer
         self.add_special_tokens = add_special_tokens
         self.device = self.calls.device
-        self.single_pass = self.known  # or found to be so
-        self.dtype: torch.dtype | None = None  # of the stream
-        self._opened = ExitStack()  # what reading has patched
+        self.single_pass = self.known  # whether each layer is known to run once per forward pass
+        self.dtype: torch.dtype | None = None  # of the residual stream, once it was read
+        self._patches = ExitStack()  # undoes the patch of a model that was not patched
         warn_of_later_hooks(blocks, self.layers, site)
 
     def read(
         self,
-        units: Iterable[Example],
+        examples: Iterable[Example],
         batch_size: int,
         advance: Advance,
-        share: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ) -> Iterator[ActivationBatch]:
-        """Rows of each batch; with `share` (rank, processes), of every batch that is this rank's.
+        """Yield the activations of each batch of examples.
+
+        Args:
+            examples: not yet encoded.
+            batch_size: texts per forward pass.
+            advance: called with the number of texts of each batch when it is done.
+            shard: (rank, processes): of all batches, only those of this rank are computed.
 
         Raises:
-            ValueError: texts that the model cannot read, or without a token to be read; activations
-                that are not finite; a decoder without a single residual stream.
+            ValueError: texts that the model cannot read, or without a token at the read token;
+                activations that are not finite; a decoder without a single residual stream.
         """
-        rank, processes = share
-        for number, batch in enumerate(batched(units, batch_size, self.encoder)):
+        rank, processes = shard
+        for number, batch in enumerate(encoded_batches(examples, batch_size, self.encoder)):
             if number % processes == rank:
-                sides = [side for unit in batch for side in unit.sides]
-                yield ActivationBatch([unit.number for unit in batch], sides, self._forward(batch))
-            advance(sum(len(unit.texts) for unit in batch))
+                indices = [example.index for example in batch]
+                sides = [side for example in batch for side in example.sides]
+                yield ActivationBatch(indices, sides, self._read_batch(batch))
+            advance(sum(len(example.texts) for example in batch))
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Keep the model patched between batches; restore it on exit, whatever happened."""
-        with self._opened:
+    def keep_patched(self) -> Iterator[None]:
+        """Keep the model patched between batches; restore it on exit."""
+        with self._patches:
             yield
 
-    def every_token(self, ids: list[list[int]], take: Take = Tensor.clone) -> dict[int, Tensor]:
-        """By layer what `take` makes of ``[B, T, H]``, of ids of one length: without padding.
+    def read_all_tokens(
+        self, ids: list[list[int]], select: Select = Tensor.clone
+    ) -> dict[int, Tensor]:
+        """Return layer -> `select` of the hidden states ``[B, T, H]`` of B texts of T tokens.
 
         Raises:
             ValueError: as `read`.
         """
         padded = self.calls.batch(ids, self.tokenizer.pad_token_id)
-        with self._ready(ids) as patched:
-            found = self._read(patched, take, self.calls.arguments(padded))
+        with self._prepared(ids) as patched:
+            found = self._read_call(patched, select, self.calls.arguments(padded))
         require_finite(
-            found, self.site, self.dtype, [f"a text of {len(own)} tokens" for own in ids]
+            found, self.site, self.dtype, [f"a text of {len(row)} tokens" for row in ids]
         )
         return found
 
     @contextmanager
-    def _ready(self, rows: list[list[int]]) -> Iterator[Patched]:
-        """The model patched, out of training and without gradients; known by its first rows."""
+    def _prepared(self, rows: list[list[int]]) -> Iterator[Patched]:
+        """Patch the model, in evaluation mode and without gradients; check it on its first rows."""
         patched = self.decoder.__dict__.get(MARK)
         if not isinstance(patched, Patched):
-            patched = self._opened.enter_context(temporarily_patched(self.model))
+            patched = self._patches.enter_context(temporarily_patched(self.model))
         if self.encoder.missing_bos is None:
             self.encoder.missing_bos = missing_bos(
                 self.model, self.tokenizer, rows, self.add_special_tokens
@@ -148,29 +166,29 @@ class ActivationReader:
         with evaluating(self.decoder):
             yield patched
 
-    def _forward(self, batch: list[Example]) -> dict[int, Tensor]:
-        rows = [row for unit in batch for row in unit.rows()]
-        with self._ready([row.ids for row in rows]) as patched:
-            # Steering that looks at positions or rows has to see whole texts, and what an unknown
-            # decoder makes of a cache with padding in its middle is unknown too.
+    def _read_batch(self, batch: list[Example]) -> dict[int, Tensor]:
+        rows = [row for example in batch for row in example.rows()]
+        with self._prepared([row.ids for row in rows]) as patched:
+            # Steering by position or row needs whole texts, and how an unknown decoder handles a
+            # cache with padding in its middle is unknown too.
             whole = not self.known or patched.plan.rows or patched.plan.forward.needs_tokens
-            cuts = None if whole else self.token.cuts(batch, self.window)
-            if cuts is None:
-                found = self._whole(patched, rows)
+            lengths = None if whole else self.read_token.prefix_lengths(batch, self.window)
+            if lengths is None:
+                found = self._read_whole_texts(patched, rows)
             else:
-                found = self._in_two(patched, batch, cuts)
+                found = self._read_after_prefixes(patched, batch, lengths)
         require_finite(found, self.site, self.dtype, [row.name for row in rows])
         return found
 
-    def _whole(self, patched: Patched, rows: list[TextRow]) -> dict[int, Tensor]:
+    def _read_whole_texts(self, patched: Patched, rows: list[TextRow]) -> dict[int, Tensor]:
         pad = self.tokenizer.pad_token_id
         groups = self.calls.groups([row.ids for row in rows], pad)
         parts = []
         for group in groups:
-            own = [rows[number] for number in group]
-            padded = self.calls.batch([row.ids for row in own], pad)
-            take = self._taking(padded, self.token.weights(padded, own))
-            parts.append(self._read(patched, take, self.calls.arguments(padded)))
+            group_rows = [rows[number] for number in group]
+            padded = self.calls.batch([row.ids for row in group_rows], pad)
+            select = self._selection(padded, self.read_token.weights(padded, group_rows))
+            parts.append(self._read_call(patched, select, self.calls.arguments(padded)))
         if len(groups) == 1:
             return parts[0]
         order = torch.tensor([number for group in groups for number in group]).argsort()
@@ -179,53 +197,59 @@ class ActivationReader:
             for layer in self.layers
         }
 
-    def _in_two(self, patched: Patched, batch: list[Example], cuts: list[int]) -> dict[int, Tensor]:
-        """The shared beginnings into a cache, then both continuations of each."""
+    def _read_after_prefixes(
+        self, patched: Patched, batch: list[Example], lengths: list[int]
+    ) -> dict[int, Tensor]:
+        """Compute each pair's common prefix into a cache, then both continuations."""
         from transformers import DynamicCache
 
         pad = self.tokenizer.pad_token_id
-        both = zip(batch, cuts, strict=True)
-        begun = self.calls.batch([unit.ids[0][:cut] for unit, cut in both], pad)
-        both = zip(batch, cuts, strict=True)
-        rest = self.calls.batch([ids[cut:] for unit, cut in both for ids in unit.ids], pad)
+        both = list(zip(batch, lengths, strict=True))
+        prefixes = self.calls.batch([example.ids[0][:length] for example, length in both], pad)
+        rest = self.calls.batch(
+            [ids[length:] for example, length in both for ids in example.ids], pad
+        )
         cache: Any = DynamicCache()
         last = max(self.sites, key=lambda site: site.layer)
-        # Of the last layer only keys and values are needed.
-        given = self.calls.with_past(begun, begun.mask, begun.positions, cache)
-        with ending_at(patched, Site(last.layer, "resid_mid")):
+        given = self.calls.with_past(prefixes, prefixes.mask, prefixes.positions, cache)
+        # Of the last layer only keys and values are needed, so its MLP does not run.
+        with stop_at(patched, Site(last.layer, "resid_mid")):
             self._run(patched, given)
         cache.batch_repeat_interleave(2)
-        mask = torch.cat([begun.mask.repeat_interleave(2, 0), rest.mask], 1)
-        positions = rest.positions + begun.mask.sum(1).repeat_interleave(2)[:, None]
-        weights = None if self.token.index is not None else evenly(rest.real)
+        mask = torch.cat([prefixes.mask.repeat_interleave(2, 0), rest.mask], 1)
+        positions = rest.positions + prefixes.mask.sum(1).repeat_interleave(2)[:, None]
+        weights = None if self.read_token.index is not None else uniform_weights(rest.real)
         given = self.calls.with_past(rest, mask, positions, cache)
-        return self._read(patched, self._taking(rest, weights), given)
+        return self._read_call(patched, self._selection(rest, weights), given)
 
-    def _read(self, patched: Patched, take: Take, given: dict[str, Any]) -> dict[int, Tensor]:
-        def from_stream(hidden: Tensor) -> Tensor:
+    def _read_call(
+        self, patched: Patched, select: Select, given: dict[str, Any]
+    ) -> dict[int, Tensor]:
+        def select_and_note_dtype(hidden: Tensor) -> Tensor:
             self.dtype = hidden.dtype
-            return take(hidden)
+            return select(hidden)
 
-        with reading(patched, self.sites, from_stream) as found:
+        with read_sites(patched, self.sites, select_and_note_dtype) as found:
             self._run(patched, given)
         return found
 
     def _run(self, patched: Patched, given: dict[str, Any]) -> None:
-        with fastest_products(self.device):
-            run(self.decoder, patched, **given)
+        with fastest_linear(self.device):
+            run_until_stop(self.decoder, patched, **given)
 
-    def _taking(self, padded: Batch, weights: Tensor | None) -> Take:
-        """From ``[B, T, H]`` each text's one token ``[B, H]``, or the mean over its tokens."""
+    def _selection(self, padded: Batch, weights: Tensor | None) -> Select:
+        """Return the map from ``[B, T, H]`` to each text's read token, or mean, ``[B, H]``."""
+        index = self.read_token.index
         if weights is None and self.known:  # padded on the left, so that texts end together
-            return lambda hidden: hidden[:, self.token.index].clone()
+            return lambda hidden: hidden[:, index].clone()
         if weights is None:
-            lines, columns = torch.arange(len(padded.ids)), self.token.columns(padded)
+            lines, columns = torch.arange(len(padded.ids)), self.read_token.columns(padded)
             return lambda hidden: hidden[lines.to(hidden.device), columns.to(hidden.device)]
 
         def mean(hidden: Tensor) -> Tensor:
-            own = weights.to(hidden.device)
-            # What stands at padding may be NaN, and zero times NaN is.
-            real = hidden.float().masked_fill((own == 0)[..., None], 0)
-            return torch.bmm(own[:, None], real)[:, 0]
+            on_device = weights.to(hidden.device)
+            # Hidden states at padding may be NaN, and zero times NaN is NaN.
+            real = hidden.float().masked_fill((on_device == 0)[..., None], 0)
+            return torch.bmm(on_device[:, None], real)[:, 0]
 
         return mean

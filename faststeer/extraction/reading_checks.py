@@ -1,4 +1,4 @@
-"""What is checked when activations are read: that they are finite, and that no hook is missed."""
+"""Checks of reading: finite activations, and no forward hooks that change layers after it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ from faststeer.utils.warnings import FaststeerWarning
 def require_finite(
     found: Mapping[int, Tensor], site: str, dtype: torch.dtype | None, names: Sequence[str]
 ) -> None:
-    """Raise ValueError where activations, by layer ``[B, ...]``, are infinite or NaN.
+    """Raise ValueError where activations, layer -> ``[B, ...]``, are infinite or NaN.
 
-    One synchronisation with the device for all layers. `dtype` is the stream's, `names` are those
-    of the B texts.
+    One synchronisation with the device for all layers.
+
+    Args:
+        found: activations by layer.
+        site: where they were read.
+        dtype: the residual stream's.
+        names: how the message refers to each of the B texts.
     """
-    flags = [own.isfinite().all() for own in found.values()]
+    flags = [rows.isfinite().all() for rows in found.values()]
     if torch.stack([flag.to(flags[0].device) for flag in flags]).all():
         return
-    layer, own = next((n, own) for n, own in sorted(found.items()) if not own.isfinite().all())
-    [first, *_] = (~own.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
-    mend = "its weights or what steers it are too large"
+    layer, rows = next((n, rows) for n, rows in sorted(found.items()) if not rows.isfinite().all())
+    [first, *_] = (~rows.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+    remedy = "reduce the steering or check the weights"
     if dtype == torch.float16:
-        mend = "load the model in bfloat16 or float32"
+        remedy = "load the model in bfloat16 or float32"
     raise ValueError(
         f"{site} of layer {layer} is infinite or NaN in {str(dtype).removeprefix('torch.')}, first "
-        f"at {names[first]}: {mend}, or read layers below"
+        f"at {names[first]}: {remedy}, or read layers below"
     )
 
 
 def warn_of_later_hooks(blocks: Sequence[nn.Module], layers: Sequence[int], site: str) -> None:
     """Warn where forward hooks change a layer's output after it is read.
 
-    transformers' own recorder of hidden states does not count.
+    The hooks by which transformers records hidden states do not count.
     """
     if site == "resid_mid":
         return
@@ -51,8 +56,8 @@ def warn_of_later_hooks(blocks: Sequence[nn.Module], layers: Sequence[int], site
     ]
     if hooked:
         warnings.warn(
-            f"layers {hooked} have forward hooks; what these change in the residual stream is "
-            "not in what is read there, only in what later layers make of it",
+            f"layers {hooked} have forward hooks; their changes to the residual stream are missing "
+            "from the activations read there, and only affect those of later layers",
             FaststeerWarning,
             stacklevel=4,
         )

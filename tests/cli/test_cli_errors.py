@@ -104,7 +104,7 @@ MISTAKES = [
     ),
     (f"{SWEEP_DOCUMENTS} --vector wide.safetensors", "'wide' has hidden size 65, but the model's"),
     (f"{SWEEP} --documents text=short.jsonl", "text 0 has 1 tokens, of which none is predicted"),
-    (f"{SWEEP} --behaviour words --data . --part all", "the option 'Yes' is not one token of this"),
+    (f"{SWEEP} --behaviour words --data . --part all", "the option 'Yes' is not a single token of"),
 ]
 
 

@@ -52,7 +52,7 @@ def test_inspect_shows_and_draws_what_it_is_given(
     assert code == 0
     assert "cosine between vectors" in alone
     assert "+1.000" in alone
-    assert "not told: dose and logit lens: they take a model" in alone
+    assert "not told: dose and logit lens: these need a model" in alone
     code, said, _ = run(
         "inspect v.safetensors --model tiny --pairs pairs.jsonl --texts texts.jsonl --layers 2 "
         "--coefficient 4 --plots out",
@@ -137,7 +137,7 @@ MISTAKES = [
     ),
     (
         "calibrate v.safetensors --model tiny --max-length 2000 --texts long.jsonl",
-        "text 0 has 1025 tokens, and the model's context is 1024; max_length=1024 cuts",
+        "text 0 has 1025 tokens, and the model's context is 1024; max_length=1024 truncates",
     ),
     ("calibrate wide.safetensors --model tiny", "hidden size 65, but the model's is 64"),
 ]

@@ -16,7 +16,7 @@ from example_data import QUESTIONS, TEMPLATE, write_lines
 import faststeer
 from faststeer import SteeringVector
 from faststeer.cli import main
-from faststeer.extraction.read_token import read_token_of
+from faststeer.extraction.read_token import parse_read_token
 from faststeer.models.loading import load
 
 Extracted = Callable[[str], SteeringVector]
@@ -145,6 +145,6 @@ def test_the_read_token_of_the_command_line_is_the_library_s(
 ) -> None:
     vector = extracted(f"--behaviour myopic --data sets --read-token {said}")
     pairs = [(row["question"] + "B", row["question"] + "A") for row in QUESTIONS]
-    again = read_token_of(str(vector.metadata["read_token"]))
+    again = parse_read_token(str(vector.metadata["read_token"]))
     for read_token in (meant, again):
         assert equal(vector, folder, pairs=pairs, read_token=read_token)

@@ -17,7 +17,7 @@ from faststeer import SteeringVector, diagnostics
 from faststeer.data.shipped import Behaviour
 from faststeer.diagnostics import TokenProjections
 from faststeer.diagnostics.highlight import Scale
-from faststeer.diagnostics.projections import pieces, token_text, visible
+from faststeer.diagnostics.token_text import printable, token_pieces, token_text
 from faststeer.models.loading import Loaded
 
 HOSTILE = '<script>alert("1")</script> & \x1b[31m \u202e {x}'
@@ -54,11 +54,11 @@ def test_pieces_put_together_are_the_text_and_characters_of_several_tokens_are_w
     text = "naïve  café, 東京 🙂\n\ttabs"
     for tokenizer in (demo.tokenizer, tiny_tokenizer):
         ids = tokenizer(text)["input_ids"]
-        found = pieces(tokenizer, ids)
+        found = token_pieces(tokenizer, ids)
         assert "".join(found) == text
         assert len(found) == len(ids)
         assert "\ufffd" not in "".join(found)
-    assert pieces(demo.tokenizer, demo.tokenizer("The hotel was")["input_ids"]) == [
+    assert token_pieces(demo.tokenizer, demo.tokenizer("The hotel was")["input_ids"]) == [
         *("The", " hotel", " was")
     ]
 
@@ -127,7 +127,7 @@ class Page(HTMLParser):
 
 def test_the_page_holds_the_text_escaped_with_each_token_s_number_and_colour() -> None:
     page = Page(diagnostics.as_html([projections(["a", HOSTILE], [-1.5, 2.25])], "t"))
-    assert page.text == "a" + visible(HOSTILE)
+    assert page.text == "a" + printable(HOSTILE)
     assert [span["title"] for span in page.spans] == ["-1.500", "+2.250"]
     assert [span["style"] for span in page.spans] == ["background:#4393c3", "background:#d6604d"]
     assert "script" not in page.tags
@@ -150,7 +150,7 @@ def test_what_cannot_be_projected_is_refused_in_words(
     vector = SteeringVector("v", {1: torch.ones(64), 2: torch.zeros(64)})
     small = SteeringVector("small", {1: torch.ones(8)})
     one = vector.select([1])
-    with pytest.raises(ValueError, match=r"'v' has layers \[1, 2\]; say which with layer="):
+    with pytest.raises(ValueError, match=r"'v' has layers \[1, 2\]; choose one with layer="):
         project(tiny_model, tiny_tokenizer, vector, ["a"])
     with pytest.raises(ValueError, match="no direction for layer 3"):
         project(tiny_model, tiny_tokenizer, vector, ["a"], layer=3)

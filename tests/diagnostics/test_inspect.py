@@ -96,8 +96,8 @@ def test_a_file_alone_tells_norms_and_cosines_and_says_what_it_takes_to_tell_mor
     expected = diagnostics.cosines_between([vector, other])
     assert found.between == {("v", "w"): {n: float(own[0, 1]) for n, own in expected.items()}}
     assert found.missing == [
-        "dose and logit lens: they take a model",
-        "separability and stability: they take pairs",
+        "dose and logit lens: these need a model",
+        "separability and stability: these need pairs",
     ]
 
 
@@ -162,7 +162,7 @@ def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
 
     vector = made(range(-2, 0))
     assert aucs(vector) == aucs(vector, read_token=slice(-2, None))
-    with pytest.raises(ValueError, match="which its file cannot tell; give read_token"):
+    with pytest.raises(ValueError, match="cannot be restored from its metadata; give"):
         aucs(made(lambda positions, lengths: positions == lengths - 1))
 
 
@@ -241,7 +241,7 @@ def test_the_table_shows_every_number_that_was_told_and_no_empty_column(
     for own in found.layers.values():
         for cell in (f"{own.norm:.4g}", f"{own.dose:.1%}", f"{own.held_out_auc:.3f}"):
             assert f" {cell} " in shown
-    for heading in ("residual's norm", "dose at +1", "AUC held out", "cosine of halves"):
+    for heading in ("residual norm", "dose at +1", "AUC held out", "cosine of halves"):
         assert heading in shown
         assert heading not in as_shown(tables.facts_table(diagnostics.inspect(steering())))
 

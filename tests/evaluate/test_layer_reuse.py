@@ -1,4 +1,4 @@
-"""A forward that goes on from a site is the whole forward, of every family, and runs less."""
+"""A forward pass that starts at a site is the whole forward, of every family, and runs less."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def steered(model, site: str = "resid_post") -> faststeer.Patched:
 
 def alone(patched, setting) -> torch.Tensor:
     with patched.rows([setting]):
-        [(_, hidden)] = CurrentSteering(patched.decoder).over(BATCH, BATCH.real)
+        [(_, hidden)] = CurrentSteering(patched.decoder).run(BATCH, BATCH.real)
     return hidden[0]
 
 
 def shared(patched, settings, **how) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     found = {}
-    for numbers, hidden in ManySettings(patched, settings, **how).over(BATCH, BATCH.real):
-        found |= dict(zip(numbers, hidden.expand(len(numbers), -1, -1), strict=True))
+    for indices, hidden in ManySettings(patched, settings, **how).run(BATCH, BATCH.real):
+        found |= dict(zip(indices, hidden.expand(len(indices), -1, -1), strict=True))
     return found.pop(len(settings)), found
 
 
@@ -112,10 +112,10 @@ def test_a_decoder_of_an_unknown_family_runs_whole(make_tiny) -> None:
 def test_nothing_of_it_stays_on_the_model_even_where_it_fails(tiny_model) -> None:
     with steered(tiny_model) as patched:
         expected = alone(patched, {"v": {2: 1.0}})
-        runs = ManySettings(patched, [{"v": {1: 1.0}}])
-        meeting = (torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))  # of another hidden size
+        runner = ManySettings(patched, [{"v": {1: 1.0}}])
+        inputs = (torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))  # of another hidden size
         wrong = pytest.raises(ValueError, match="weight has shape")
-        with wrong, runs.resuming.from_site(Site(1, "resid_post"), meeting):
+        with wrong, runner.layer_reuse.start_at(Site(1, "resid_post"), inputs):
             alone(patched, {})
         assert torch.equal(alone(patched, {"v": {2: 1.0}}), expected)
         assert not any({"through"} & layer.__dict__.keys() for layer in tiny_model.model.layers)

@@ -119,8 +119,8 @@ def test_answers_go_to_files_and_back(answering, byte_tokenizer) -> None:
     ("choices", "message"),
     [
         ([], "got no choices"),
-        ([Choice("Is it (", "Yes", "N")], "choice 0: behind 'Is it (' the option 'Yes' is not one"),
-        ([Choice("Is it (", "N", "N")], "choice 0: both options are 'N' to this model"),
+        ([Choice("Is it (", "Yes", "N")], "choice 0: after 'Is it (' the option 'Yes' is not a"),
+        ([Choice("Is it (", "N", "N")], "choice 0: both options are 'N' for this model"),
     ],
 )
 def test_options_that_are_no_tokens_are_told_before_anything_runs(
@@ -168,7 +168,7 @@ def test_options_whose_tokens_begin_with_a_space_match_answers_without(
 
     spaced = [Choice(question, f" {own}", f" {other}") for question, own, other in CHOICES]
     assert matching_scores(answering, Spaced(), spaced).items() == expected.items()
-    with pytest.raises(ValueError, match="choice 0: both options are 'A' to this model"):
+    with pytest.raises(ValueError, match="choice 0: both options are 'A' for this model"):
         matching_scores(answering, Spaced(), [Choice("Is it (", " A", "A")])
 
 

@@ -42,7 +42,7 @@ def vectors() -> list[faststeer.SteeringVector]:
     return [random_vector("v", range(4)), random_vector("w", range(4), seed=3)]
 
 
-GO = Verdict.GO_ON
+GO = Verdict.CONTINUE
 
 
 def run(model, tokenizer, task, vectors, output, **how):
@@ -226,7 +226,7 @@ def test_a_target_that_is_no_set_is_told_before_anything_is_measured(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     task = DocumentsTask(LETTERS.sets, target="lettres")
-    with pytest.raises(ValueError, match="target 'lettres' is no set; there are letters, prose"):
+    with pytest.raises(ValueError, match="target 'lettres' is not a set; there are letters, prose"):
         run(answering, byte_tokenizer, task, vectors, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

@@ -284,7 +284,7 @@ MISTAKES = [
     (f"{TWO} --behaviour myopic", "behaviours myopic, agreeableness, myopic: expected at least"),
     (
         f"{COMMAND} --behaviour myopic --behaviour wealth_seeking",
-        "wealth_seeking: choice 0: behind 'Is it 114? (' the option 'Yes' is not one token of this",
+        "wealth_seeking: choice 0: after 'Is it 114? (' the option 'Yes' is not a single token of",
     ),
     (f"{TWO} --paper", "give either --quick or --paper"),
     (f"{TWO} --layers 1,9", "layer 9 is out of range: the model has 0 to 3"),

@@ -5,7 +5,7 @@ from torch import nn
 
 import faststeer
 from faststeer.extraction import bf16_linear
-from faststeer.extraction.bf16_linear import Float32Products, fastest_products
+from faststeer.extraction.bf16_linear import Float32Linear, fastest_linear
 
 ROWS = torch.randn(160, 96, generator=torch.Generator().manual_seed(0)).bfloat16()
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def test_a_bfloat16_layer_gives_its_exact_result_rounded_once() -> None:
         exact = nn.functional.linear(
             ROWS.double(), layer.weight.double(), layer.bias.double() if bias else None
         )
-        with Float32Products():
+        with Float32Linear():
             found = layer(ROWS)
         assert found.dtype == torch.bfloat16
         # Half a unit in the last of 8 bits, and what float32 sums leave open at a tie.
@@ -33,11 +33,11 @@ def test_a_bfloat16_layer_gives_its_exact_result_rounded_once() -> None:
 @torch.no_grad()
 def test_few_rows_and_other_dtypes_are_multiplied_as_ever() -> None:
     layer = a_layer(True)
-    with Float32Products():
+    with Float32Linear():
         few = layer(ROWS[:100])
     assert torch.equal(few, layer(ROWS[:100]))
     wide = layer.float()
-    with Float32Products():
+    with Float32Linear():
         found = wide(ROWS.float())
     assert torch.equal(found, wide(ROWS.float()))
 
@@ -49,12 +49,12 @@ def test_a_processor_that_is_fast_at_bfloat16_is_left_alone(
         bf16_linear._slow_at_bfloat16.cache_clear()
         monkeypatch.setattr(bf16_linear, "cpu_model", lambda: name)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        return isinstance(fastest_products(CPU), Float32Products)
+        return isinstance(fastest_linear(CPU), Float32Linear)
 
     assert enters("Intel(R) Xeon(R) Processor", False)
     assert not enters("Intel(R) Xeon(R) Processor", True)
     assert not enters("AMD EPYC 9655", False)
-    assert not isinstance(fastest_products(torch.device("meta")), Float32Products)
+    assert not isinstance(fastest_linear(torch.device("meta")), Float32Linear)
     bf16_linear._slow_at_bfloat16.cache_clear()
 
 
@@ -66,9 +66,9 @@ def test_reading_by_either_products_is_as_near_to_float32(
     exact = faststeer.activations(model, byte_tokenizer, texts, progress=False)
     narrow = model.bfloat16()
     answered = []
-    repays = bf16_linear._repays
+    pays_off = bf16_linear._pays_off
     monkeypatch.setattr(
-        bf16_linear, "_repays", lambda *a: answered.append(repays(*a)) or answered[-1]
+        bf16_linear, "_pays_off", lambda *a: answered.append(pays_off(*a)) or answered[-1]
     )
     errors = []
     for wide in (False, True):

@@ -57,12 +57,12 @@ PAIR = [("good", "bad")]
         (
             {"pairs": [("good", "x" * 1024)]},
             "pair 0: its negative text has 1025 tokens, and the model's context is 1024; "
-            "max_length=1024 cuts what is longer, at its end",
+            "max_length=1024 truncates longer texts at their end",
         ),
         ({"pairs": [("same", "same")] * 3}, "the two texts of every pair have equal tokens"),
         (
             {"pairs": [("same, but", "same then")], "max_length": 4},
-            "equal tokens (2 texts were cut to max_length=4)",
+            "equal tokens (2 texts were truncated to max_length=4)",
         ),
         ({"pairs": PAIR, "method": "pca_diff"}, "got one pair; method 'pca_diff' needs at least 2"),
         (
@@ -144,10 +144,11 @@ def test_what_counts_less_than_a_user_may_think_is_told_with_its_number(
         assert warning.filename == __file__
         return str(warning.message)
 
-    assert "got one pair: its vector holds whatever else" in said(*PAIR)
-    assert "1 of 3 pairs have equal tokens: they count" in said(*PAIR, ("x", "x"), ("y", "z"))
+    assert "got one pair: its vector contains every difference" in said(*PAIR)
+    equal = said(*PAIR, ("x", "x"), ("y", "z"))
+    assert "1 of 3 pairs have equal tokens: they are included" in equal
     cut = said(*PAIR, ("x", "y"), max_length=4)
-    assert "1 texts were longer than max_length=4 and were cut" in cut
+    assert "1 texts were longer than max_length=4 and were truncated" in cut
 
 
 def test_hooks_that_come_after_what_is_read_are_told(

@@ -103,7 +103,7 @@ def test_kept_differences_and_their_second_moment_give_one_component(
     found = statistic.direction()
     assert abs(float(cosines(found[None], wanted[None]))) > 1 - 1e-9
     assert found @ differences.double().mean(0) > 0
-    kept = [statistic.kept, *statistic.waiting]
+    kept = [statistic.kept, *statistic.pending]
     assert sum(map(len, kept)) <= 16
 
 

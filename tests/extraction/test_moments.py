@@ -140,7 +140,7 @@ def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match=r"a\.safetensors: no such file"):
         Moments.load(file)
     faststeer.SteeringVector("v", {0: torch.ones(4)}).save(file)
-    with pytest.raises(ValueError, match=r"a\.safetensors: no file of .*'format' is 'faststeer'"):
+    with pytest.raises(ValueError, match=r"a\.safetensors: not a .*'format' is 'faststeer'"):
         Moments.load(file)
     header = {"format": "faststeer moments", "format_version": "2"}
     save_file({"mean": torch.zeros(1, 4)}, file, header)
@@ -151,7 +151,7 @@ def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path: Path) -> 
         Moments.load(file)
     Moments(4).save(file)
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"a\.safetensors: no file of faststeer\.Moments"):
+    with pytest.raises(ValueError, match=r"a\.safetensors: not a faststeer\.Moments file"):
         Moments.load(file)
 
 

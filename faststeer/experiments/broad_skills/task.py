@@ -8,7 +8,7 @@ from typing import Any
 
 from faststeer.evaluate.next_token import TokenScores
 from faststeer.evaluate.records import Record, Setting
-from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, of_tokens, verdict_of
+from faststeer.evaluate.tasks import DocumentsTask, Subject, Verdict, accuracy_verdict, token_record
 from faststeer.utils.progress import Advance
 
 
@@ -54,11 +54,11 @@ class SkillsTask:
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
         """Judge a setting by the relative accuracy on the target."""
-        return verdict_of(record["scores"][self.target]["relative"])
+        return accuracy_verdict(record["scores"][self.target]["relative"])
 
     def _by_skill(self, record: Record, unsteered: Record) -> Record:
         scores = {
-            skill: of_tokens(scores_of(record, sources), scores_of(unsteered, sources))
+            skill: token_record(scores_of(record, sources), scores_of(unsteered, sources))
             for skill, sources in self.skills.items()
         }
         return {"scores": scores, "items": record["items"]}

@@ -75,7 +75,7 @@ class GenerationTask:
 
     def verdict(self, record: Record, unsteered: Record) -> Verdict:
         """Continue after every setting."""
-        return Verdict.GO_ON
+        return Verdict.CONTINUE
 
     def _record(self, subject: Subject, texts: Sequence[str]) -> Record:
         encode = subject.tokenizer

@@ -1,4 +1,4 @@
-"""How activations become directions: one statistic a layer, fed batch by batch."""
+"""Extraction methods: statistics of one layer's activations that give a direction."""
 
 from __future__ import annotations
 

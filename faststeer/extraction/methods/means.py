@@ -1,4 +1,4 @@
-"""Directions from means: sums are all that is kept."""
+"""Directions from the means of positive and negative activations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from faststeer.extraction.moments import Moments
 
 
 class MeanDifference(Statistic):
-    """``mean(h(positive)) - mean(h(negative))``, not normalised.
+    """The difference ``mean(h(positive)) - mean(h(negative))``, not normalised.
 
     On pairs this is contrastive activation addition (Rimsky et al. 2024, arXiv 2312.06681, section
-    3; there with read token -2). On two sets of documents, at their last tokens, it is van der
-    Weij, Poesio and Schoots 2024 (arXiv 2403.05767, section 3).
+    3), which reads token -2. On two sets of documents, at their last tokens, it is the method of
+    van der Weij, Poesio and Schoots 2024 (arXiv 2403.05767, section 3).
     """
 
     def __init__(self, hidden_size: int, device: torch.device) -> None:
@@ -37,25 +37,26 @@ class MeanDifference(Statistic):
 
 
 class MeanCentring(MeanDifference):
-    """``mean(h(positive)) - mean(h(negative))``, the negative texts being a broad background.
+    """The difference of means where the negative texts are a broad background.
 
-    Activations lie off the origin in all texts alike; the mean over the background, ideally the
-    training data, is what takes that out (Jorgensen et al. 2023, arXiv 2312.03813, section 3).
+    Activations of all texts share an offset from the origin; subtracting the mean over the
+    background, ideally the training data, removes it (Jorgensen et al. 2023, arXiv 2312.03813,
+    section 3).
     """
 
     takes_pairs: ClassVar[bool] = False
 
 
 class PermutedMeans(MeanDifference):
-    """A baseline without meaning: each mean's coordinates in an order of its own, then subtracted.
+    """A random baseline: the difference of the two means, each with permuted coordinates.
 
-    The components are distributed as those of the means (van der Weij et al. 2024, arXiv
-    2403.05767), but the norm is another than that of their difference.
+    Each mean keeps the distribution of its components (van der Weij et al. 2024, arXiv 2403.05767),
+    but the norm is not that of the difference of the means.
     """
 
     def direction(self) -> Tensor:
         """See `Statistic`."""
-        draw = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         means = self.moments.mean.cpu()
-        orders = [torch.randperm(means.shape[1], generator=draw) for _ in means]
+        orders = [torch.randperm(means.shape[1], generator=generator) for _ in means]
         return means[0, orders[0]] - means[1, orders[1]]

@@ -1,4 +1,4 @@
-"""What every method of extraction has in common."""
+"""The interface of extraction methods."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from torch import Tensor
 
 
 class Statistic(ABC):
-    """What one layer's activations are kept as, and the direction that they give."""
+    """A statistic of one layer's activations, updated by batches, that gives a direction."""
 
     takes_pairs: ClassVar[bool] = True
     takes_sets: ClassVar[bool] = True
-    fewest: ClassVar[int] = 1  # pairs, or texts of each side
+    min_examples: ClassVar[int] = 1  # pairs, or texts of each side
 
     @abstractmethod
     def __init__(self, hidden_size: int, device: torch.device) -> None:
-        """Nothing yet; `device`: where the rows will be."""
+        """Start without rows, which will be on `device`."""
 
     @abstractmethod
     def update(self, rows: Tensor, sides: Tensor) -> None:
-        """Take in rows ``[B, H]`` of sides ``[B]`` int32, 0 for positive and 1 for negative.
+        """Add rows ``[B, H]`` of `sides` ``[B]`` int32, 0 for positive and 1 for negative.
 
-        A pair has two, one after the other, positive first.
+        A pair has two rows, one after the other, positive first.
         """
 
     @abstractmethod
     def all_reduce(self, process_group: dist.ProcessGroup) -> None:
-        """Merge with those of the other processes, in the order of their ranks, on each of them."""
+        """Merge the statistics of all processes in the order of their ranks, on every process."""
 
     @abstractmethod
     def direction(self) -> Tensor:
-        """``[H]``, pointing to positive. Raises ValueError where there is none."""
+        """Return the direction ``[H]`` towards positive. Raises ValueError where there is none."""
 
 
-def gathered(rows: Tensor, process_group: dist.ProcessGroup) -> Tensor:
-    """The rows ``[n, ...]`` of all processes, in the order of their ranks; n may differ."""
+def gather_rows(rows: Tensor, process_group: dist.ProcessGroup) -> Tensor:
+    """Return the rows ``[n, ...]`` of all processes in the order of their ranks; n may differ."""
     processes = dist.get_world_size(process_group)
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(own) for _ in range(processes)]
-    dist.all_gather(counts, own, group=process_group)
+    local = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(local) for _ in range(processes)]
+    dist.all_gather(counts, local, group=process_group)
     parts = []
     for rank, count in enumerate(counts):
         part = rows
