@@ -16,7 +16,7 @@ from faststeer import ops
 from faststeer.bench import tolerance
 from faststeer.bench.check import check
 from faststeer.bench.findings import Finding
-from faststeer.bench.probes import scopes
+from faststeer.bench.probed_scopes import probed_scopes
 from faststeer.cli import main, options
 from faststeer.data.batches import left_padded
 from faststeer.models.inference import logits
@@ -28,7 +28,7 @@ from faststeer.steering.plan import Plan
 SMALL_GPT2 = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=32)
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, *HALF)
-SCOPES = scopes(torch.zeros(1, 11).long())
+SCOPES = probed_scopes(torch.zeros(1, 11).long())
 PROBED = {f"these tokens and no others (positions={name})" for name in SCOPES}
 PROBED |= {
     f"this row and no other (padded batch, positions={name})" for name in ("all", "range(1, 4)")
@@ -94,7 +94,7 @@ def test_with_a_tokenizer_greedy_tokens_must_be_stocks_in_float32(byte_tokenizer
     assert passed(findings) == {*CHECKED, "greedy tokens"}
 
 
-def test_in_half_precision_greedy_tokens_are_told_but_not_judged(byte_tokenizer: Any) -> None:
+def test_in_half_precision_greedy_tokens_are_reported_but_not_judged(byte_tokenizer: Any) -> None:
     loaded = replace(tiny(torch.bfloat16), tokenizer=byte_tokenizer)
     (tokens,) = [finding for finding in check(loaded) if finding.name == "greedy tokens"]
     assert tokens.passed is None
