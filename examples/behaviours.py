@@ -1,9 +1,10 @@
-"""Two behaviours steered alone, by one combined vector, and at two layers at once.
+"""Steer two behaviours alone, by one combined vector, and at two layers at once.
 
     python examples/behaviours.py DATA [MODEL]
 
-DATA is a folder with agreeableness.json and anti_immigration.json, such as `faststeer data fetch
-behaviours` prints. So few questions prove little: `faststeer experiment behaviours` asks more.
+DATA is a folder with agreeableness.json and anti_immigration.json, such as the one that `faststeer
+data fetch behaviours` prints. This example asks too few questions for firm conclusions; `faststeer
+experiment behaviours` asks more.
 """
 
 import sys
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from faststeer.data.shipped import neutral_texts
 from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
-from faststeer.models.loading import load
+from faststeer.models import load
 
 
 def main(data: str, name: str) -> None:

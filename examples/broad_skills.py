@@ -1,10 +1,10 @@
-"""Steer a model away from Python and measure the cost on English: one layer, in half a minute.
+"""Steer a model away from Python and measure the cost to its English: one layer, half a minute.
 
     python examples/broad_skills.py [MODEL]
 
-MODEL is a hub name or a folder; by default the small model of `faststeer demo`. The code is
-Python's library, the prose the documentation of installed packages. All layers, baselines and
-intervals are in `faststeer experiment broad-skills`, which also takes your own code and texts.
+MODEL is a hub name or a folder; the default is the small model of `faststeer demo`. Code comes from
+Python's standard library, prose from the documentation of installed packages. For all layers,
+baselines and intervals, and for your own code and texts, use `faststeer experiment broad-skills`.
 """
 
 import sys
@@ -18,7 +18,7 @@ from faststeer.experiments.broad_skills import (
     draw_sets,
     text_sources,
 )
-from faststeer.models.loading import load
+from faststeer.models import load
 
 LENGTH = 64
 
@@ -40,15 +40,15 @@ def main(name: str) -> None:
         max_length=LENGTH,
     )
     coefficients = (1.0, 1.5, 2.0)
-    settings = [{"prose": c} for c in coefficients]
+    settings = [{"prose": coefficient} for coefficient in coefficients]
     with faststeer.patch(model) as patched:
         patched.steer(vector)
         for skill in (PYTHON_ONLY, TEXT):
             unsteered, steered = token_scores_by_setting(
                 patched, model, tokenizer, sets.held_out_of(skill), settings, max_length=LENGTH
             )
-            kept = [f"{own.accuracy / unsteered.accuracy:.0%}" for own in steered]
-            print(f"{skill}: accuracy {unsteered.accuracy:.1%}; of it kept at layer {layer}:")
+            kept = [f"{scores.accuracy / unsteered.accuracy:.0%}" for scores in steered]
+            print(f"{skill}: accuracy {unsteered.accuracy:.1%}; share kept at layer {layer}:")
             for coefficient, share in zip(coefficients, kept, strict=True):
                 print(f"  coefficient {coefficient:g}: {share}")
 

@@ -1,11 +1,11 @@
-"""Score a steered model with EleutherAI's lm-evaluation-harness, on questions of one's own.
+"""Score a steered model with EleutherAI's lm-evaluation-harness on your own questions.
 
     python examples/harness.py [MODEL] [CHOICES.json]
 
-The harness is given the patched model and knows nothing of steering; neither is changed for the
-other. By default the questions are the demo's on sentiment. CHOICES.json holds rows of `question`,
+The harness receives the patched model and is unaware of the steering; neither is changed for the
+other. The default questions are the demo's on sentiment. CHOICES.json holds rows of `question`,
 `answer_matching_behavior` and `answer_not_matching_behavior`, as `faststeer data fetch behaviours`
-saves them; a vector is made from some of them and scored on others. Needs faststeer[harness].
+saves them; a vector is extracted from some and scored on others. Needs faststeer[harness].
 """
 
 import logging
@@ -19,13 +19,13 @@ from lm_eval.tasks import TaskManager
 import faststeer
 from faststeer.data.shipped import Behaviour
 from faststeer.evaluate import Choice, part_of, read_choices
-from faststeer.models.loading import load
+from faststeer.models import load
 
-ITEMS = 100  # of a file at most: to make the vector from, and as many again to score
+ITEMS = 100  # of a file: at most this many to extract from, and as many to score
 
 
 def task_of(choices: list[Choice]) -> dict:
-    """What the harness's YAML files say of a task, on rows that are here already."""
+    """Describe a multiple-choice task to the harness, as its YAML files do, on rows in memory."""
     rows = datasets.Dataset.from_list([choice._asdict() for choice in choices])
     return {
         "task": "choices",
@@ -41,19 +41,20 @@ def task_of(choices: list[Choice]) -> dict:
 
 
 def harness_results(model, tokenizer, choices: list[Choice]) -> dict:
-    """What the harness says of the model as it stands."""
+    """Return the harness's results for the model as it is currently steered."""
     evaluated = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
-    none_of_its_own = TaskManager(include_defaults=False)  # reading those takes 10 s or more
+    task_manager = TaskManager(include_defaults=False)  # indexing the defaults takes 10 s or more
     return lm_eval.simple_evaluate(
-        model=evaluated, tasks=[task_of(choices)], task_manager=none_of_its_own
+        model=evaluated, tasks=[task_of(choices)], task_manager=task_manager
     )
 
 
 def pairs_and_choices(path: str | None) -> tuple[list[tuple[str, str]], list[Choice]]:
-    """What a vector is made from, and the questions that it is scored on."""
+    """Return pairs to extract a vector from, and the questions to score it on."""
     if path is None:
-        own = Behaviour.shipped("sentiment")
-        return list(own.pairs), [Choice(i.prompt, i.positive, i.negative) for i in own.held_out]
+        sentiment = Behaviour.shipped("sentiment")
+        held_out = [Choice(i.prompt, i.positive, i.negative) for i in sentiment.held_out]
+        return list(sentiment.pairs), held_out
     choices = part_of(read_choices(path), "all")
     half = min(ITEMS, len(choices) // 2)
     train, test = choices[:half], choices[half : 2 * half]
@@ -72,8 +73,8 @@ def main(name: str, path: str | None) -> None:
         wanted = patched.steer(vector)
         for coefficient in (0.0, 1.0, -1.0):
             wanted.coefficient = coefficient
-            found = harness_results(model, tokenizer, choices)["results"]["choices"]
-            print(f"{coefficient:+.0f}: {found['acc,none']:.3f} ± {found['acc_stderr,none']:.3f}")
+            scores = harness_results(model, tokenizer, choices)["results"]["choices"]
+            print(f"{coefficient:+.0f}: {scores['acc,none']:.3f} ± {scores['acc_stderr,none']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Train a vector, and its coefficient, to make wanted completions likely; compare at equal norm.
+"""Train a vector to make wanted completions likely; compare it with a difference of means.
 
     python examples/learn_a_vector.py [MODEL]
 
 The difference of means points from one kind of text to another. A vector can also be optimised for
-what it is wanted for: here the log-probability of given completions (Subramani et al. 2022,
-"Extracting Latent Steering Vectors from Pretrained Language Models"). Both are scored on prompts
-and completions that neither has seen, with the same norm.
+its purpose: here the log-probability of given completions (Subramani et al. 2022, "Extracting
+Latent Steering Vectors from Pretrained Language Models"). Both are scored, at the same norm, on
+prompts and completions that neither was made from.
 """
 
 import sys
@@ -17,25 +17,25 @@ import faststeer
 from faststeer.data.batches import left_padded
 from faststeer.data.shipped import Behaviour
 from faststeer.evaluate.likelihood import continuation_logprobs
-from faststeer.models.loading import load
+from faststeer.models import load
 
 STEPS = 12
 
 
 def batch_of(tokenizer, items) -> tuple[Tensor, Tensor, Tensor]:
-    """ids, mask and labels ``[B, T]`` of prompts with completions; labels are -100 elsewhere."""
+    """Return ids, mask and labels ``[B, T]``; labels are -100 except on the completions."""
     prompts = [tokenizer(item.prompt)["input_ids"] for item in items]
     wanted = [tokenizer(item.positive, add_special_tokens=False)["input_ids"] for item in items]
-    rows = [prompt + own for prompt, own in zip(prompts, wanted, strict=True)]
+    rows = [prompt + completion for prompt, completion in zip(prompts, wanted, strict=True)]
     batch = left_padded(rows, tokenizer.pad_token_id, torch.device("cpu"))
     labels = torch.full_like(batch.ids, -100)
-    for row, own in enumerate(wanted):
-        labels[row, -len(own) :] = torch.tensor(own)
+    for row, completion in enumerate(wanted):
+        labels[row, -len(completion) :] = torch.tensor(completion)
     return batch.ids, batch.mask, labels
 
 
 def train(model, tokenizer, start: faststeer.SteeringVector, layer: int, items):
-    """A vector of the norm of `start` that makes the items' completions likely."""
+    """Train a vector, with the norm of `start`, that makes the items' completions likely."""
     model.requires_grad_(False)
     ids, mask, labels = batch_of(tokenizer, items)
     norm = start.norms()[layer]
@@ -52,7 +52,7 @@ def train(model, tokenizer, start: faststeer.SteeringVector, layer: int, items):
 
 
 def score(model, tokenizer, items, vector=None, layer=None) -> float:
-    """Mean log-probability of the wanted completions, in nats."""
+    """Return the mean log-probability of the wanted completions, in nats."""
     pairs = [(item.prompt, item.positive) for item in items]
     with faststeer.patch(model) as patched:
         if vector is not None:
@@ -65,16 +65,16 @@ def main(name: str) -> None:
     loaded = load(name, dtype=torch.float32)
     model, tokenizer = loaded.model, loaded.tokenizer
     behaviour = Behaviour.shipped("sentiment")
-    seen, unseen = behaviour.held_out[::2], behaviour.held_out[1::2]
+    train_items, test_items = behaviour.held_out[::2], behaviour.held_out[1::2]
     layer = model.config.num_hidden_layers // 2
     mean = faststeer.extract(model, tokenizer, behaviour.pairs, name="mean", layers=layer)
-    learned = train(model, tokenizer, mean, layer, seen)
+    learned = train(model, tokenizer, mean, layer, train_items)
     cosine = torch.cosine_similarity(mean.directions[layer], learned.directions[layer], 0)
     print(f"layer {layer}, norm {mean.norms()[layer]:.2f}, cosine of the two {cosine:.2f}")
-    print("log p of wanted completions, prompts not seen in training:")
-    print(f"  unsteered            {score(model, tokenizer, unseen):7.3f}")
-    print(f"  difference of means  {score(model, tokenizer, unseen, mean, layer):7.3f}")
-    print(f"  learned              {score(model, tokenizer, unseen, learned, layer):7.3f}")
+    print("log p of wanted completions, on prompts that were not trained on:")
+    print(f"  unsteered            {score(model, tokenizer, test_items):7.3f}")
+    print(f"  difference of means  {score(model, tokenizer, test_items, mean, layer):7.3f}")
+    print(f"  learned              {score(model, tokenizer, test_items, learned, layer):7.3f}")
 
 
 if __name__ == "__main__":

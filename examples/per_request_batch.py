@@ -1,10 +1,10 @@
-"""Requests of several users in one batch, each steered in its own way, as if it were alone.
+"""Serve requests of several users in one batch, each with its own steering.
 
     python examples/per_request_batch.py [MODEL]
 
-Vectors, coefficients and positions differ from one sequence to the next. Between two generations
-one user turns a coefficient round and another switches theirs off. Each answer is compared with
-what the same request gives in a batch of one.
+Vectors, coefficients and positions differ between sequences. Between two generations one user
+negates a coefficient and another disables theirs. Each answer is compared with that to the same
+request in a batch of one.
 """
 
 import sys
@@ -13,8 +13,7 @@ import torch
 
 import faststeer
 from faststeer.data.shipped import Behaviour
-from faststeer.models.inference import continuations
-from faststeer.models.loading import load
+from faststeer.models import continuations, load
 
 PROMPTS = [
     "Last night we went to the new restaurant and",
@@ -26,7 +25,7 @@ TOKENS = 12
 
 
 def show(patched, model, tokenizer, batch) -> None:
-    """Each user's answer, and whether the request alone gives the same."""
+    """Print each user's answer, and whether the same request alone gets the same one."""
     together = continuations(model, tokenizer, PROMPTS, TOKENS)
     for user, (prompt, row, answer) in enumerate(zip(PROMPTS, batch, together, strict=True), 1):
         with patched.rows([row]):
@@ -35,13 +34,13 @@ def show(patched, model, tokenizer, batch) -> None:
         print(f"user {user} {row}: {answer!r} [{verdict}]")
 
 
-def main(name: str) -> None:
-    loaded = load(name, dtype=torch.float32)
+def main(model_name: str) -> None:
+    loaded = load(model_name, dtype=torch.float32)
     model, tokenizer = loaded.model, loaded.tokenizer
     layer = model.config.num_hidden_layers * 2 // 3
     sentiment, tense = (
-        faststeer.extract(model, tokenizer, Behaviour.shipped(own).pairs, name=own, layers=layer)
-        for own in ("sentiment", "tense")
+        faststeer.extract(model, tokenizer, Behaviour.shipped(name).pairs, name=name, layers=layer)
+        for name in ("sentiment", "tense")
     )
     rows = [{"sentiment": 1.0}, {"sentiment": -1.0, "tense": 1.0}, {"tense in answers": 1.0}, {}]
     with faststeer.patch(model) as patched:

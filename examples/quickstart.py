@@ -1,15 +1,14 @@
-"""Make a vector from contrast pairs, steer with it, change the coefficient while it runs.
+"""Extract a vector from contrast pairs, steer with it, and change its coefficient live.
 
     python examples/quickstart.py [MODEL]
 
-MODEL is a hub name or a folder; by default the small model of `faststeer demo`.
+MODEL is a hub name or a folder; the default is the small model of `faststeer demo`.
 """
 
 import sys
 
 import faststeer
-from faststeer.models.inference import continuations
-from faststeer.models.loading import load
+from faststeer.models import continuations, load
 
 
 def main(name: str) -> None:

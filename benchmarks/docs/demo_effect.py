@@ -23,7 +23,7 @@ BLUE, GREY = "#0072b2", "#7f7f7f"  # Okabe and Ito's blue, for the colour-blind
 def measured() -> dict[str, Any]:
     """Run the measurements of `faststeer demo` on both shipped behaviours."""
     import faststeer
-    from faststeer.cli import demo_tour
+    from faststeer.cli import demo_effects
     from faststeer.data.shipped import SHIPPED, Behaviour
     from faststeer.models import load
 
@@ -39,9 +39,9 @@ def measured() -> dict[str, Any]:
             layers=behaviour.layer,
             progress=False,
         )
-        randoms = demo_tour.norm_matched(vector, demo_tour.RANDOM_DIRECTIONS)
+        randoms = demo_effects.random_directions(vector, demo_effects.RANDOM_DIRECTIONS)
         with faststeer.patch(loaded.model) as patched:
-            effects = demo_tour.measure(loaded, patched, behaviour, vector, randoms)
+            effects = demo_effects.measure_effects(loaded, patched, behaviour, vector, randoms)
         behaviours.append(
             {
                 "name": name,
@@ -49,7 +49,7 @@ def measured() -> dict[str, Any]:
                 "pairs": len(behaviour.pairs),
                 "held_out": len(behaviour.held_out),
                 "random_directions": len(randoms),
-                "advantage": demo_tour.advantage(effects),
+                "advantage": demo_effects.advantage(effects),
                 "effects": [dataclasses.asdict(effect) for effect in effects],
             }
         )

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from faststeer.bench.phases import CAPTURED, COMPILED, DECODE
-from faststeer.bench.variants import COUNTS, IDLE, STOCK, of_all, of_rows
+from faststeer.bench.variants import COUNTS, IDLE, STOCK, per_row_variant, shared_variant
 
 Record = dict[str, Any]
 
-DIFFERENT = of_rows(4)  # every sequence steered differently
+DIFFERENT = per_row_variant(4)  # every sequence steered differently
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Limit:
 def limits_of(phase: str, captured: bool) -> Iterator[Limit]:
     yield Limit(phase, DIFFERENT, IDLE, 1.005 if captured else 1.02)
     yield Limit(phase, DIFFERENT, STOCK, 1.0)
-    for name in (of_all, of_rows):
+    for name in (shared_variant, per_row_variant):
         for count in COUNTS[1:]:
             yield Limit(phase, name(count), name(COUNTS[0]), 1.02)
 

@@ -9,7 +9,7 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import Tensor, nn
 
-from faststeer.bench.timing import Samples, taking_turns
+from faststeer.bench.timing import Samples, round_robin
 from faststeer.bench.variants import HOOKS, STOCK, hooked_twin
 from faststeer.models.calls import past_argument, past_of
 from faststeer.models.inference import random_ids
@@ -40,7 +40,7 @@ def prefill(models: Models, ids: Tensor, rounds: int) -> Samples:
     def forward(model: nn.Module) -> object:
         return model(input_ids=ids, position_ids=numbers, use_cache=True, logits_to_keep=1)
 
-    return taking_turns(models, ids.device, lambda: None, forward, rounds, lambda _: None)
+    return round_robin(models, ids.device, lambda: None, forward, rounds, lambda _: None)
 
 
 def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
@@ -58,7 +58,7 @@ def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
     def step(model: nn.Module) -> object:
         return model(input_ids=token, position_ids=numbers, use_cache=True, **past)
 
-    return taking_turns(models, ids.device, cut_back, step, rounds, lambda _: None)
+    return round_robin(models, ids.device, cut_back, step, rounds, lambda _: None)
 
 
 def measure(

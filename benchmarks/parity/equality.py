@@ -9,7 +9,7 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import nn
 
-from faststeer.bench.hook_baselines import typical_norms
+from faststeer.bench.hook_baselines import median_norms
 from faststeer.bench.tolerance import rms
 from faststeer.data.batches import Batch, left_padded
 from faststeer.models.inference import greedy_tokens, logits
@@ -51,7 +51,7 @@ def compare(name: str, model: nn.Module, libraries: Mapping[str, Steer]) -> list
     records = []
     for what, layers in layers_steered(config.num_hidden_layers).items():
         sites = [Site(layer, "resid_post") for layer in layers]
-        norms = {site.layer: norm for site, norm in typical_norms(model, batch, sites).items()}
+        norms = {site.layer: norm for site, norm in median_norms(model, batch, sites).items()}
         vector = random_vector("v", norms, config.hidden_size, seed=0)
         for coefficient in COEFFICIENTS:
             ours = libraries[FASTSTEER](model, vector, coefficient)

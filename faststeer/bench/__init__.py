@@ -1,1 +1,1 @@
-"""What steering costs on a model, and whether the patch is exact."""
+"""Measure what steering costs on a model, and check that the patch is exact."""

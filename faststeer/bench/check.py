@@ -1,4 +1,4 @@
-"""Whether the patch does what it says on a user's own model: measured numbers against limits."""
+"""Check that a model is patched, steered and unpatched exactly: measured numbers against limits."""
 
 from __future__ import annotations
 
@@ -6,90 +6,67 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor, nn
 
+from faststeer.bench.check_inputs import built_in_batch, distinct_ids, random_steering
 from faststeer.bench.costs import costs
 from faststeer.bench.findings import Finding
-from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin, typical_norms
+from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin
 from faststeer.bench.probes import Probes
 from faststeer.bench.tolerance import ParityJudge, rms
-from faststeer.data.batches import Batch, left_padded
+from faststeer.data.batches import Batch
 from faststeer.models.decoders import layers_of
-from faststeer.models.inference import device_of, greedy_tokens, logits, random_ids
+from faststeer.models.inference import greedy_tokens, logits
 from faststeer.models.loading import Loaded
 from faststeer.patching.patch import patch
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.random import random_vector
-from faststeer.vectors.sites import SITES, Site
+from faststeer.vectors.sites import SITES
 
-# Many short ones: tokens of one text share their luck with rounding, texts do not.
-PROMPTS = (
-    "The capital of France is",
-    "Once upon a time, in a village by the sea,",
-    "def mean(values):\n    return",
-    "On a high mountain water boils at a",
-    "Dear Sir or Madam,",
-    "To be, or not to be, that is",
-    "The three primary colours are red,",
-    "SELECT name, price FROM products WHERE",
-    "In 1969, the first",
-    "My favourite recipe for soup begins with",
-    "Q: What is the square root of 144? A:",
-    "Breaking news: scientists have",
-    "He opened the door slowly, and",
-    "import numpy as np\n\nx =",
-    "The mitochondria is the",
-    "Il était une fois",
-)
 _NEW_TOKENS = 32
 
 IDLE_LIMIT = 1e-4
 STEERED_LIMIT = 1e-3
 
-_DOSE = 0.3  # a vector's norm as a share of the residual stream's: strong, as users steer
-_COEFFICIENTS = {"resid_pre": 1.0, "resid_mid": -0.75, "resid_post": 1.5}
-
 
 def check(loaded: Loaded) -> Iterator[Finding]:
-    """Patch, steer and unpatch `loaded`'s model and compare it with stock; yield each finding.
+    """Patch, steer and unpatch a model, compare it with stock, and yield each finding.
 
     Raises:
         ValueError: `patch` refuses the model.
     """
     model = loaded.model
-    layers_of(model)  # refuses a model that may not even run like this
-    batch = _built_in_batch(loaded)
+    layers_of(model)  # refuses a model that `logits` may not even run
+    batch = built_in_batch(loaded)
     before = _State.of(model, batch)
-    how, kinds = _attachment(model)
-    yield how
+    method, kinds = _steering_method(model)
+    yield method
     stock_twin = twin(model)
-    yardstick = ParityJudge(model)
-    yield Finding("yardstick", None, str(yardstick))
+    judge = ParityJudge(model)
+    yield Finding("tolerance", None, str(judge))
 
-    steering = _random_steering(model, batch, kinds)
+    steering = random_steering(model, batch, kinds)
     with steer_with_hooks(model, steering):
         hooked = logits(model, batch)
-    exact, exact_hooked = (yardstick.evaluate(batch, by) for by in ([], steering))
-    yardstick.forget()
+    exact, exact_hooked = (judge.exact_logits(batch, by) for by in ([], steering))
+    judge.free_copy()
     tokens = None if loaded.tokenizer is None else greedy_tokens(model, batch, _NEW_TOKENS)
 
     with _patched(model) as patched:
         idle, stock = logits(model, batch), before.logits
-        passed, measured = yardstick.compare(idle, stock, exact, rms(stock), IDLE_LIMIT, "stock")
+        passed, measured = judge.compare(idle, stock, exact, rms(stock), IDLE_LIMIT, "stock")
         equal = int((idle.argmax(-1) == stock.argmax(-1)).sum())
         measured += f"; top-1 equal at {equal} of {len(idle)} positions"
-        yield Finding("idle parity", passed and (yardstick.half or equal == len(idle)), measured)
+        yield Finding("idle parity", passed and (judge.half or equal == len(idle)), measured)
 
         handles = _steer(patched, steering)
         steered, effect = logits(model, batch), rms(hooked - stock)
-        passed, measured = yardstick.compare(
+        passed, measured = judge.compare(
             steered, hooked, exact_hooked, effect, STEERED_LIMIT, "hooks"
         )
         measured += f"; the effect is {effect / rms(stock):.2g} of the logits"
@@ -101,29 +78,29 @@ def check(loaded: Loaded) -> Iterator[Finding]:
         patched.clear()
         if tokens is not None:
             ours = greedy_tokens(model, batch, _NEW_TOKENS)
-            yield _same_tokens(ours, tokens, yardstick.half)
-        probes = Probes(stock_twin, patched, model, _words(loaded), yardstick.half)
-        yield from probes.tokens()
+            yield _same_tokens(ours, tokens, judge.half)
+        probes = Probes(stock_twin, patched, model, distinct_ids(loaded), judge.half)
+        yield from probes.positions()
         yield from probes.rows()
     yield _exact_undo(_State.of(model, batch), before)
     yield from costs(model)
 
 
 def show(loaded: Loaded, console: Console) -> bool:
-    """Print the findings as they come in; whether none failed."""
+    """Print each finding as soon as it is known; return whether none failed."""
     styles = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("info", "dim")}
-    good = True
+    none_failed = True
     for finding in check(loaded):
         word, style = styles[finding.passed]
         line = Text.assemble((word, style), f"  {finding.name}: {finding.measured}")
         console.print(line, soft_wrap=True)
-        good = good and finding.passed is not False
-    return good
+        none_failed = none_failed and finding.passed is not False
+    return none_failed
 
 
 @dataclass(frozen=True)
 class _State:
-    """What patching and unpatching may not change."""
+    """The facts about a model that patching and unpatching must not change."""
 
     logits: Tensor
     keys: list[str]
@@ -135,67 +112,27 @@ class _State:
         return cls(logits(model, batch), list(model.state_dict()), classes)
 
 
-def _built_in_batch(loaded: Loaded) -> Batch:
-    if loaded.tokenizer is None:
-        ids = random_ids(loaded.model, len(PROMPTS), len(PROMPTS) + 1).tolist()
-        rows = [own[row:] for row, own in enumerate(ids)]
-    else:
-        rows = [loaded.tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    if max(map(len, rows)) == len(rows):  # a layer's axes are known by their lengths
-        rows.pop()
-    return left_padded(rows, 0, device_of(loaded.model))
-
-
-def _attachment(model: nn.Module) -> tuple[Finding, list[str]]:
-    """Return how `patch` steers the model, and the kinds of sites it has. Raises as `patch`."""
+def _steering_method(model: nn.Module) -> tuple[Finding, list[str]]:
+    """Return how `patch` steers the model, and the kinds of sites it offers. Raises as `patch`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FaststeerWarning)
         with patch(model) as patched:
             kinds = {site.kind for site in patched.plan.tables}
             decoder = type(patched.decoder).__name__
-    ours = [str(one.message) for one in caught if issubclass(one.category, FaststeerWarning)]
-    how = "; ".join(ours) or f"a {decoder}, fused"
-    return Finding("how it is steered", None, how), [kind for kind in SITES if kind in kinds]
+    ours = [str(each.message) for each in caught if issubclass(each.category, FaststeerWarning)]
+    method = "; ".join(ours) or f"a {decoder}, fused"
+    return Finding("steering method", None, method), [kind for kind in SITES if kind in kinds]
 
 
 @contextmanager
 def _patched(model: nn.Module) -> Iterator[Patched]:
-    """Patch without the notices that `_attachment` has reported."""
+    """Patch without the warnings that `_steering_method` has reported already."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FaststeerWarning)
         patched = patch(model)
-    patched.plan.doses.judged = False  # up to 16 times the stream's, on purpose
+    patched.plan.doses.judged = False  # the probes steer with 16 times the stream's norm on purpose
     with patched:
         yield patched
-
-
-def _words(loaded: Loaded) -> list[int]:
-    """Return different token ids: the prompts' own, or any of the vocabulary."""
-    if loaded.tokenizer is not None:
-        every = (token for prompt in PROMPTS for token in loaded.tokenizer(prompt)["input_ids"])
-        return list(dict.fromkeys(every))
-    config: Any = loaded.model.config
-    draw = torch.Generator().manual_seed(0)
-    own: list[int] = torch.randperm(config.vocab_size, generator=draw).tolist()
-    return own * (1 + len(PROMPTS) * len(PROMPTS) // len(own))
-
-
-def _random_steering(model: nn.Module, batch: Batch, kinds: list[str]) -> Steering:
-    """A vector for each kind of site, at layers first, middle and last; some meet in one place."""
-    count = len(layers_of(model))
-    ends = {0, count // 2, count - 1}
-    # resid_pre of layer L is resid_post of layer L-1.
-    layers = {"resid_pre": {0} | {layer + 1 for layer in ends} & set(range(count))}
-    sites = {(n, kind): Site.of(n, kind) for kind in kinds for n in sorted(layers.get(kind, ends))}
-    norms = typical_norms(model, batch, set(sites.values()))
-    config: Any = model.config
-    hidden_size: int = config.hidden_size
-    steering = []
-    for seed, kind in enumerate(kinds):
-        doses = {n: _DOSE * norms[site] for (n, own), site in sites.items() if own == kind}
-        vector = random_vector(f"random {kind}", doses, hidden_size, seed, kind)
-        steering.append((vector, _COEFFICIENTS[kind]))
-    return steering
 
 
 def _steer(patched: Patched, steering: Steering) -> list[Handle]:
@@ -210,7 +147,7 @@ def _live_coefficient(
     steered: Tensor,
     batch: Batch,
 ) -> Finding:
-    """Set a coefficient, then steer anew with it; ends steered."""
+    """Compare a coefficient that is changed with one that is given; leaves the model steered."""
     vector, coefficient = steering[-1]
     handles[-1].coefficient = -coefficient / 2
     changed = logits(model, batch)
@@ -237,7 +174,7 @@ def _exact_undo(after: _State, before: _State) -> Finding:
 
 
 def _same_tokens(ours: Tensor, theirs: Tensor, half: bool) -> Finding:
-    """In half precision only told: where two tokens are nearly as likely, rounding decides."""
+    """Compare generated tokens; no verdict in half precision, where rounding breaks near-ties."""
     leading = (ours == theirs).cumprod(-1).sum(-1)
     whole = int((leading == _NEW_TOKENS).sum())
     measured = f"{whole} of {len(leading)} texts equal stock's for {_NEW_TOKENS} tokens"

@@ -1,4 +1,4 @@
-"""What steering costs on a user's own model, in milliseconds: reported, without a verdict."""
+"""Measure the cost of steering a user's own model, in milliseconds and without a verdict."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def costs(model: nn.Module) -> Iterator[Finding]:
         variants["steered"] = steered_twin(model, vectors_on_all_layers(model, 4))
     ids = random_ids(model, 1, 128)
 
-    def silent(_: int) -> None:
+    def ignore_progress(_: int) -> None:
         """Show no progress."""
 
     measures: dict[str, Callable[[], Samples]] = {
-        "prefill of 128 tokens": lambda: phases.prefill(variants, ids, 5, silent),
-        "decode step": lambda: phases.decode(variants, ids, 8, 5, silent),
+        "prefill of 128 tokens": lambda: phases.prefill(variants, ids, 5, ignore_progress),
+        "decode step": lambda: phases.decode(variants, ids, 8, 5, ignore_progress),
     }
     for name, measure in measures.items():
         try:
             samples = measure()
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            # No cache that counts, a context under 128 tokens, ...: no matter of right or wrong.
-            yield Finding(f"what it costs, {name}", None, f"not measured: {error}")
+            # A cache without a length, a context under 128 tokens, ...: not a fault of the patch.
+            yield Finding(f"cost, {name}", None, f"not measured: {error}")
             continue
         stock, steered = (samples.median(variant) * 1e3 for variant in variants)
         ratio = samples.speedup("stock", over="steered")
         measured = f"{stock:.2f} ms stock, {steered:.2f} ms with 4 vectors on every layer"
-        yield Finding(f"what it costs, {name}", None, f"{measured}: {ratio:.3f} times the time")
+        yield Finding(f"cost, {name}", None, f"{measured}: {ratio:.3f} times the time")

@@ -1,4 +1,4 @@
-"""A decode step that can be captured as a CUDA graph: a cache of fixed size, nothing made anew."""
+"""Run decode steps that a CUDA graph can capture: a static cache and no allocations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from faststeer.models.calls import past_argument
 
 
 class StaticDecode:
-    """Steps of one token a row after a prompt, over a cache that all steps and models share.
+    """Decode steps of one token per row after a prompt, over one cache that all models share.
 
-    Needs transformers 5: there the cache counts its tokens on the device.
+    Needs transformers 5, whose static cache counts its tokens on the device.
     """
 
     def __init__(self, model: nn.Module, ids: Tensor, new_tokens: int) -> None:
-        """Fill the cache with the prompt `ids` ``[B, T]``; it holds `new_tokens` more."""
+        """Fill a cache with the prompt `ids` ``[B, T]`` and leave room for `new_tokens` more."""
         from transformers import StaticCache
 
         self.prompt_tokens = ids.shape[1]
@@ -28,7 +28,7 @@ class StaticDecode:
         self.cache: Any = StaticCache(config=config, max_cache_len=length)
         self.token = ids[:, -1:].clone()
         self.position = torch.full((1, 1), self.prompt_tokens, device=ids.device)
-        # What a mask made by the model would be is decided on the host.
+        # Without a mask the model would build one, and decide on the host which.
         self.mask = torch.ones(ids.shape[0], 1, 1, length, dtype=torch.bool, device=ids.device)
         with torch.inference_mode():
             prompt_mask = self.mask.new_ones(self.prompt_tokens, length).tril()
@@ -42,7 +42,7 @@ class StaticDecode:
 
     @torch.inference_mode()
     def rewind(self) -> None:
-        """Forget all tokens after the prompt."""
+        """Drop all tokens after the prompt from the cache."""
         for layer in self.cache.layers:
             layer.cumulative_length.fill_(self.prompt_tokens)
         self.position.fill_(self.prompt_tokens)
@@ -50,7 +50,7 @@ class StaticDecode:
 
     @torch.inference_mode()
     def step(self, model: nn.Module) -> Tensor:
-        """The logits ``[B, 1, V]`` of one step of `model`. Waits for nothing on the host."""
+        """Return the logits ``[B, 1, V]`` of one step of `model`, without waiting on the host."""
         self.mask.index_fill_(3, self.position[0], True)
         output: Tensor = model(
             input_ids=self.token,
@@ -65,8 +65,11 @@ class StaticDecode:
 
     @torch.inference_mode()
     def capture(self, model: nn.Module) -> Callable[[], None]:
-        """A CUDA graph's replay of one step of `model`. Rewind before the cache is full."""
-        for _ in range(2):  # libraries set themselves up on the first calls
+        """Capture one step of `model` as a CUDA graph and return its replay.
+
+        Call `rewind` before the cache is full.
+        """
+        for _ in range(2):  # libraries initialise themselves on the first calls
             self.rewind()
             self.step(model)
         self.rewind()

@@ -1,4 +1,4 @@
-"""What `faststeer check` reports, line by line."""
+"""The results that `faststeer check` reports, one per line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was checked, what was measured, whether it is right; None: no verdict."""
+    """One result: what was checked, what was measured, and whether it passed; None: no verdict."""
 
     name: str
     passed: bool | None

@@ -1,7 +1,7 @@
-"""What faststeer is compared with: steering by plain PyTorch hooks, on models left stock.
+"""Steer stock models by plain PyTorch hooks, to compare faststeer with.
 
 `steer_with_hooks` is the plainest statement of what steering means, for checks; `add_with_hooks`
-the fastest that hooks can be, for timing.
+is the fastest that hooks can be, for timing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from faststeer.bench.recomputing import by_token, hidden_of
+from faststeer.bench.layer_output import batch_first, hidden_states
 from faststeer.data.batches import Batch
 from faststeer.models.decoders import find_decoder, layers_of
 from faststeer.models.inference import logits
@@ -25,14 +25,14 @@ Steering = list[tuple[SteeringVector, float]]  # vectors with their coefficients
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """Modules of its own over the same weights in memory, to be hooked or patched apart."""
+    """Copy a model's modules but not its weights, to hook or patch the copy alone."""
     weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, weights)
 
 
 @contextmanager
 def steer_with_hooks(model: nn.Module, steering: Steering) -> Iterator[None]:
-    """Inside, ``sum_k c_k * v_k`` is added in float32 at each vector's layers and site.
+    """Add ``sum_k c_k * v_k``, in float32, at each vector's layers and site until exit.
 
     The sum is rounded to the model's dtype once, as faststeer does. `model` must not be patched.
     """
@@ -42,7 +42,7 @@ def steer_with_hooks(model: nn.Module, steering: Steering) -> Iterator[None]:
             site = Site.of(layer, vector.site)
             term = coefficient * direction
             sums[site] = sums[site] + term if site in sums else term
-    hooks = [_at(model, site, _adding(total)) for site, total in sums.items()]
+    hooks = [_register_at(model, site, _adding(total)) for site, total in sums.items()]
     try:
         yield
     finally:
@@ -51,9 +51,9 @@ def steer_with_hooks(model: nn.Module, steering: Steering) -> Iterator[None]:
 
 
 def add_with_hooks(model: nn.Module, addends: Mapping[int, Tensor]) -> list[RemovableHandle]:
-    """A hook on each layer that adds its ``[H]`` to the output in place, and does no more.
+    """Register a hook per layer that only adds its ``[H]`` to the layer's output in place.
 
-    The fastest only with addends in the model's dtype, on the layer's device.
+    For the fastest hooks, give addends of the model's dtype on the layers' devices.
     """
     layers = layers_of(model)
 
@@ -67,21 +67,21 @@ def add_with_hooks(model: nn.Module, addends: Mapping[int, Tensor]) -> list[Remo
     return [layers[i].register_forward_hook(adding(addend)) for i, addend in addends.items()]
 
 
-def typical_norms(model: nn.Module, batch: Batch, sites: Iterable[Site]) -> dict[Site, float]:
-    """The median Euclidean norm of the residual stream at each site, over what is not padding.
+def median_norms(model: nn.Module, batch: Batch, sites: Iterable[Site]) -> dict[Site, float]:
+    """Return the median Euclidean norm of the residual stream at each site, without padding.
 
     The median, because a text's first token is often a hundred times as large as all others.
     """
     norms: dict[Site, float] = {}
 
-    def reading(site: Site) -> Callable[[Tensor], None]:
-        def read(hidden: Tensor) -> None:
-            real = by_token(hidden, *batch.ids.shape)[batch.real]
+    def measuring(site: Site) -> Callable[[Tensor], None]:
+        def measure(hidden: Tensor) -> None:
+            real = batch_first(hidden, *batch.ids.shape)[batch.real]
             norms[site] = float(real.float().norm(dim=-1).median())
 
-        return read
+        return measure
 
-    hooks = [_at(model, site, reading(site)) for site in sites]
+    hooks = [_register_at(model, site, measuring(site)) for site in sites]
     try:
         logits(model, batch)
     finally:
@@ -97,12 +97,12 @@ def _adding(total: Tensor) -> Callable[[Tensor], None]:
     return add
 
 
-def _at(model: nn.Module, site: Site, act: Callable[[Tensor], None]) -> RemovableHandle:
-    """Let `act` read the residual stream at `site`, or change it in place."""
+def _register_at(model: nn.Module, site: Site, act: Callable[[Tensor], None]) -> RemovableHandle:
+    """Register a hook that calls `act` with the residual stream at `site`, to read or change it."""
     layer = layers_of(model)[site.layer]
 
     def on_output(module: nn.Module, args: Any, output: Any) -> None:
-        act(hidden_of(output))
+        act(hidden_states(output))
 
     def on_input(module: nn.Module, args: Any, kwargs: Any) -> None:
         act(args[0] if args else kwargs["hidden_states"])

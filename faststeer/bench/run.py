@@ -1,4 +1,4 @@
-"""What injection costs on a model: stock, plain hooks and faststeer, taking turns in one run."""
+"""Measure what steering costs on a model: stock, plain hooks and faststeer in alternation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
 
-from faststeer.bench.phases import PHASES, phases_on, samples_a_round
+from faststeer.bench.phases import PHASES, phases_for, samples_per_round
 from faststeer.bench.timing import OtherLoad, Samples
-from faststeer.bench.variants import IDLE, STOCK, rows_for, variants_of
+from faststeer.bench.variants import IDLE, STOCK, per_row_steering, variants_of
 from faststeer.models.decoders import find_decoder
 from faststeer.models.inference import device_of, random_ids
 from faststeer.models.loading import Loaded
@@ -24,18 +24,18 @@ from faststeer.utils.progress import Advance, progress_bar
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured; `prompt_tokens` is also the length of the cache that decoding meets."""
+    """The size of a measurement; decoding, too, starts from a cache of `prompt_tokens` tokens."""
 
     batch_sizes: tuple[int, ...] = (1,)
     prompt_tokens: int = 128
     new_tokens: int = 16
     rounds: int = 7
-    compiled: bool = False  # time decode steps with torch.compile, too
+    compiled: bool = False  # also time decode steps with torch.compile
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the result. The ratios are medians of the rounds' own; above 1 is slower."""
+    """One line of the results. Ratios are medians of the per-round ratios; above 1 is slower."""
 
     phase: str
     batch_size: int
@@ -52,15 +52,15 @@ def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]
     rows = []
     for batch_size in settings.batch_sizes:
         ids = random_ids(model, batch_size, settings.prompt_tokens)
-        with rows_for(variants, batch_size):
-            for phase in phases_on(ids.device, settings.compiled):
+        with per_row_steering(variants, batch_size):
+            for phase in phases_for(ids.device, settings.compiled):
                 samples = PHASES[phase](variants, ids, new_tokens, rounds, advance)
                 rows += [_row(phase, batch_size, name, samples) for name in samples.seconds]
     return rows
 
 
 def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
-    """Measure, print a table and return all of it for a file; it tells no path and no host.
+    """Measure, print a table, and return the record for a file, without paths or host names.
 
     Raises:
         ValueError: `patch` refuses the model.
@@ -72,13 +72,13 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
         "model": _model_facts(loaded),
         "settings": asdict(settings),
     }
-    a_round = samples_a_round(phases_on(device_of(loaded.model), settings.compiled))
-    turns = (settings.rounds + 1) * a_round * len(settings.batch_sizes)
-    bystanders = OtherLoad()
+    per_round = samples_per_round(phases_for(device_of(loaded.model), settings.compiled))
+    turns = (settings.rounds + 1) * per_round * len(settings.batch_sizes)
+    other_load = OtherLoad()
     with progress_bar("measuring", turns, console.is_terminal) as advance:
         rows = measure(loaded.model, settings, advance)
-    elsewhere = bystanders.cores()
-    facts["machine"]["cores_elsewhere"] = None if elsewhere is None else round(elsewhere, 2)
+    other_cores = other_load.cores()
+    facts["machine"]["cores_elsewhere"] = None if other_cores is None else round(other_cores, 2)
     for section in ("machine", "model", "settings"):
         line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
         console.print(line, soft_wrap=True, highlight=False)

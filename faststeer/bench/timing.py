@@ -1,4 +1,4 @@
-"""Comparing functions on a noisy machine: interleaved samples, medians, facts for the record."""
+"""Compare functions on a noisy machine: interleaved samples, medians and the load of others."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from typing import TypeVar
 
 import torch
 
-_LEAST_CALLS = 3
+_MIN_CALLS = 3
 
 Variant = TypeVar("Variant")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds a call of each variant; entry r of every list was taken in round r."""
+    """The seconds per call of each variant; entry r of every list was taken in round r."""
 
     seconds: dict[str, list[float]]
 
     def median(self, name: str) -> float:
-        """Median seconds a call."""
+        """Return the median seconds per call."""
         return statistics.median(self.seconds[name])
 
     def speedup(self, name: str, over: str) -> float:
-        """How many times faster `name` is than `over`.
+        """Return how many times faster `name` is than `over`.
 
-        The median of the rounds' ratios, not the ratio of medians: what slows the machine for a
-        round slows both and cancels.
+        It is the median of the rounds' ratios, not the ratio of the medians: a slowdown of the
+        machine for a round affects both and cancels.
         """
         pairs = zip(self.seconds[over], self.seconds[name], strict=True)
         return statistics.median(slow / fast for slow, fast in pairs)
 
 
-def _seconds_a_call(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
-    begin = clock()
+def _seconds_per_call(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         call()
-    return (clock() - begin) / calls
+    return (clock() - start) / calls
 
 
 def _calls_to_fill(
     call: Callable[[], object], sample_seconds: float, clock: Callable[[], float]
 ) -> int:
-    calls = _LEAST_CALLS
-    while calls * _seconds_a_call(call, calls, clock) < sample_seconds:
+    calls = _MIN_CALLS
+    while calls * _seconds_per_call(call, calls, clock) < sample_seconds:
         calls *= 2
     return calls
 
@@ -59,23 +59,23 @@ def interleaved(
     sample_seconds: float = 0.0025,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Samples:
-    """Time every variant once a round, in the order given, for `rounds` rounds.
+    """Time every variant once per round, in the order given, for `rounds` rounds.
 
     A sample is a loop of at least three calls that takes `sample_seconds` to twice that, or as
     long as three calls take. Each variant first runs untimed, until its loop fills a sample.
     """
     calls = {}
     for name, call in variants.items():
-        call()  # the first call may compile for seconds and would pass for a full sample
+        call()  # a first call that compiles for seconds must not count as a sample
         calls[name] = _calls_to_fill(call, sample_seconds, clock)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, call in variants.items():
-            seconds[name].append(_seconds_a_call(call, calls[name], clock))
+            seconds[name].append(_seconds_per_call(call, calls[name], clock))
     return Samples(seconds)
 
 
-def taking_turns(
+def round_robin(
     variants: Mapping[str, Variant],
     device: torch.device,
     prepare: Callable[[], None],
@@ -83,52 +83,52 @@ def taking_turns(
     rounds: int,
     advance: Callable[[int], object],
 ) -> Samples:
-    """Time one call of every variant a round; `prepare` runs before each, untimed.
+    """Time one call of every variant per round; `prepare` runs before each, untimed.
 
-    Each round begins with another variant, so that none profits from its place, and the first is a
-    warm-up. `interleaved` repeats a call within a sample, which a growing cache forbids and a call
-    of milliseconds does not need.
+    Each round starts with another variant, so that none profits from its place; the first round is
+    a warm-up. `interleaved` repeats a call within a sample, which a growing cache forbids and a
+    call of milliseconds does not need.
     """
-    wait = _waiter(device)
+    synchronize = _synchronizer(device)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
         for turn in range(rounds + 1):
             first = turn % len(variants)
             for name, variant in [*variants.items()][first:] + [*variants.items()][:first]:
                 prepare()
-                wait()
-                begin = time.perf_counter()
+                synchronize()
+                start = time.perf_counter()
                 call(variant)
-                wait()
-                seconds[name].append(time.perf_counter() - begin)
+                synchronize()
+                seconds[name].append(time.perf_counter() - start)
                 advance(1)
     return Samples({name: own[1:] for name, own in seconds.items()})
 
 
-def _waiter(device: torch.device) -> Callable[[], None]:
-    """What waits until the device has done all that it was given."""
+def _synchronizer(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until the device has finished all its work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
 
 
 class OtherLoad:
-    """How much of the machine other programs took, from its making to `cores`.
+    """The load of other programs on this machine, from construction until `cores` is called.
 
-    Functions that run on all cores wait at every barrier for a thread that another program keeps
-    off its core: with both of two cores taken, 20 us became 20 ms.
+    A function that uses all cores waits at every barrier for a thread that another program keeps
+    off its core: with both of two cores busy, 20 us became 20 ms.
     """
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._started_at = time.perf_counter()
         self._used_before = _cpu_seconds_of_others()
 
     def cores(self) -> float | None:
-        """Cores that others kept busy on average; None where the system does not tell."""
+        """Return the mean number of cores that others kept busy; None where it is not available."""
         used = _cpu_seconds_of_others()
         if used is None or self._used_before is None:
             return None
-        return max(0.0, used - self._used_before) / (time.perf_counter() - self._began)
+        return max(0.0, used - self._used_before) / (time.perf_counter() - self._started_at)
 
 
 def _cpu_seconds_of_others() -> float | None:
@@ -142,9 +142,9 @@ def _cpu_seconds_of_others() -> float | None:
 
 
 def copy_bandwidth(size: int = 2**28, rounds: int = 15) -> float:
-    """Bytes a second, read and written, of torch's own copy between two buffers of `size` bytes.
+    """Measure torch's copy between two buffers: bytes per second, read and written.
 
-    The default, 256 MiB each, leaves the caches of most machines behind.
+    The default `size`, 256 MiB each, exceeds the caches of most machines.
     """
     source = torch.ones(size, dtype=torch.uint8)
     target = torch.empty_like(source)

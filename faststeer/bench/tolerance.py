@@ -1,8 +1,8 @@
-"""How far two correct programs may differ: what turns a difference of logits into pass or fail.
+"""Numerical tolerances: decide whether two sets of logits agree.
 
-In float32 a fixed limit tells a mistake from rounding. In half precision it cannot: two correct
-programs differ by what the model makes of their roundings. There the model is also evaluated in
-float32, and one program may not be farther from that than the other is, token by token.
+In float32 a fixed limit separates mistakes from rounding. In half precision it cannot: two correct
+programs differ by as much as the model amplifies their roundings. There the model is also evaluated
+in float32, and one program may not be farther from that than the other is, token by token.
 """
 
 from __future__ import annotations
@@ -24,35 +24,36 @@ RATIO_LIMIT = 1.1
 
 
 def rms(values: Tensor) -> float:
-    """The root of the mean square."""
+    """Return the root of the mean square."""
     return float(values.double().square().mean().sqrt())
 
 
 class ParityJudge:
-    """Judges logits of `model`'s dtype. Holds a float32 copy of it until told to forget it.
+    """Judge of whether logits in a model's dtype are as good as a baseline's.
 
-    Only half precision needs one, and a model of more than `LARGEST_COPY` parameters gets none.
+    In half precision it holds a float32 copy of the model, until `free_copy`; of a model of more
+    than `LARGEST_COPY` parameters it makes none.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """`model` is stock: neither patched nor hooked."""
+        """Copy `model`, which must be neither patched nor hooked, in float32 if that is needed."""
         self.dtype = next(model.parameters()).dtype
         self.half = self.dtype in (torch.bfloat16, torch.float16)
         self.size = sum(parameter.numel() for parameter in model.parameters())
-        self._wide: nn.Module | None = None
+        self._float32_copy: nn.Module | None = None
         if self.half and self.size <= LARGEST_COPY:
-            self._wide = copy.deepcopy(model).float()
+            self._float32_copy = copy.deepcopy(model).float()
 
-    def evaluate(self, batch: Batch, steering: Steering) -> Tensor | None:
-        """The float32 copy's logits ``[P, V]``, steered by hooks; None where there is no copy."""
-        if self._wide is None:
+    def exact_logits(self, batch: Batch, steering: Steering) -> Tensor | None:
+        """Return the float32 copy's logits ``[P, V]``, steered by hooks; None without a copy."""
+        if self._float32_copy is None:
             return None
-        with steer_with_hooks(self._wide, steering):
-            return logits(self._wide, batch)
+        with steer_with_hooks(self._float32_copy, steering):
+            return logits(self._float32_copy, batch)
 
-    def forget(self) -> None:
-        """Free the copy."""
-        self._wide = None
+    def free_copy(self) -> None:
+        """Free the float32 copy."""
+        self._float32_copy = None
 
     def compare(
         self,
@@ -61,19 +62,28 @@ class ParityJudge:
         exact: Tensor | None,
         unit: float,
         limit: float,
-        who: str,
+        baseline: str,
     ) -> tuple[bool, str]:
-        """Whether `ours` ``[P, V]`` is as good as `theirs`, and the number that says so.
+        """Return whether `ours` is as good as `theirs`, and the measured number in words.
 
-        By distance from `exact` where that is known, else by the difference in units of `unit`:
-        over all tokens against `limit`, or in half precision the median token's against
-        `HALF_LIMIT`.
+        With `exact`, their distances from it are compared. Without it, their difference is: over
+        all tokens with `limit`, or in half precision the median token's with `HALF_LIMIT`.
+
+        Args:
+            ours: logits ``[P, V]`` to judge.
+            theirs: the baseline's logits ``[P, V]``.
+            exact: the logits ``[P, V]`` of a float32 evaluation, or None.
+            unit: the RMS that differences are relative to.
+            limit: the largest relative difference in float32.
+            baseline: what `theirs` are, for the text: "stock", for instance.
         """
         if exact is not None:
             tiny = torch.finfo(torch.float32).tiny  # both may be exact
             distance, allowed = (_token_rms(values - exact) + tiny for values in (ours, theirs))
             ratio = float((distance / allowed).log().mean().exp())
-            measured = f"{ratio:.3g} times as far from float32 as {who} (limit {RATIO_LIMIT:g})"
+            measured = (
+                f"{ratio:.3g} times as far from float32 as {baseline} (limit {RATIO_LIMIT:g})"
+            )
             return ratio <= RATIO_LIMIT, measured
         if self.half:
             difference = float(_token_rms(ours - theirs).median()) / unit
@@ -83,15 +93,15 @@ class ParityJudge:
         return difference <= limit, f"RMS difference {difference:.2g} (limit {limit:g})"
 
     def __str__(self) -> str:
-        """Which yardstick is used, and why."""
+        """Describe which limit applies, and why."""
         weights = f"{self.size:,} parameters in {str(self.dtype).removeprefix('torch.')}"
         if not self.half:
             return f"fixed limits; {weights}"
         if self.size <= LARGEST_COPY:
             return f"the distance from a float32 evaluation of the same weights; {weights}"
         return (
-            f"one wide limit; {weights}, more than the {LARGEST_COPY:,} up to which a float32 "
-            "evaluation would tell (--dtype float32 checks more sharply)"
+            f"one wide limit; {weights}, more than the {LARGEST_COPY:,} up to which a float32 copy "
+            "is evaluated (--dtype float32 checks more strictly)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What `faststeer bench` compares: a model stock, hooked, and patched in several ways."""
+"""Build the variants that `faststeer bench` compares: a model stock, hooked and patched."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from faststeer.vectors.steering_vector import SteeringVector
 
 STOCK, HOOKS, IDLE = "stock", "plain hooks", "faststeer, idle"
 COUNTS = (1, 4, 16, 64)  # stacked vectors
-_NORM = 1e-3  # of what is added: cost does not depend on it, and nothing can overflow
+_NORM = 1e-3  # of each vector: the cost does not depend on it, and nothing can overflow
 
 Variants = Mapping[str, nn.Module]
 
 
-def of_all(count: int) -> str:
-    """The variant in which all sequences share so many vectors."""
+def shared_variant(count: int) -> str:
+    """Return the name of the variant in which all sequences share `count` vectors."""
     return f"faststeer, {count} vector{'s' * (count > 1)}"
 
 
-def of_rows(count: int) -> str:
-    """The variant in which every sequence has coefficients of its own for so many vectors."""
-    return f"{of_all(count)} a row"
+def per_row_variant(count: int) -> str:
+    """Return the name of the variant in which every sequence has its own `count` coefficients."""
+    return f"{shared_variant(count)} a row"  # recorded results are keyed by these names
 
 
-NAMES = (STOCK, HOOKS, IDLE, *map(of_all, COUNTS), *map(of_rows, COUNTS))
+NAMES = (STOCK, HOOKS, IDLE, *map(shared_variant, COUNTS), *map(per_row_variant, COUNTS))
 
 
 def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
-    """`count` small random vectors, each with a direction for every layer."""
+    """Return `count` small random vectors, each with a direction for every layer."""
     norms = dict.fromkeys(range(len(layers_of(model))), _NORM)
     config: Any = model.config
     hidden_size: int = config.hidden_size
@@ -45,17 +45,17 @@ def vectors_on_all_layers(model: nn.Module, count: int) -> list[SteeringVector]:
 
 
 def steered_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
-    """`model` patched and steered, but for its weights a model apart."""
+    """Return a patched and steered twin of `model`, which stays as it is."""
     other = twin(model)
     patched = patch(other)
-    patched.plan.doses.judged = False  # they are small on purpose
+    patched.plan.doses.judged = False  # the vectors are small on purpose
     for vector in vectors:
         patched.steer(vector)
     return other
 
 
 def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
-    """`model` steered by hooks as fast as hooks can be, with its vectors summed beforehand."""
+    """Return a twin of `model` with the fastest hooks: one sum of all vectors per layer."""
     other = twin(model)
     weights = next(model.parameters())
     summed = sum_directions(vectors)
@@ -64,29 +64,35 @@ def hooked_twin(model: nn.Module, vectors: list[SteeringVector]) -> nn.Module:
 
 
 def variants_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Everything that `bench` compares, by name. Raises ValueError for a model it cannot patch.
+    """Return all variants by name. Those of `per_row_variant` need `per_row_steering`.
 
-    Those `of_rows` steer all sequences alike until they are inside `rows_for`.
+    Raises:
+        ValueError: `patch` refuses the model.
     """
     variants = {STOCK: model, HOOKS: hooked_twin(model, vectors_on_all_layers(model, 1))}
     variants[IDLE] = steered_twin(model, [])
-    for name in (of_all, of_rows):
+    for name in (shared_variant, per_row_variant):
         for count in COUNTS:
             variants[name(count)] = steered_twin(model, vectors_on_all_layers(model, count))
     return variants
 
 
 @contextmanager
-def rows_for(variants: Variants, sequences: int) -> Iterator[None]:
-    """Inside, the variants `of_rows` are ready for so many sequences."""
+def per_row_steering(variants: Variants, sequences: int) -> Iterator[None]:
+    """Give each of `sequences` sequences its own coefficients, in the per-row variants, until exit.
+
+    Outside, these variants steer all sequences alike.
+    """
     with ExitStack() as stack:
         for count in COUNTS:
-            stack.enter_context(_different_rows(variants[of_rows(count)], sequences))
+            stack.enter_context(
+                _different_coefficients(variants[per_row_variant(count)], sequences)
+            )
         yield
 
 
-def _different_rows(model: nn.Module, sequences: int) -> RowSettings:
-    """Rows for a patched model whose every sequence gets its vectors with other coefficients."""
+def _different_coefficients(model: nn.Module, sequences: int) -> RowSettings:
+    """Return row settings with different coefficients for every sequence and vector."""
     patched = patch(model)
     names = [handle.name for handle in patched.handles]
     return patched.rows(

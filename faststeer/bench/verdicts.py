@@ -1,4 +1,4 @@
-"""Whether steered logits are right: how far they are from plain hooks, and from likely mistakes."""
+"""Decide whether steered logits are right, by their distance from references and from mistakes."""
 
 from __future__ import annotations
 
@@ -8,54 +8,68 @@ from torch import Tensor
 
 from faststeer.bench.tolerance import rms
 
-RIGHT, NOTHING = "right", "steering nothing"  # runs that every probe has, beside mistakes
+EXPECTED, UNSTEERED = "expected", "no steering"  # reference runs of every probe, beside mistakes
 
-# How far ours may be from plain hooks, as a share of all that steering changes; and how far on the
-# way to a mistake. Rounding, which a run with a cache and one without do differently, seldom points
-# that way: with float32 1e-5 was seen, with bfloat16 0.02.
-LIMIT, HALF_LIMIT = 1e-3, 0.3
-WAY_LIMIT = 0.1
-_PLAIN = 3.0  # times the rounding
+# The largest distance from plain hooks, as a share of all that steering changes, and the largest
+# projection on a mistake. Rounding, which differs between a run with a cache and one without,
+# seldom points that way: 1e-5 was measured in float32, 0.02 in bfloat16.
+DISTANCE_LIMIT, HALF_DISTANCE_LIMIT = 1e-3, 0.3
+PROJECTION_LIMIT = 0.1
+_ABOVE_NOISE = 3.0  # how many times the rounding a mistake must change the logits
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where ours lies between what is right and the mistake that it is most like."""
+    """The place of our logits between the expected ones and the mistake that they resemble most."""
 
-    distance: float  # from right, as a share of all that steering changes
-    way: float  # from right to that mistake: 0 to 1
+    distance: float  # from the expected logits, as a share of all that steering changes
+    projection: float  # on the way from the expected logits, 0, to that mistake's, 1
     mistake: str
-    change: float  # what that mistake changes, relative to the logits
-    plain: bool  # whether every mistake is plainer than rounding
+    change: float  # RMS that the mistake changes in the logits, relative to theirs
+    distinguishable: bool  # whether every mistake changes clearly more than rounding
 
     @classmethod
     def of(cls, ours: Tensor, runs: dict[str, Tensor], noise: float) -> Verdict:
-        """Compare with the run that is right and with those that are mistakes."""
-        right = runs[RIGHT]
-        changes = {what: rms(run - right) for what, run in runs.items() if what != RIGHT}
-        # Some tokens reach no logit that is compared, as beyond a sliding window.
-        seen = [what for what, change in changes.items() if change] or [NOTHING]
-        ways = {what: _way(ours, right, runs[what]) for what in seen}
-        least = min(seen, key=lambda what: changes[what])
-        plain = changes[least] > _PLAIN * noise
-        most = max(ways, key=lambda what: ways[what]) if plain else least
-        distance = rms(ours - right) / changes[NOTHING] if changes[NOTHING] else 0.0
-        return cls(distance, ways[most], most, changes[most] / rms(right), plain)
+        """Compare `ours` with reference runs.
 
-    def against(self, limit: float) -> tuple[bool | None, str]:
-        """Return whether that is right, and the numbers."""
-        change = f"which would change the logits by {self.change:.2g} of theirs"
-        if not self.plain:
-            return None, f"no verdict: rounding hides {self.mistake}, {change}"
-        passed = self.distance <= limit and self.way <= WAY_LIMIT
+        Args:
+            ours: the logits to judge.
+            runs: logits of the same shape by name: `EXPECTED`, `UNSTEERED`, and mistakes.
+            noise: the RMS difference that rounding alone makes.
+        """
+        expected = runs[EXPECTED]
+        changes = {name: rms(run - expected) for name, run in runs.items() if name != EXPECTED}
+        # Some tokens do not reach the compared logits, such as those beyond a sliding window.
+        visible = [name for name, change in changes.items() if change] or [UNSTEERED]
+        projections = {name: _projection(ours, expected, runs[name]) for name in visible}
+        smallest = min(visible, key=lambda name: changes[name])
+        distinguishable = changes[smallest] > _ABOVE_NOISE * noise
+        closest = max(projections, key=lambda name: projections[name])
+        reported = closest if distinguishable else smallest
+        effect = changes[UNSTEERED]
+        return cls(
+            distance=rms(ours - expected) / effect if effect else 0.0,
+            projection=projections[reported],
+            mistake=reported,
+            change=changes[reported] / rms(expected),
+            distinguishable=distinguishable,
+        )
+
+    def judge(self, limit: float) -> tuple[bool | None, str]:
+        """Return whether the logits are right, None without a verdict, and the numbers in words."""
+        change = f"which would change the logits by {self.change:.2g} of their RMS"
+        if not self.distinguishable:
+            return None, f"no verdict: rounding hides {self.mistake!r}, {change}"
+        passed = self.distance <= limit and self.projection <= PROJECTION_LIMIT
         return passed, (
-            f"{self.distance:.2g} of the effect from plain hooks (limit {limit:g}), {self.way:.2g} "
-            f"of the way to {self.mistake} (limit {WAY_LIMIT:g}), {change}"
+            f"differs from plain hooks by {self.distance:.2g} of the effect (limit {limit:g}) and "
+            f"lies {self.projection:.2g} of the way to the mistake {self.mistake!r} "
+            f"(limit {PROJECTION_LIMIT:g}), {change}"
         )
 
 
-def _way(ours: Tensor, right: Tensor, wrong: Tensor) -> float:
-    """Return how far ours is on the way from `right`, 0, to `wrong`, 1."""
-    mistake = (wrong - right).double().flatten()
-    length = float(mistake @ mistake)
-    return abs(float((ours - right).double().flatten() @ mistake)) / length if length else 0.0
+def _projection(ours: Tensor, expected: Tensor, wrong: Tensor) -> float:
+    """Return how far `ours` is on the way from `expected`, 0, to `wrong`, 1."""
+    mistake = (wrong - expected).double().flatten()
+    squared = float(mistake @ mistake)
+    return abs(float((ours - expected).double().flatten() @ mistake)) / squared if squared else 0.0

@@ -1,1 +1,1 @@
-"""The commands of `faststeer`, a file each; what they share is in `options`."""
+"""The command `faststeer`: one file per subcommand, and shared options in `options`."""

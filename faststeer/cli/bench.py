@@ -1,4 +1,4 @@
-"""`faststeer bench`: what injection costs on a model."""
+"""The command `faststeer bench`: time what steering costs on a model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ def bench(
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
     num_layers: options.LayersOption = None,
-    batch_sizes: Annotated[str, typer.Option(help="Sequences a forward, such as 1,8.")] = "1",
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prefill.")] = 128,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Steps of a decode sample.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Samples of each variant.")] = 7,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Sequences per forward pass, such as 1,8.")
+    ] = "1",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prefill.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Steps per decode sample.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples per variant.")] = 7,
     compiled: Annotated[
-        bool, typer.Option("--compiled", help="Time torch.compile's decode steps, too.")
+        bool, typer.Option("--compiled", help="Also time decode steps with torch.compile.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: torch's.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: torch's.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the full record.")] = None,
 ) -> None:
-    """Time what injection costs: stock, plain hooks and faststeer, taking turns."""
+    """Time what steering costs: stock, plain hooks and faststeer, in alternation."""
     import json
 
     from faststeer.bench.run import Settings, run

@@ -1,4 +1,4 @@
-"""`faststeer calibrate`: the coefficient that changes neutral text by so much."""
+"""The command `faststeer calibrate`: find the coefficient that reaches a target KL divergence."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from faststeer.cli import options
 
 
 def calibrate(
-    vector: Annotated[Path, typer.Argument(help="A vector's file, of any format.")],
+    vector: Annotated[Path, typer.Argument(help="Vector file of any format.")],
     model: options.ModelOption,
-    target: Annotated[float, typer.Option(help="KL of the next token, in nats.")] = 0.1,
+    target: Annotated[float, typer.Option(help="KL divergence of the next token, in nats.")] = 0.1,
     texts: Annotated[
-        Path | None, typer.Option(help='Neutral texts, JSONL of {"text": ...}; default: prose.')
+        Path | None,
+        typer.Option(help='Neutral texts, JSONL of {"text": ...}; default: shipped prose.'),
     ] = None,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
     opposite: Annotated[
-        bool, typer.Option("--opposite", help="For the opposite: a negative coefficient.")
+        bool,
+        typer.Option("--opposite", help="Find a negative coefficient, for the opposite effect."),
     ] = False,
-    max_length: Annotated[int, typer.Option(help="Cut texts after so many tokens.")] = 128,
+    max_length: Annotated[int, typer.Option(help="Truncate texts to this many tokens.")] = 128,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
-    """Find the coefficient at which steered next-token probabilities are a target KL away."""
+    """Find the coefficient at which next-token probabilities are a target KL divergence away."""
     from faststeer import SteeringVector, diagnostics
     from faststeer.data.jsonl import read_texts
 
     chosen = options.layer_numbers(layers)
-    own = SteeringVector.load(vector)
+    steering_vector = SteeringVector.load(vector)
     neutral = None if texts is None else list(read_texts(texts))
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     found = diagnostics.calibrate(
         loaded.model,
         loaded.tokenizer,
-        own,
+        steering_vector,
         target,
         texts=neutral,
         layers=None if isinstance(chosen, str) else chosen,
@@ -50,11 +52,10 @@ def calibrate(
     table.add_column("coefficient", justify="right")
     table.add_column("nats", justify="right")
     for coefficient, divergence in found.measured.items():
-        chosen_one = coefficient == found.coefficient
-        style = "bold" if chosen_one else None
+        style = "bold" if coefficient == found.coefficient else None
         table.add_row(f"{coefficient:+.5g}", f"{divergence:.4g}", style=style)
     console = Console()
-    console.print("KL(unsteered || steered) of the next token, mean over the texts' tokens:")
+    console.print("KL(unsteered || steered) of the next token, mean over all tokens of the texts:")
     console.print(table)
     at = "" if isinstance(chosen, str) else ":layer=" + ",".join(map(str, chosen))
     console.print(

@@ -1,4 +1,4 @@
-"""`faststeer check`: does the patch do what it says on a model."""
+"""The command `faststeer check`: check the patch on a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check(
     dtype: options.DtypeOption = None,
     num_layers: options.LayersOption = None,
 ) -> None:
-    """Check the patch on your own model: parity, steering, undo; exit code 1 if any fails."""
+    """Check the patch on your own model: parity, steering, undo; exit code 1 if any check fails."""
     from faststeer.bench.check import show
 
     if not show(options.load(model, device, dtype, num_layers), Console()):

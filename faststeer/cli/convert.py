@@ -1,4 +1,4 @@
-"""`faststeer convert`: vectors between the formats of others and ours."""
+"""The command `faststeer convert`: write a vector in another file format."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from faststeer.cli import options
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A vector's file, or a folder of CAA's .pt.")],
-    target: Annotated[Path, typer.Argument(help="To write: .safetensors, .gguf, .pt, a folder.")],
+    source: Annotated[Path, typer.Argument(help="Vector file, or a folder of CAA's .pt files.")],
+    target: Annotated[Path, typer.Argument(help="Output: .safetensors, .gguf, .pt or a folder.")],
     shift: Annotated[
-        bool, typer.Option("--shift", help="SOURCE is a GGUF of llama.cpp's cvector-generator.")
+        bool, typer.Option("--shift", help="SOURCE is a GGUF by llama.cpp's cvector-generator.")
     ] = False,
     layer: Annotated[
-        int | None, typer.Option(help="The layer of a .pt whose name does not say it.")
+        int | None, typer.Option(help="Layer of a .pt whose name does not state it.")
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option(help="What the rows of a .pt [N, H] are: hidden_states or layers."),
+        typer.Option(help="Meaning of the rows of a .pt [N, H]: hidden_states or layers."),
     ] = None,
-    layers: Annotated[str, typer.Option(help="Keep these: numbers such as 10,12 or 1-30.")] = "all",
+    layers: Annotated[
+        str, typer.Option(help="Layers to keep: 'all', or numbers such as 10,12 or 1-30.")
+    ] = "all",
     file_format: Annotated[
-        str | None, typer.Option("--format", help="Such as lm-eval; default: by TARGET's ending.")
+        str | None, typer.Option("--format", help="Such as lm-eval; default: by TARGET's suffix.")
     ] = None,
 ) -> None:
-    """Write a vector's file in another format: safetensors, GGUF, CAA's or lm-eval's .pt."""
+    """Convert a vector file to another format: safetensors, GGUF, CAA's or lm-eval's .pt."""
     from faststeer import SteeringVector
 
     options.require_folder(target)

@@ -1,4 +1,4 @@
-"""`faststeer data`: the sets of data that vectors are made from."""
+"""The command `faststeer data`: download data to extract vectors from."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-data = typer.Typer(help="Data to make vectors from.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(
+    help="Data to extract vectors from.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @data.callback()
 def commands() -> None:
-    """With a callback typer keeps `fetch` a command of its own."""
+    """Keep `fetch` a subcommand: without a callback typer would merge a single one."""
 
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="behaviours: the paper's five sets of questions.")],
+    name: Annotated[str, typer.Argument(help="behaviours: the paper's five question sets.")],
     output: Annotated[
-        Path | None, typer.Option(help="The folder to put them; default: the cache.")
+        Path | None, typer.Option(help="Folder to write to; default: the cache.")
     ] = None,
 ) -> None:
-    """Get a set of data from its pinned address, checked against its SHA-256."""
-    from faststeer.data import fetch as get
+    """Download a data set from its pinned address and verify its SHA-256."""
+    from faststeer.data import fetch as download
 
-    for file in get(name, output):
+    for file in download(name, output):
         Console().print(str(file), soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`faststeer demo`: two vectors made, seen at work, measured and saved."""
+"""The command `faststeer demo`: a tour on a small model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from faststeer.cli import options
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the vectors.")] = Path("faststeer-demo"),
 ) -> None:
-    """Make two vectors on SmolLM2-135M, see them at work, measure them, save them."""
-    from faststeer.cli import demo_tour as demonstration
+    """Extract two vectors on SmolLM2-135M, show and measure what they do, and save them."""
+    from faststeer.cli import demo_tour
 
     console = Console()
     console.print("loading SmolLM2-135M-Instruct (the first time it is converted: half a minute)")
-    demonstration.run(options.load("demo", "cpu", None, None), output, console)
+    demo_tour.run(options.load("demo", "cpu", None, None), output, console)

@@ -1,4 +1,4 @@
-"""`faststeer extract`: pairs or documents to a vector's file."""
+"""The command `faststeer extract`: write a vector extracted from pairs or documents."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 
 from faststeer.cli import options, sources
-from faststeer.cli.torchrun import first, own_device, process_group
+from faststeer.cli.torchrun import is_first_process, local_device, process_group
 
 
 def extract(
-    output: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    output: Annotated[Path, typer.Option(help="Safetensors file to write.")],
     model: options.ModelOption,
     pairs: sources.PairsOption = None,
     behaviour: sources.BehaviourOption = None,
@@ -26,34 +26,42 @@ def extract(
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
     num_layers: options.LayersOption = None,
-    name: Annotated[str | None, typer.Option(help="Default: the output file's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the vector; default: the output file's.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
     method: Annotated[
         str, typer.Option(help="Such as mean_difference, pca_center or logistic_probe.")
     ] = "mean_difference",
     site: Annotated[str, typer.Option(help="resid_pre, resid_mid or resid_post.")] = "resid_post",
     read_token: Annotated[str, typer.Option(help=options.READ_TOKEN_HELP)] = "-1",
-    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
-    max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts per forward pass.")] = 16,
+    max_length: Annotated[
+        int | None, typer.Option(help="Truncate texts to this many tokens.")
+    ] = None,
 ) -> None:
-    """Make a vector from contrast pairs, or from two sets of documents.
+    """Extract a vector from contrast pairs, or from two sets of documents.
 
-    Under torchrun, processes share the work.
+    Processes started by torchrun share the work.
     """
     import faststeer
 
     options.require_new_file(output)
-    if output.suffix != ".safetensors":  # what others cannot hold would only be told at the end
-        raise ValueError(f"{output}: extract writes .safetensors; `faststeer convert` the rest")
+    if output.suffix != ".safetensors":  # other formats may fail only at the end
+        raise ValueError(
+            f"{output}: extract writes .safetensors; `faststeer convert` writes other formats"
+        )
     chosen, token = options.layer_numbers(layers), options.read_token(read_token)
-    source = sources.Source.of(pairs, behaviour, data, positive, negative, dataset, columns, chat)
-    loaded = options.load(model, own_device(device), dtype, num_layers)
+    source = sources.Source.from_options(
+        pairs, behaviour, data, positive, negative, dataset, columns, chat
+    )
+    loaded = options.load(model, local_device(device), dtype, num_layers)
     options.require_tokenizer(loaded)
     with process_group() as processes:
         vector = faststeer.extract(
             loaded.model,
             loaded.tokenizer,
-            **source.arguments(loaded.tokenizer),
+            **source.extract_arguments(loaded.tokenizer),
             name=name or output.stem,
             layers=chosen,
             method=method,
@@ -63,6 +71,6 @@ def extract(
             max_length=max_length,
             process_group=processes,
         )
-    if first():
+    if is_first_process():
         vector.save(output)
         Console().print(f"wrote {output}: {vector}", soft_wrap=True, markup=False)

@@ -1,8 +1,7 @@
-"""`faststeer generate`: unsteered beside steered text."""
+"""The command `faststeer generate`: print unsteered beside steered text."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faststeer.cli import options
-from faststeer.cli.steer_option import SteerOption
+from faststeer.cli.steer_option import FORM, SteerOption
 from faststeer.data.chat import chat_text, template_digest
 from faststeer.models.inference import continuations
 from faststeer.models.loading import Loaded
@@ -20,25 +19,18 @@ from faststeer.vectors.stated_use import warn_of_other_template
 
 
 def generate(
-    prompt: Annotated[list[str], typer.Option(help="May be given several times.")],
-    steer: Annotated[
-        list[str],
-        typer.Option(
-            help="FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]; several add up."
-        ),
-    ],
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeatable.")],
+    steer: Annotated[list[str], typer.Option(help=f"{FORM}; repeatable, vectors add up.")],
     model: options.ModelOption,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 40,
-    chat: Annotated[bool, typer.Option(help="Put prompts into the chat template.")] = False,
+    chat: Annotated[bool, typer.Option(help="Apply the chat template to the prompts.")] = False,
 ) -> None:
-    """Generate greedily, unsteered beside steered."""
-    from faststeer.cli.steer_option import SteerOption
-
+    """Generate greedily and show unsteered beside steered text."""
     steering = [SteerOption.parse(text) for text in steer]
     for option in steering:
-        option.vector  # noqa: B018 - a broken file is told before the model is loaded
+        option.vector  # noqa: B018 - read it now, so that a broken file is reported early
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     show_side_by_side(loaded, steering, prompt, max_new_tokens, chat, Console())
@@ -46,28 +38,41 @@ def generate(
 
 def show_side_by_side(
     loaded: Loaded,
-    options: list[SteerOption],
+    steering: list[SteerOption],
     prompts: list[str],
     max_new_tokens: int,
     chat: bool,
     console: Console,
 ) -> None:
-    """Print a table of prompts with what the model says unsteered and steered."""
-    tokenizer = loaded.tokenizer
-    whole = [chat_text(prompt, tokenizer) if chat else prompt for prompt in prompts]
-    said = partial(continuations, loaded.model, tokenizer, whole, max_new_tokens, not chat)
+    """Print a table of prompts with their greedy continuations, unsteered and steered.
+
+    Args:
+        loaded: the model, unpatched again on return, and its tokenizer.
+        steering: the vectors, all active together.
+        prompts: the texts to continue.
+        max_new_tokens: the most tokens to generate.
+        chat: apply the tokenizer's chat template to each prompt.
+        console: where to print.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    inputs = [chat_text(prompt, tokenizer) for prompt in prompts] if chat else prompts
     if chat:
-        for option in options:
+        for option in steering:
             warn_of_other_template(option.vector, template_digest(tokenizer))
-    with patch(loaded.model) as patched:
-        handles = [option.apply(patched) for option in options]
-        steered = said()
+
+    def generate_all() -> list[str]:
+        # A chat template adds its own special tokens.
+        return continuations(model, tokenizer, inputs, max_new_tokens, add_special_tokens=not chat)
+
+    with patch(model) as patched:
+        handles = [option.apply(patched) for option in steering]
+        steered = generate_all()
         with patched.off():
-            plain = said()
+            unsteered = generate_all()
         title = ", ".join(f"{h.name} {h.coefficient:+g} at {h.layers}" for h in handles)
     table = Table(title=Text(title), show_lines=True)
     for column in ("prompt", "unsteered", "steered"):
         table.add_column(column, overflow="fold")
-    for row in zip(prompts, plain, steered, strict=True):
+    for row in zip(prompts, unsteered, steered, strict=True):
         table.add_row(*(Text(text.strip()) for text in row))
     console.print(table)

@@ -1,12 +1,47 @@
-"""`faststeer info`: what was built and what runs here."""
+"""The command `faststeer info`: print build and runtime facts for a bug report."""
 
 from __future__ import annotations
 
+import platform
+
+import torch
 from rich.console import Console
+from rich.table import Table
+
+from faststeer import _C
+from faststeer.ops import cuda_library
+from faststeer.utils.version import VERSION
 
 
 def info() -> None:
-    """Tell what was built, what runs here, and why CUDA is off if it is."""
-    from faststeer.cli.facts import show
+    """Show versions and kernels, and why CUDA kernels are not loaded if they are not."""
+    table = Table(show_header=False)
+    for name, fact in runtime_facts().items():
+        table.add_row(name, fact)
+    Console().print(table)
 
-    show(Console())
+
+def runtime_facts() -> dict[str, str]:
+    """Return what a bug report needs, by name."""
+    import transformers
+
+    built = _C.build_facts()
+    return {
+        "faststeer": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "built with": f"torch {built['built_with_torch']}, {built['compiler']}",
+        "runs with": f"torch {built['torch_abi_target']} and later",
+        "CPU kernels": f"{_C.isa()}; supported here: {', '.join(_C.available_isas())}",
+        "threads": str(torch.get_num_threads()),
+        "CUDA kernels": _cuda_kernels(built["cuda_built"]),
+    }
+
+
+def _cuda_kernels(built_by: str) -> str:
+    unavailable = cuda_library.unavailable_reason()
+    if unavailable is None:
+        return f"loaded; built by {built_by}"
+    build = f"; built by {built_by}" if built_by else ""
+    return f"{unavailable}{build}; on a GPU the plain PyTorch reference runs instead"

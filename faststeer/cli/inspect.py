@@ -1,4 +1,4 @@
-"""`faststeer inspect`: what is in a vector's file, and what a model and pairs tell of it."""
+"""The command `faststeer inspect`: report on a vector file, on a model and on pairs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from faststeer.cli import options, sources
 
 
 def inspect(
-    vector: Annotated[Path, typer.Argument(help="A vector's file, of any format.")],
+    vector: Annotated[Path, typer.Argument(help="Vector file of any format.")],
     beside: Annotated[
-        list[Path] | None, typer.Option(help="Another behaviour's vector; may be repeated.")
+        list[Path] | None, typer.Option(help="Vector to compare with; repeatable.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Tells dose and logit lens; as for other commands.")
+        str | None,
+        typer.Option(help="For relative norms and the logit lens; as for other commands."),
     ] = None,
     pairs: sources.PairsOption = None,
     behaviour: sources.BehaviourOption = None,
@@ -26,26 +27,30 @@ def inspect(
     columns: sources.ColumnsOption = "positive,negative",
     chat: sources.ChatOption = False,
     texts: Annotated[
-        Path | None, typer.Option(help='Where norms are measured: JSONL of {"text": ...}.')
+        Path | None, typer.Option(help='Texts to measure norms on: JSONL of {"text": ...}.')
     ] = None,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
-    coefficient: Annotated[float, typer.Option(help="Of the relative dose.")] = 1.0,
+    coefficient: Annotated[float, typer.Option(help="Coefficient of the relative norm.")] = 1.0,
     read_token: Annotated[
-        str | None, typer.Option(help="As for extract; default: as the vector was made.")
+        str | None, typer.Option(help="As for extract; default: as in the vector's metadata.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Of the logit lens, of each kind.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Texts a forward.")] = 16,
-    max_length: Annotated[int | None, typer.Option(help="Cut texts after so many tokens.")] = None,
+    tokens: Annotated[
+        int, typer.Option(help="Promoted, and suppressed, tokens of the logit lens.")
+    ] = 5,
+    batch_size: Annotated[int, typer.Option(help="Texts per forward pass.")] = 16,
+    max_length: Annotated[
+        int | None, typer.Option(help="Truncate texts to this many tokens.")
+    ] = None,
     most_pairs: Annotated[
-        int, typer.Option(min=1, help="Of more pairs the first are read, and that is said.")
+        int, typer.Option(min=1, help="Read at most this many pairs, and report if there are more.")
     ] = 200,
     plots: Annotated[
-        Path | None, typer.Option(help="A folder for pictures, with their data as CSV and JSON.")
+        Path | None, typer.Option(help="Folder for plots, with their data as CSV and JSON.")
     ] = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
-    """Tell of a vector what can be told with what is given: its file, --model, pairs."""
+    """Report on a vector as far as the inputs allow: its file alone, --model, pairs."""
     from faststeer import SteeringVector, diagnostics
     from faststeer.data.jsonl import read_texts
     from faststeer.diagnostics import tables
@@ -57,17 +62,19 @@ def inspect(
     token = None if read_token is None else options.read_token(read_token)
     loaded_vectors = [SteeringVector.load(path) for path in (vector, *(beside or []))]
     if not isinstance(chosen, str):
-        loaded_vectors = [one.select(chosen) for one in loaded_vectors]
+        loaded_vectors = [each.select(chosen) for each in loaded_vectors]
     neutral = None if texts is None else list(read_texts(texts))
     source = None
     if data is not None and behaviour is None:
         raise ValueError("--data goes with --behaviour")
     if pairs is not None or behaviour is not None or dataset is not None:
-        source = sources.Source.of(pairs, behaviour, data, None, None, dataset, columns, chat)
+        source = sources.Source.from_options(
+            pairs, behaviour, data, None, None, dataset, columns, chat
+        )
     elif chat:
         raise ValueError("--chat goes with pairs: --pairs, --behaviour or --dataset")
     if model is None and (source is not None or texts is not None):
-        raise ValueError("pairs and --texts are read by a model: give --model")
+        raise ValueError("pairs and --texts need a model: give --model")
     loaded = None
     if model is not None:
         loaded = options.load(model, device, dtype, None)
@@ -86,7 +93,7 @@ def inspect(
         max_length=max_length,
         most_pairs=most_pairs,
         progress=console.is_terminal,
-        **(source.arguments(loaded.tokenizer) if source and loaded else {}),
+        **(source.extract_arguments(loaded.tokenizer) if source and loaded else {}),
     )
     for table in (
         tables.metadata_table(inspection),
@@ -97,7 +104,7 @@ def inspect(
         if table is not None:
             console.print(table)
     for line in inspection.missing:
-        console.print(f"not told: {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not computed: {line}", markup=False, highlight=False, soft_wrap=True)
     if plots is not None:
         for path in diagnostics.write_plots(inspection, plots):
             console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)

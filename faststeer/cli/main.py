@@ -1,4 +1,4 @@
-"""The command `faststeer`: puts together what is in `faststeer.commands`."""
+"""Assemble the command `faststeer` from its subcommands, and report errors in one line."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-MAKING = (info, demo, extract, inspect, highlight, calibrate)
-USING = (generate, sweep, report, bake, convert, check, bench)
-for command in (*MAKING, *USING):
+VECTOR_COMMANDS = (info, demo, extract, inspect, highlight, calibrate)
+MODEL_COMMANDS = (generate, sweep, report, bake, convert, check, bench)
+for command in (*VECTOR_COMMANDS, *MODEL_COMMANDS):  # in the order of --help
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(experiment, name="experiment")
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line, not a traceback."""
+    """Run the command; print a user's mistake as one line without a traceback, exit code 2."""
     try:
         app()
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -1,4 +1,4 @@
-"""Options that several commands take, and what they mean."""
+"""Options shared by several commands, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 ModelOption = Annotated[
     str,
-    typer.Option("--model", help="Hub name, folder, 'demo', or 'random:llama-2-7b'."),
+    typer.Option("--model", help="Hub name, folder, 'demo' or 'random:llama-2-7b'."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Such as cpu, cuda or cuda:1.")]
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; default: the model's.")
 ]
 LayersOption = Annotated[
-    int | None, typer.Option("--num-layers", help="For random weights: fewer layers.")
+    int | None, typer.Option("--num-layers", help="Number of layers, for random weights.")
 ]
-READ_TOKEN_HELP = "-1 or last, -2, ...; or the mean over all, answer, or a range such as -4:."
+READ_TOKEN_HELP = "-1 or last, -2, ...; or the mean of all, answer, or a range such as -4:."
 
 
 def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> Any:
-    """The model that the options name."""
+    """Load the model that the options name.
+
+    Raises:
+        ValueError: an unknown dtype, a device that is not available, or as `models.load`.
+    """
     from transformers.utils import logging
 
     from faststeer.models import loading
@@ -38,14 +42,14 @@ def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> 
         raise ValueError(f"--dtype {dtype!r} is unknown; expected one of {', '.join(_DTYPES)}")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
         raise ValueError(f"--device {device!r} cannot be used here: {error}") from error
     chosen = None if dtype is None else _DTYPES[dtype]
     return loading.load(model, dtype=chosen, device=device, num_layers=num_layers)
 
 
 def layer_numbers(text: str) -> str | list[int]:
-    """What `--layers` means: "all", or numbers and ranges. Raises ValueError for anything else."""
+    """Parse `--layers`: "all", or numbers and ranges. Raises ValueError for anything else."""
     if text == "all":
         return text
     layers: list[int] = []
@@ -58,7 +62,7 @@ def layer_numbers(text: str) -> str | list[int]:
 
 
 def read_token(text: str) -> Any:
-    """What `--read-token` means. Raises ValueError for what means nothing."""
+    """Parse `--read-token`. Raises ValueError for an unknown read token."""
     from faststeer.extraction.read_token import parse_read_token
 
     try:
@@ -68,44 +72,44 @@ def read_token(text: str) -> Any:
 
 
 def coefficients_in(text: str) -> list[float]:
-    """What `--coefficients` means. Raises ValueError for anything but finite numbers."""
+    """Parse `--coefficients`. Raises ValueError for anything but finite numbers."""
     try:
-        found = [float(number) for number in text.split(",")]
+        coefficients = [float(number) for number in text.split(",")]
     except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
+        coefficients = [math.nan]
+    if not all(map(math.isfinite, coefficients)):
         raise ValueError(f"--coefficients {text!r}: expected numbers such as -2,-1,1,2")
-    return found
+    return coefficients
 
 
 def require_tokenizer(loaded: Any) -> None:
-    """Raise ValueError for a model without one."""
+    """Raise ValueError for a model without a tokenizer."""
     if loaded.tokenizer is None:
         raise ValueError(f"{loaded.name} has random weights and no tokenizer; give a real model")
 
 
 def require_folder(output: Path) -> None:
-    """Raise FileNotFoundError where a file could not be written, before anything takes long."""
+    """Raise FileNotFoundError, before anything takes long, if the folder of `output` is missing."""
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: the folder {output.parent} does not exist")
 
 
 def require_new_file(output: Path) -> None:
-    """As `require_folder`, and raise IsADirectoryError where `output` is a folder itself."""
+    """Raise as `require_folder`, and IsADirectoryError if `output` itself is a folder."""
     require_folder(output)
     if output.is_dir():
         raise IsADirectoryError(f"{output}: is a folder; expected the name of a file")
 
 
 def require_writable(folder: Path) -> None:
-    """Raise OSError where a folder cannot be made, or no file in it; nothing is left behind."""
+    """Raise OSError if `folder` cannot be created or written to; leaves nothing behind."""
     import tempfile
 
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{folder}: {there.name} is a file; expected a folder")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder}: {existing.name} is a file; expected a folder")
     try:
-        tempfile.TemporaryDirectory(dir=there).cleanup()
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
     except OSError as error:
         raise type(error)(f"{folder}: cannot be written ({error.strerror})") from error
 

@@ -1,4 +1,4 @@
-"""What `extract` is given to make a vector from: one of several kinds of source."""
+"""Parse the options that name what a vector is extracted from: pairs, documents or a dataset."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ PairsOption = Annotated[
     Path | None, typer.Option(help='JSONL of {"positive": ..., "negative": ...}.')
 ]
 BehaviourOption = Annotated[
-    str | None, typer.Option(help="Such as myopic, or a file of questions with two answers.")
+    str | None, typer.Option(help="Such as myopic, or a file of questions with two answers each.")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="For --behaviour: your own folder of such files.")
+    Path | None, typer.Option(help="Your own folder of question files, for --behaviour.")
 ]
 PositiveOption = Annotated[
-    Path | None, typer.Option(help="Documents: a file, a folder, JSONL, or 'src/*.py'.")
+    Path | None, typer.Option(help="Documents: a file, a folder, JSONL or 'src/*.py'.")
 ]
-NegativeOption = Annotated[Path | None, typer.Option(help="Documents to tell them from.")]
+NegativeOption = Annotated[Path | None, typer.Option(help="Documents to contrast --positive with.")]
 DatasetOption = Annotated[
-    str | None, typer.Option(help="A Hugging Face dataset, NAME or NAME:SPLIT.")
+    str | None, typer.Option(help="Hugging Face dataset, NAME or NAME:SPLIT.")
 ]
-ColumnsOption = Annotated[str, typer.Option(help="For --dataset: its columns, positive,negative.")]
+ColumnsOption = Annotated[str, typer.Option(help="Columns of --dataset: positive,negative.")]
 ChatOption = Annotated[
-    bool, typer.Option("--chat", help="Pairs are chat messages; use the tokenizer's template.")
+    bool, typer.Option("--chat", help="Pairs are chat messages; apply the tokenizer's template.")
 ]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was given, checked as far as it can be without the tokenizer."""
+    """The texts that the options name, checked as far as possible without a tokenizer."""
 
     pairs: Any = None
     positive: Any = None
@@ -40,7 +40,7 @@ class Source:
     chat: bool = False
 
     @classmethod
-    def of(
+    def from_options(
         cls,
         pairs: Path | None,
         behaviour: str | None,
@@ -51,7 +51,12 @@ class Source:
         columns: str,
         chat: bool,
     ) -> Source:
-        """Raises ValueError unless exactly one kind of source is given, and what files raise."""
+        """Build from the values of the options.
+
+        Raises:
+            ValueError: not exactly one kind of source is given, or its options do not fit.
+            OSError: a file cannot be read.
+        """
         from faststeer.data import Documents, PairsFile
 
         documents = None if positive is None and negative is None else (positive, negative)
@@ -68,11 +73,11 @@ class Source:
             return cls(positive=Documents(positive), negative=Documents(negative))
         if pairs is not None:
             return cls(PairsFile(pairs, chat), chat=chat)
-        found = _questions(behaviour, data) if behaviour is not None else _dataset(dataset, columns)
-        return cls(found, chat=chat)
+        rows = _questions(behaviour, data) if behaviour is not None else _dataset(dataset, columns)
+        return cls(rows, chat=chat)
 
-    def arguments(self, tokenizer: Any) -> dict[str, Any]:
-        """For `faststeer.extract`."""
+    def extract_arguments(self, tokenizer: Any) -> dict[str, Any]:
+        """Return the arguments for `faststeer.extract`."""
         if self.positive is not None:
             return {"positive": self.positive, "negative": self.negative}
         if not self.chat:

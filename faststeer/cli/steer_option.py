@@ -1,4 +1,4 @@
-"""`--steer file.safetensors:layer=15:coefficient=2`, as text and as what it means."""
+"""Parse and apply the option `--steer FILE:layer=15:coefficient=2`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _USES = {"mode": MODES, "positions": tuple(NAMED_POSITIONS)}
 
 @dataclass(frozen=True)
 class SteerOption:
-    """One `--steer`: a vector's file, where it goes and how strongly.
+    """One parsed `--steer`: a vector file, its layers, coefficient, mode and positions.
 
-    `mode` and `positions` are None for what the vector states.
+    `mode` and `positions` are None to use those that the vector states.
     """
 
     path: str
@@ -30,10 +30,10 @@ class SteerOption:
 
     @classmethod
     def parse(cls, text: str) -> SteerOption:
-        """Read `FORM`; ``multiplier`` says the same as ``coefficient``.
+        """Parse text of the form `FORM`; ``multiplier`` is a synonym of ``coefficient``.
 
         Raises:
-            ValueError: an unknown key, mode or positions, or a value that is no number.
+            ValueError: an unknown key, mode or positions, or a value that is not a number.
         """
         path, *settings = text.split(":")
         layers: list[int] | None = None
@@ -58,11 +58,11 @@ class SteerOption:
 
     @cached_property
     def vector(self) -> SteeringVector:
-        """The vector in the file. Raises what `SteeringVector.load` raises."""
+        """The vector in the file; loading raises as `SteeringVector.load`."""
         return SteeringVector.load(self.path)
 
     def apply(self, patched: Patched) -> Handle:
-        """Steer with it. A name that is taken gets a number."""
+        """Steer `patched` with the vector; a number is appended to a name that is taken."""
         name, number = self.vector.name, 2
         while name in patched.plan.interventions:
             name, number = f"{self.vector.name}-{number}", number + 1

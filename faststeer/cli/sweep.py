@@ -1,4 +1,4 @@
-"""`faststeer sweep`: what vectors do at every layer and coefficient."""
+"""The command `faststeer sweep`: measure vectors at every layer and coefficient."""
 
 from __future__ import annotations
 
@@ -14,57 +14,59 @@ from faststeer.cli import options
 
 
 def sweep(
-    vector: Annotated[list[Path], typer.Option(help="A vector's file; several are swept.")],
-    coefficients: Annotated[str, typer.Option(help="Such as -2,-1,1,2; 0 is measured anyway.")],
-    output: Annotated[Path, typer.Option(help="A folder for results.jsonl and summary.json.")],
+    vector: Annotated[list[Path], typer.Option(help="Vector file; repeatable.")],
+    coefficients: Annotated[str, typer.Option(help="Such as -2,-1,1,2; 0 is always measured.")],
+    output: Annotated[Path, typer.Option(help="Folder for results.jsonl and summary.json.")],
     model: options.ModelOption,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
     behaviour: Annotated[
-        str | None, typer.Option(help="Measure answers: such as myopic, or a file of questions.")
+        str | None, typer.Option(help="Score answers: such as myopic, or a file of questions.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="For --behaviour: your own folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your own folder, for --behaviour.")] = None,
     part: Annotated[
-        str, typer.Option(help="Of the questions: all, train, validation or test.")
+        str, typer.Option(help="Part of the questions: all, train, validation or test.")
     ] = "validation",
-    seed: Annotated[int, typer.Option(help="Of the shuffle before questions are parted.")] = 13,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle before questions are split.")] = 13,
     documents: Annotated[
         list[str] | None,
-        typer.Option(help="Measure next tokens: NAME=PATH, several; the first ends a layer."),
+        typer.Option(
+            help="Score next tokens: NAME=PATH, repeatable. A layer ends once the accuracy on the "
+            "first is lost."
+        ),
     ] = None,
-    max_length: Annotated[int, typer.Option(help="Cut documents after so many tokens.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Truncate documents to this many tokens.")] = 256,
     items: Annotated[
-        int | None, typer.Option(min=1, help="At most so many questions, or documents of a set.")
+        int | None, typer.Option(min=1, help="At most this many questions, or documents per set.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward.")] = 8,
-    at_once: Annotated[int, typer.Option(min=1, help="Settings a forward.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 8,
+    at_once: Annotated[int, typer.Option(min=1, help="Settings per forward pass.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
-    """Measure vectors at layers and coefficients; interrupted, it goes on where it was."""
-    from faststeer.evaluate.sweeping import SUMMARY
-    from faststeer.evaluate.sweeping import sweep as measured
+    """Measure vectors at layers and coefficients; an interrupted sweep resumes where it stopped."""
+    from faststeer.evaluate import sweeping
     from faststeer.vectors.steering_vector import SteeringVector
 
-    chosen, amounts = options.layer_numbers(layers), options.coefficients_in(coefficients)
+    numbers, strengths = options.layer_numbers(layers), options.coefficients_in(coefficients)
     if (behaviour is None) == (documents is None):
         raise ValueError("give either --behaviour or --documents")
     task: Any
     if behaviour is not None:
-        task = _choices(behaviour, data, part, seed, items)
+        task = _choices_task(behaviour, data, part, seed, items)
     else:
-        task = _documents(documents or [], max_length, items)
+        task = _documents_task(documents or [], max_length, items)
     vectors = [SteeringVector.load(path) for path in vector]
     options.require_writable(output)
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     console = Console()
-    records = measured(
+    records = sweeping.sweep(
         loaded.model,
         loaded.tokenizer,
         task,
         vectors,
-        layers=chosen,
-        coefficients=amounts,
+        layers=numbers,
+        coefficients=strengths,
         output=output,
         seed=None if behaviour is None else seed,
         batch_size=batch_size,
@@ -72,10 +74,12 @@ def sweep(
         progress=console.is_terminal,
     )
     console.print(_table(records))
-    console.print(f"wrote {output / SUMMARY}", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"wrote {output / sweeping.SUMMARY}", soft_wrap=True, markup=False, highlight=False
+    )
 
 
-def _choices(name: str, data: Path | None, part: str, seed: int, items: int | None) -> Any:
+def _choices_task(name: str, data: Path | None, part: str, seed: int, items: int | None) -> Any:
     from faststeer.data import behaviour as by_name
     from faststeer.data.questions import part_of, read_choices
     from faststeer.evaluate.tasks import ChoicesTask
@@ -84,7 +88,7 @@ def _choices(name: str, data: Path | None, part: str, seed: int, items: int | No
     return ChoicesTask(Path(name).stem, part_of(read_choices(file), part, seed)[:items])
 
 
-def _documents(given: list[str], max_length: int, items: int | None) -> Any:
+def _documents_task(given: list[str], max_length: int, items: int | None) -> Any:
     from faststeer.data import Documents
     from faststeer.evaluate.tasks import DocumentsTask
 
@@ -98,7 +102,7 @@ def _documents(given: list[str], max_length: int, items: int | None) -> Any:
 
 
 def _table(records: list[Any]) -> Table:
-    """A line a setting: the scores of choices, or the accuracy on each set of documents."""
+    """Return a table with one line per setting: scores of choices, or accuracy per document set."""
     table = Table()
     first = _flat(records[0]["scores"])
     for heading in ("steering", *first):
@@ -107,8 +111,8 @@ def _table(records: list[Any]) -> Table:
     for record in records:
         steering = [
             f"{name} {coefficient:+g} at {layer}"
-            for name, amounts in record["steering"].items()
-            for layer, coefficient in amounts.items()
+            for name, coefficients in record["steering"].items()
+            for layer, coefficient in coefficients.items()
         ]
         cells = ["-" if v is None else f"{v:.4g}" for v in _flat(record["scores"]).values()]
         table.add_row(", ".join(steering) or "unsteered", *cells)

@@ -1,4 +1,4 @@
-"""The processes that torchrun started, if it did."""
+"""Use the processes that torchrun started, if any: their group, ranks and devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 @contextmanager
 def process_group() -> Iterator[dist.ProcessGroup | None]:
-    """All processes of this torchrun; None where there is one process."""
+    """Initialise and yield the group of all processes; yield None if there is only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None
         return
@@ -22,12 +22,12 @@ def process_group() -> Iterator[dist.ProcessGroup | None]:
         dist.destroy_process_group()
 
 
-def own_device(device: str) -> str:
-    """Of "cuda" the GPU that is this process's among those on its machine; else `device`."""
+def local_device(device: str) -> str:
+    """Return this process's GPU on its machine for "cuda", and any other `device` unchanged."""
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if device == "cuda" and rank is not None else device
 
 
-def first() -> bool:
-    """Whether this process is the one that speaks and writes."""
+def is_first_process() -> bool:
+    """Return whether this process, of rank 0, prints and writes files."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -152,7 +152,7 @@ def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
-def test_plain_hooks_add_at_the_site_they_are_told(site: str) -> None:
+def test_plain_hooks_add_at_the_given_site(site: str) -> None:
     """Read by transformers' own output of hidden states, which knows nothing of hooks here."""
     model: Any = tiny().model
     vector = random_vector("v", {1: 3.0}, 64, seed=0, site=site)
@@ -222,11 +222,11 @@ def test_a_step_that_is_captured_asks_nothing_of_the_device() -> None:
 @needs_a_cache_that_counts_on_the_device()
 def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the step itself in the place of its graph, which needs a GPU."""
-    begun: list[int] = []
+    starts: list[int] = []
 
     def capture(static: StaticDecode, model: torch.nn.Module):
         def replay() -> None:
-            begun.append(int(static.position))
+            starts.append(int(static.position))
             static.step(model)
 
         return replay
@@ -236,7 +236,7 @@ def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.Monke
     variants = {"a": twin(model), "b": twin(model)}
     samples = phases.decode_captured(variants, random_ids(model, 2, 8), 3, 2, lambda _: None)
     warm_up_and_rounds = 3
-    assert begun == [8, 9, 10] * len(variants) * warm_up_and_rounds
+    assert starts == [8, 9, 10] * len(variants) * warm_up_and_rounds
     assert {name: len(own) for name, own in samples.seconds.items()} == {"a": 2, "b": 2}
 
 
@@ -248,7 +248,7 @@ def test_what_is_compiled_is_the_stock_model_and_one_that_serves_idle_and_steere
     model = tiny().model
     compared = variants.variants_of(model)
     torch._dynamo.utils.counters.clear()
-    with variants.rows_for(compared, 2):
+    with variants.per_row_steering(compared, 2):
         ids = random_ids(model, 2, 8)
         samples = phases.decode_compiled(compared, ids, 3, 2, lambda _: None)
     assert {name: len(own) for name, own in samples.seconds.items()} == {
@@ -262,13 +262,13 @@ def test_what_is_compiled_is_the_stock_model_and_one_that_serves_idle_and_steere
 
 def test_rows_in_a_benchmark_give_every_sequence_another_dose() -> None:
     compared = variants.variants_of(tiny().model)
-    with variants.rows_for(compared, 3):
+    with variants.per_row_steering(compared, 3):
         for count in variants.COUNTS:
-            plan = patch(compared[variants.of_rows(count)]).plan
+            plan = patch(compared[variants.per_row_variant(count)]).plan
             doses = [tuple(weights[0] for weights in setting.values()) for setting in plan.settings]
             assert len(set(doses)) == 3
             assert all(len(dose) == count for dose in doses)
-            assert len(patch(compared[variants.of_all(count)]).plan.settings) == 1
+            assert len(patch(compared[variants.shared_variant(count)]).plan.settings) == 1
     assert not any(
         patch(model).plan.rows for name, model in compared.items() if name.startswith("faststeer")
     )
@@ -279,14 +279,14 @@ def test_the_progress_bar_ends_with_the_last_sample() -> None:
     taken: list[int] = []
     run.measure(tiny().model, settings, taken.append)
     warm_up_and_rounds, batches = 2, 2
-    a_round = phases.samples_a_round(phases.phases_on(torch.device("cpu"), compiled=False))
-    assert sum(taken) == warm_up_and_rounds * batches * a_round
+    per_round = phases.samples_per_round(phases.phases_for(torch.device("cpu"), compiled=False))
+    assert sum(taken) == warm_up_and_rounds * batches * per_round
 
 
-def test_captured_steps_are_timed_on_a_gpu_and_compiled_ones_where_they_are_asked_for() -> None:
+def test_captured_steps_are_timed_on_a_gpu_and_compiled_ones_on_request() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert phases.phases_on(cpu, compiled=False) == ["prefill", "decode"]
-    assert phases.phases_on(gpu, compiled=False) == ["prefill", "decode", "decode, captured"]
+    assert phases.phases_for(cpu, compiled=False) == ["prefill", "decode"]
+    assert phases.phases_for(gpu, compiled=False) == ["prefill", "decode", "decode, captured"]
     for device in (cpu, gpu):
-        more = phases.phases_on(device, compiled=True)
-        assert more == [*phases.phases_on(device, compiled=False), "decode, compiled"]
+        more = phases.phases_for(device, compiled=True)
+        assert more == [*phases.phases_for(device, compiled=False), "decode, compiled"]

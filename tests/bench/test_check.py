@@ -57,7 +57,7 @@ def test_with_a_tokenizer_greedy_tokens_must_be_stocks_in_float32(byte_tokenizer
     assert passed(findings) == {*CHECKED, "greedy tokens"}
 
 
-def test_in_half_precision_greedy_tokens_are_told_but_not_judged(byte_tokenizer: Any) -> None:
+def test_in_half_precision_greedy_tokens_are_reported_but_not_judged(byte_tokenizer: Any) -> None:
     loaded = replace(tiny(torch.bfloat16), tokenizer=byte_tokenizer)
     (tokens,) = [finding for finding in check(loaded) if finding.name == "greedy tokens"]
     assert tokens.passed is None

@@ -73,13 +73,13 @@ def test_a_sliding_window_shorter_than_the_prompt_is_checked_and_timed(make_tiny
     findings = list(check(of(make_tiny(family="Mistral", sliding_window=8))))
     assert passed(findings) >= PROBED
     assert failed(findings) == set()
-    [decode] = [one for one in findings if one.name == "what it costs, decode step"]
+    [decode] = [one for one in findings if one.name == "cost, decode step"]
     assert "times the time" in decode.measured
 
 
 def test_each_finding_has_its_numbers_and_limits_and_names_the_likeliest_mistake() -> None:
     for finding in probed(tiny()):
-        assert "of the effect from plain hooks (limit 0.001)" in finding.measured
+        assert "of the effect (limit 0.001) and lies" in finding.measured
         assert "(limit 0.1), which would change the logits by" in finding.measured
 
 
@@ -178,6 +178,6 @@ def test_a_model_that_does_not_generate_is_still_probed_row_by_row(monkeypatch) 
     loaded.model.generate = generate
     findings = [one for one in check(loaded) if one.name in {*PROBED, "tokens"}]
     assert passed(findings) == ROWS
-    [told] = [one for one in findings if one.name == "tokens"]
-    assert told.passed is None
-    assert "no generate here" in told.measured
+    [refusal] = [one for one in findings if one.name == "tokens"]
+    assert refusal.passed is None
+    assert "no generate here" in refusal.measured

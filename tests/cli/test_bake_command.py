@@ -60,8 +60,8 @@ def test_the_command_writes_what_the_library_bakes(folder, monkeypatch, capsys, 
 
 
 MISTAKES = [
-    ("--output full", "full exists and is not an empty folder; give another"),
-    ("--output v.safetensors", "v.safetensors exists and is not an empty folder; give another"),
+    ("--output full", "full exists and is not an empty folder; choose another"),
+    ("--output v.safetensors", "v.safetensors exists and is not an empty folder; choose another"),
     ("--output no/out", "no/out: the folder no does not exist"),
     ("--mode project", "--mode 'project' is unknown; expected one of add, ablate"),
     ("--steer wide.safetensors", "'wide' has hidden size 65, but the model's is 64"),

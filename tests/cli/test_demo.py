@@ -1,9 +1,9 @@
-"""What the demo shows is there: its vectors do far more than random directions of their norm."""
+"""The demo's vectors do far more than random directions of their norm."""
 
 import pytest
 
 import faststeer
-from faststeer.cli import demo_tour as demonstration
+from faststeer.cli import demo_effects
 from faststeer.data.shipped import SHIPPED, Behaviour, neutral_texts
 
 
@@ -20,11 +20,11 @@ def test_a_shipped_vector_moves_the_margin_at_least_3_times_as_far_as_random(
         layers=behaviour.layer,
         progress=False,
     )
-    randoms = demonstration.norm_matched(vector, demonstration.RANDOM_DIRECTIONS)
+    randoms = demo_effects.random_directions(vector, demo_effects.RANDOM_DIRECTIONS)
     with faststeer.patch(demo.model) as patched:
-        effects = demonstration.measure(demo, patched, behaviour, vector, randoms)
-    figure(f"demo, {name}: {demonstration.advantage(effects):.1f} times a random direction")
-    assert demonstration.advantage(effects) >= 3
+        effects = demo_effects.measure_effects(demo, patched, behaviour, vector, randoms)
+    figure(f"demo, {name}: {demo_effects.advantage(effects):.1f} times a random direction")
+    assert demo_effects.advantage(effects) >= 3
     for effect in effects:
         assert abs(effect.shift) >= 3 * effect.random_shift
     margins = [effect.margin for effect in effects]

@@ -1,4 +1,4 @@
-"""`faststeer inspect`, `highlight` and `calibrate` show what the library tells."""
+"""`faststeer inspect`, `highlight` and `calibrate` show what the library computes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_inspect_shows_and_draws_what_it_is_given(
     assert code == 0
     assert "cosine between vectors" in alone
     assert "+1.000" in alone
-    assert "not told: dose and logit lens: these need a model" in alone
+    assert "not computed: dose and logit lens: these need a model" in alone
     code, said, _ = run(
         "inspect v.safetensors --model tiny --pairs pairs.jsonl --texts texts.jsonl --layers 2 "
         "--coefficient 4 --plots out",
@@ -108,7 +108,7 @@ def test_calibrate_tells_the_option_that_steers_so(
 
 
 MISTAKES = [
-    ("inspect v.safetensors --pairs pairs.jsonl", "pairs and --texts are read by a model: give"),
+    ("inspect v.safetensors --pairs pairs.jsonl", "pairs and --texts need a model: give"),
     ("inspect v.safetensors --data .", "--data goes with --behaviour"),
     ("inspect v.safetensors --chat", "--chat goes with pairs"),
     ("inspect no.safetensors", "no.safetensors: no such file"),
@@ -123,7 +123,7 @@ MISTAKES = [
     ("inspect v.safetensors --model random:tiny", "random:tiny has random weights and no token"),
     ("inspect v.safetensors --plots texts.jsonl", "texts.jsonl: plots go into a folder,"),
     ("highlight one.safetensors --model tiny", "there is no text to highlight; give --text or"),
-    ("highlight v.safetensors --model tiny --text a", "'v' has layers [1, 2]; say which with --l"),
+    ("highlight v.safetensors --model tiny --text a", "'v' has layers [1, 2]; choose one with --l"),
     ("highlight one.safetensors --model tiny --text a --html no/x.html", "folder no does not"),
     ("highlight wide.safetensors --model tiny --text a", "hidden size 65, but the model's is 64"),
     ("calibrate v.safetensors --model tiny --target 0", "target is 0; expected a finite number"),

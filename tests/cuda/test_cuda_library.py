@@ -39,7 +39,9 @@ def test_it_needs_no_cuda_library_but_a_symbol_of_torch(libraries: Installed) ->
 
 @WITHOUT_CUDA
 def test_it_is_not_loaded_where_torch_has_no_cuda(libraries: Installed) -> None:
-    fact = libraries.python("from faststeer.cli import facts; print(facts.facts()['CUDA kernels'])")
+    fact = libraries.python(
+        "from faststeer.cli import info; print(info.runtime_facts()['CUDA kernels'])"
+    )
     assert fact.startswith(f"not loaded: torch {torch.__version__} has no CUDA; built by nvcc ")
     assert "for sm_75, sm_80, sm_90, sm_100 and PTX compute_100; on a GPU" in fact
 
@@ -52,10 +54,10 @@ def test_a_library_that_cannot_be_loaded_is_told_of_once_and_the_cpu_goes_on(
 import warnings, torch
 torch.version.cuda = "13.0"  # so it is loaded, and torch's stream getter not found
 from faststeer import FaststeerWarning, ops
-from faststeer.cli import facts
+from faststeer.cli import info
 from faststeer.ops import cuda_library, registration
 assert "undefined symbol: aoti_torch_get_current_cuda_stream" in cuda_library.unavailable_reason()
-assert facts.facts()["CUDA kernels"].startswith(cuda_library.unavailable_reason())
+assert info.runtime_facts()["CUDA kernels"].startswith(cuda_library.unavailable_reason())
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)

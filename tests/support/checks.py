@@ -11,11 +11,11 @@ import torch
 from command_line import FASTSTEER, environment
 
 from faststeer.bench.findings import Finding
-from faststeer.bench.probes import scopes
+from faststeer.bench.probed_scopes import probed_scopes
 from faststeer.cli import main, options
 from faststeer.models.loading import Loaded, load
 
-SCOPES = scopes(torch.zeros(1, 11).long())
+SCOPES = probed_scopes(torch.zeros(1, 11).long())
 PROBED = {f"these tokens and no others (positions={name})" for name in SCOPES}
 PROBED |= {
     f"this row and no other (padded batch, positions={name})" for name in ("all", "range(1, 4)")
