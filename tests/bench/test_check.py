@@ -140,7 +140,7 @@ def test_a_coefficient_that_cannot_be_changed_fails(monkeypatch: pytest.MonkeyPa
 
 
 def test_steering_that_cannot_be_switched_off_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plan, "times_off", property(lambda self: 0, lambda self, value: None))
+    monkeypatch.setattr(Plan, "disable_depth", property(lambda self: 0, lambda self, value: None))
     assert failed(list(check(tiny()))) == {"off() is idle"}
 
 
