@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import escape
+from places import ROOT
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -125,7 +126,7 @@ def test_a_picture_that_is_gone_is_said(result: Result, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["broad-skills", "behaviours"])
 def test_results_of_the_version_before_are_read_and_reported(name: str) -> None:
-    folder = Path(__file__).parents[1] / "docs" / "results" / name
+    folder = ROOT / "docs" / "results" / name
     content = json.loads((folder / "outcome.json").read_text())
     page = as_page(results_in(folder))
     for section in content["sections"]:

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import faststeer
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # ```py: not to be run
 CODE = {path.name: BLOCKS.findall(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
