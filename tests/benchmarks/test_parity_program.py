@@ -120,7 +120,7 @@ def test_a_table_tells_versions_agreement_and_ratios() -> None:
     assert "repeng 0.4.0, transformers 4.57.6" in table
     assert "of 2 comparisons" in table
     assert "1 agree" in table
-    assert "1e-01 of what steering changes" in table
+    assert "1e-01 of the change that steering makes" in table
     assert "| repeng | 1.125× | 1.125× |" in table
 
 
