@@ -27,7 +27,7 @@ from tiny import ByteTokenizer, MakeTiny, make_tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from faststeer.models import loading, supported
+from faststeer.models import loading, transformers_release
 
 PROSE = SHARED_DATA / "text"
 
@@ -45,7 +45,7 @@ def known_release() -> None:
     """`make test-newest` may run an untested transformers: its warning belongs to no test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        supported.check_transformers()
+        transformers_release.check_transformers()
 
 
 @pytest.fixture

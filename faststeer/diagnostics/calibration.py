@@ -12,7 +12,7 @@ from torch import nn
 from faststeer.diagnostics.root_search import falls, first_crossing, nearest
 from faststeer.evaluate.next_token import token_scores_by_setting
 from faststeer.patching.patch import temporarily_patched
-from faststeer.steering.stated_use import positions_in_texts
+from faststeer.steering.resolved_use import positions_in_texts
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import Layers
 from faststeer.vectors.steering_vector import SteeringVector

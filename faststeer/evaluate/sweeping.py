@@ -19,7 +19,7 @@ from faststeer.evaluate.provenance import model_facts, vector_hash, versions
 from faststeer.evaluate.records import Record, Records, Setting, key_of
 from faststeer.evaluate.tasks import Subject, Task, Verdict
 from faststeer.patching.patch import temporarily_patched
-from faststeer.steering.stated_use import positions_in_texts
+from faststeer.steering.resolved_use import positions_in_texts
 from faststeer.utils.files import write_whole
 from faststeer.utils.progress import Advance, progress_bar
 from faststeer.vectors.arguments import chosen_layers, finite

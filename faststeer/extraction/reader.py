@@ -18,9 +18,9 @@ from faststeer.data.batches import Batch
 from faststeer.extraction.bf16_linear import fastest_linear
 from faststeer.extraction.early_exit import Select, read_sites, run_until_stop, stop_at
 from faststeer.extraction.examples import Encoder, Example, TextRow, encoded_batches
-from faststeer.extraction.passes import require_single_pass
 from faststeer.extraction.read_token import ReadToken, uniform_weights
 from faststeer.extraction.reading_checks import require_finite, warn_of_later_hooks
+from faststeer.extraction.single_pass import require_single_pass
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
 from faststeer.models.patch_mark import MARK

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from faststeer.models.decoders import family_of
+from faststeer.models.families import family_of
 from faststeer.models.loading import default_dtype
 from faststeer.models.patch_mark import MARK
-from faststeer.models.supported import check_transformers
+from faststeer.models.transformers_release import check_transformers
 from faststeer.patching.patch import patch
 from faststeer.patching.patched import Patched
 from faststeer.patching.unclaimed import UnclaimedPatch, fuse, fused_decoders

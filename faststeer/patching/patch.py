@@ -13,7 +13,7 @@ from torch import nn
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
 from faststeer.models.patch_mark import MARK
-from faststeer.models.supported import check_transformers
+from faststeer.models.transformers_release import check_transformers
 from faststeer.patching.fused import FusedPatch
 from faststeer.patching.hooked import HookPatch, warn_of_hooks
 from faststeer.patching.patched import Patched

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.patching.lifecycle import PatchLifecycle
 from faststeer.steering.conditions import Condition
-from faststeer.steering.doses import warn_of_zeros
+from faststeer.steering.dose_warnings import warn_of_zeros
 from faststeer.steering.handles import Handle
 from faststeer.steering.intervention import Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
+from faststeer.steering.resolved_use import resolve_mode, resolve_scope
 from faststeer.steering.row_settings import RowSettings
-from faststeer.steering.stated_use import resolve_mode, resolve_scope
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
 from faststeer.vectors.steering_vector import SteeringVector
 

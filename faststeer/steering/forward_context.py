@@ -15,8 +15,8 @@ from torch import Tensor
 from faststeer.steering.condition_gates import ConditionGates
 from faststeer.steering.conditions import Condition
 from faststeer.steering.device_tables import DeviceTables
+from faststeer.steering.fold_coefficients import EntryGroup
 from faststeer.steering.positions import Scope
-from faststeer.steering.slots import EntryGroup
 from faststeer.steering.thread_guard import ThreadGuard
 from faststeer.steering.token_positions import BatchTokens, PromptLayout, TokenPositions
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from faststeer.steering.conditions import Condition
-from faststeer.steering.doses import Doses
+from faststeer.steering.dose_warnings import Doses
+from faststeer.steering.fold_coefficients import Setting
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.intervention import Coefficients, Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.site_table import Reader
-from faststeer.steering.slots import Setting
 from faststeer.steering.tables import Tables
 from faststeer.steering.token_positions import BatchTokens
 from faststeer.vectors.sites import Site

@@ -11,11 +11,16 @@ import torch
 
 from faststeer.steering.conditions import Condition
 from faststeer.steering.device_tables import DeviceTables
+from faststeer.steering.fold_coefficients import (
+    EntryGroup,
+    Setting,
+    assign_slots,
+    fold_coefficients,
+)
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.intervention import Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.site_table import Reader, SiteTable
-from faststeer.steering.slots import EntryGroup, Setting, assign_slots, fold_coefficients
 from faststeer.vectors.sites import Site
 
 

@@ -11,7 +11,7 @@ from tiny import MakeTiny
 from tiny_families import MORE
 
 import faststeer
-from faststeer.models.decoders import known_families
+from faststeer.models.families import known_families
 
 IDS = torch.randint(1, 500, (2, 9), generator=torch.Generator().manual_seed(5))
 SITES = ("resid_pre", "resid_mid", "resid_post")

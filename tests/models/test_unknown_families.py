@@ -44,7 +44,9 @@ def logits(model, **kwargs) -> torch.Tensor:
 
 def test_the_notice_names_the_class_and_what_is_lost(model) -> None:
     decoder = type(model.base_model).__name__
-    with pytest.warns(faststeer.FaststeerWarning, match=f"{decoder} .*one more op per layer.*resid_mid"):
+    with pytest.warns(
+        faststeer.FaststeerWarning, match=f"{decoder} .*one more op per layer.*resid_mid"
+    ):
         patched = faststeer.patch(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

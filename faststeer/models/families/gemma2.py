@@ -9,7 +9,7 @@ from transformers.models.gemma2.modeling_gemma2 import (
 )
 
 from faststeer.models.fused_layers import FinalNorm, family
-from faststeer.models.sandwich import SandwichLayer
+from faststeer.models.sandwich_layers import SandwichLayer
 
 
 class SteeredGemma2DecoderLayer(SandwichLayer, Gemma2DecoderLayer):

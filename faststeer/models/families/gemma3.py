@@ -12,7 +12,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
 )
 
 from faststeer.models.fused_layers import FinalNorm, family
-from faststeer.models.sandwich import SandwichLayer
+from faststeer.models.sandwich_layers import SandwichLayer
 
 
 class SteeredGemma3DecoderLayer(SandwichLayer, Gemma3DecoderLayer):

@@ -12,18 +12,18 @@ import transformers
 from places import ROOT
 
 import faststeer
-from faststeer.models import supported
+from faststeer.models import transformers_release
 
 
 @pytest.fixture(autouse=True)
 def first_in_its_process() -> Iterator[None]:
     """No test finds the warning given already, and none leaves it so for a pretended release."""
-    supported._warn_of_untested.cache_clear()
+    transformers_release._warn_of_untested.cache_clear()
     yield
-    supported._warn_of_untested.cache_clear()
+    transformers_release._warn_of_untested.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        supported.check_transformers()
+        transformers_release.check_transformers()
 
 
 def patched_and_unpatched(model) -> None:
@@ -32,11 +32,13 @@ def patched_and_unpatched(model) -> None:
 
 def test_the_newest_tested_release_is_the_pinned_one() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    assert re.findall(r"^transformers==(\S+)", pins, re.MULTILINE) == [supported.NEWEST_TESTED]
+    assert re.findall(r"^transformers==(\S+)", pins, re.MULTILINE) == [
+        transformers_release.NEWEST_TESTED
+    ]
     oldest = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
-    assert f"\ntransformers=={supported.OLDEST_SUPPORTED}." in oldest
+    assert f"\ntransformers=={transformers_release.OLDEST_SUPPORTED}." in oldest
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'"transformers>={supported.OLDEST_SUPPORTED}"' in declared
+    assert f'"transformers>={transformers_release.OLDEST_SUPPORTED}"' in declared
 
 
 @pytest.mark.parametrize("release", ["5.25.0", "5.24.1", "5.25.0.dev0", "5.100", "6.0.0rc1"])
@@ -50,7 +52,9 @@ def test_a_newer_transformers_is_warned_of_once_with_both_releases(
             patched_and_unpatched(tiny_model)
     (one,) = given
     assert one.category is faststeer.FaststeerWarning
-    assert f"transformers {release} is newer than {supported.NEWEST_TESTED}" in str(one.message)
+    assert f"transformers {release} is newer than {transformers_release.NEWEST_TESTED}" in str(
+        one.message
+    )
     assert one.filename == __file__
 
 
