@@ -29,19 +29,29 @@ CSRC = ROOT / "csrc"
 TORCH_ABI_TARGET = "0x020a000000000000"  # torch 2.10: one build serves it and all later ones
 X86 = platform.machine() in ("x86_64", "AMD64")
 
-ISA_FLAGS = {}
-for _kernel in ("steer_norm", "moments"):
-    ISA_FLAGS[f"{_kernel}_portable.cpp"] = []
-    if X86:
-        ISA_FLAGS[f"{_kernel}_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
-        ISA_FLAGS[f"{_kernel}_avx512.cpp"] = [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq")]
+# The kernels of one instruction set each. No other file may have these flags.
+ISA_FLAGS: dict[str, list[str]] = {"kernels_portable.cpp": []}
+if X86:
+    ISA_FLAGS["kernels_avx2.cpp"] = ["-mavx2", "-mfma", "-mf16c"]
+    ISA_FLAGS["kernels_avx512.cpp"] = [f"-mavx512{part}" for part in ("f", "bw", "vl", "dq")]
 
-BOTH = ["tensors.cpp", "call.cpp", "view.cpp"]
-SOURCES = [*BOTH, "module.cpp", "ops.cpp", "direct.cpp"]
-SOURCES += ["cpu/isa.cpp", "cpu/run.cpp", "cpu/moments.cpp"]
-SOURCES += [f"cpu/{name}" for name in ISA_FLAGS]
-CUDA_SOURCES = [*BOTH, "cuda/ops.cpp", "cuda/launch.cpp"]
-CUDA_SOURCES += [f"cuda/{name}.cu" for name in ("steer_norm", "steer_norm_modes", "moments")]
+
+def sources_in(folder: str) -> list[str]:
+    """Return a folder's sources for this architecture, relative to csrc/."""
+    found = [path for kind in ("cpp", "cu") for path in sorted((CSRC / folder).glob(f"*.{kind}"))]
+    return [
+        str(path.relative_to(CSRC))
+        for path in found
+        if not path.name.startswith("kernels_") or path.name in ISA_FLAGS
+    ]
+
+
+# Each library has the common floor, its kernels and its registration.
+BINDINGS = sources_in("bindings")
+CUDA_ONLY, IN_BOTH = "bindings/register_cuda.cpp", "bindings/stable_tensors.cpp"
+SOURCES = [*sources_in("common"), *sources_in("cpu"), "module.cpp"]
+SOURCES += [name for name in BINDINGS if name != CUDA_ONLY]
+CUDA_SOURCES = [*sources_in("common"), *sources_in("cuda"), CUDA_ONLY, IN_BOTH]
 CUDA_LIBRARY = "faststeer._cuda"
 
 
@@ -49,12 +59,13 @@ def flags_of(source: str, cuda: Toolkit | str) -> list[str]:
     """Flags beyond the common ones."""
     if source.endswith(".cu"):
         return []
-    isa = ISA_FLAGS.get(Path(source).name)
-    if source == "direct.cpp":  # DLPack's header refuses to be read under torch's stable target
+    name = Path(source).name
+    isa = ISA_FLAGS.get(name)
+    if name == "dlpack_call.cpp":  # torch's stable target forbids DLPack's header
         return []
     if isa is None:
         flags = [f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}"]
-        if source == "cuda/ops.cpp":
+        if source == CUDA_ONLY:
             flags.append("-DUSE_CUDA")
         if source == "module.cpp":
             built = isinstance(cuda, Toolkit)

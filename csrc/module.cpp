@@ -1,11 +1,11 @@
-// The Python module faststeer._C. Importing it registers the ops; its functions tell how this
+// The Python module faststeer._C. Importing it registers the ops; its functions report how this
 // build was made and what runs here.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
-#include "cpu/isa.h"
-#include "direct.h"
+#include "bindings/dlpack_call.h"
+#include "cpu/dispatch.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "faststeer's compiled ops and the facts of this build";

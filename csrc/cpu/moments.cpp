@@ -9,9 +9,9 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/isa.h"
-#include "cpu/run.h"
-#include "view.h"
+#include "common/tensor_view.h"
+#include "cpu/dispatch.h"
+#include "cpu/parallel.h"
 
 namespace faststeer {
 namespace {
@@ -102,9 +102,9 @@ void require_known_groups(const MomentsArgs& args) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Calls work(begin, end) for ranges of `count` things that have so many elements together.
+// Calls work(begin, end) for ranges of `count` items, which have `elements` elements together.
 template <class Work>
-void share_out(int64_t count, int64_t elements, const Work& work) {
+void parallel_over(int64_t count, int64_t elements, const Work& work) {
   if (elements <= kElementsPerThread) {
     work(int64_t{0}, count);
   } else {
@@ -126,7 +126,7 @@ void moments_of(const MomentsArgs& args, const Parts& given, double* mean, doubl
   const int64_t width = ceil_div(even, kMaxVectorWidth) * kMaxVectorWidth;
   const int64_t blocks = ceil_div(args.hidden, width);
   const int64_t elements = static_cast<int64_t>(given.rows.size()) * args.hidden;
-  share_out(blocks * parts, elements, [&](int64_t begin, int64_t end) {
+  parallel_over(blocks * parts, elements, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t column = item / parts * width;
       const Part& part = given.parts[item % parts];
@@ -183,7 +183,7 @@ void run_moments(const MomentsArgs& args) {
     double* mean = scratch.get();
     double* m2 = mean + size;
     moments_of(args, listed, mean, m2);
-    share_out(args.hidden, size, [&](int64_t first, int64_t last) {
+    parallel_over(args.hidden, size, [&](int64_t first, int64_t last) {
       merge(args, listed.parts, mean, m2, first, last);
     });
   }

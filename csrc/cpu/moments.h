@@ -1,7 +1,7 @@
-// The CPU kernel behind accumulate_moments, once an instruction set.
+// The CPU kernel behind accumulate_moments, once per instruction set.
 #pragma once
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 

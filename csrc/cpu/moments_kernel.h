@@ -8,7 +8,7 @@
 // one outlier. Runs meet in double. Where chunks of 4 met in float32, on a base that was the first
 // chunk's mean, a first row 1,000 times the rest left the mean of 1,024 rows wrong by 1e-4.
 //
-// Included once an ISA, after that ISA's SIMD layer.
+// Included once per ISA, after that ISA's SIMD layer.
 #pragma once
 
 #include "cpu/moments.h"

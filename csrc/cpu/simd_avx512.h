@@ -1,5 +1,5 @@
-// Thirty-two float32 lanes in two registers, on AVX-512 (F, BW, VL, DQ). What each name means is
-// told in simd_portable.h.
+// Thirty-two float32 lanes in two registers, on AVX-512 (F, BW, VL, DQ). simd_portable.h
+// defines the names.
 //
 // The kernel is bound by the two vector ports, not by memory, at one row of 4096 bfloat16. Hence
 // EvenOdd: a register of 32 bfloat16 splits into its even and its odd elements with one shift and

@@ -1,7 +1,7 @@
-// The CPU kernel behind steer_add_rms_norm and steer_add, once an instruction set.
+// The CPU kernel behind steer_add_rms_norm and steer_add, once per instruction set.
 #pragma once
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 

@@ -5,56 +5,92 @@
 // 4096 bfloat16 is 8 KiB. Rows that share their entries have them summed once, into `scratch`;
 // the sum runs in entry order in float32 without fused multiply-add (this file is compiled with
 // -ffp-contract=off), so that sum, a row summed by the caller and the sum made on the fly are the
-// same bits. Included once an ISA, after that ISA's SIMD layer.
+// same bits. Included once per ISA, after that ISA's SIMD layer.
 #pragma once
 
-#include "cpu/row.h"
+#include "cpu/row_access.h"
 #include "cpu/steer_norm_modes.h"
 
 namespace faststeer {
 namespace FASTSTEER_ISA_NAMESPACE {
 
-// More entries than this are summed into scratch first: a row's entries are kept on the stack.
+// More entries than this are summed into scratch first: a row's terms are kept on the stack.
 constexpr int kMaxOnTheFly = 8;
 
+// A vector that an entry adds to a row.
 template <class V>
-struct Entry {
+struct Term {
   V vector;
   float coefficient;
 };
 
 template <class V, class... Where>
-inline Vec combine(const Entry<V>* entries, int count, Where... where) {
-  Vec s = multiply(broadcast(entries[0].coefficient), entries[0].vector.at(where...));
+inline Vec combine(const Term<V>* terms, int count, Where... where) {
+  Vec s = multiply(broadcast(terms[0].coefficient), terms[0].vector.at(where...));
   for (int k = 1; k < count; ++k) {
-    s = add(s, multiply(broadcast(entries[k].coefficient), entries[k].vector.at(where...)));
+    s = add(s, multiply(broadcast(terms[k].coefficient), terms[k].vector.at(where...)));
   }
   return s;
 }
 
-// h = round((residual + x) + sum of entries); returns the sum of h squared. kCount < 0: any count.
+// What a vector of columns is computed from, for kCount terms. See store_row.
+template <int kCount, class V>
+struct Operands {
+  Vec residual, x, vectors[kCount];
+  const Term<V>* terms;
+
+  Vec value() const {
+    Vec s = multiply(broadcast(terms[0].coefficient), vectors[0]);
+    for (int k = 1; k < kCount; ++k) {
+      s = add(s, multiply(broadcast(terms[k].coefficient), vectors[k]));
+    }
+    return add(add(residual, x), s);
+  }
+};
+template <class V>
+struct Operands<0, V> {
+  Vec residual, x;
+  Vec value() const { return add(residual, x); }
+};
+// Any number of terms, more than there are registers for: summed as they are loaded.
+template <class V>
+struct Operands<-1, V> {
+  Vec residual, x, sum;
+  Vec value() const { return add(add(residual, x), sum); }
+};
+
+// h = round((residual + x) + sum of terms); returns the sum of h squared. kCount < 0: any count.
 template <int kCount, class R, class X, class V>
-inline double update_row(const R* residual, X x, const Entry<V>* entries, int count, R* h,
+inline double update_row(const R* residual, X x, const Term<V>* terms, int count, R* h,
                          int64_t hidden) {
-  const int known = kCount < 0 ? count : kCount;
   return store_row(h, hidden, [=](int64_t j, auto order, auto... lanes) {
-    const Vec value = add(load(residual + j, order, lanes...), x.at(j, order, lanes...));
-    return kCount == 0 ? value : add(value, combine(entries, known, j, order, lanes...));
+    Operands<kCount, V> operands;
+    operands.residual = load(residual + j, order, lanes...);
+    operands.x = x.at(j, order, lanes...);
+    if constexpr (kCount > 0) {
+      operands.terms = terms;
+      for (int k = 0; k < kCount; ++k) {
+        operands.vectors[k] = terms[k].vector.at(j, order, lanes...);
+      }
+    } else if constexpr (kCount < 0) {
+      operands.sum = combine(terms, count, j, order, lanes...);
+    }
+    return operands;
   });
 }
 
 template <class R, class X, class V>
-inline double update_row(const R* residual, X x, const Entry<V>* entries, int count, R* h,
+inline double update_row(const R* residual, X x, const Term<V>* terms, int count, R* h,
                          int64_t hidden) {
   switch (count) {
     case 0:
-      return update_row<0>(residual, x, entries, count, h, hidden);
+      return update_row<0>(residual, x, terms, count, h, hidden);
     case 1:
-      return update_row<1>(residual, x, entries, count, h, hidden);
+      return update_row<1>(residual, x, terms, count, h, hidden);
     case 4:
-      return update_row<4>(residual, x, entries, count, h, hidden);
+      return update_row<4>(residual, x, terms, count, h, hidden);
     default:
-      return update_row<-1>(residual, x, entries, count, h, hidden);
+      return update_row<-1>(residual, x, terms, count, h, hidden);
   }
 }
 
@@ -73,7 +109,7 @@ template <class R, class W>
 inline void norm_row(const R* h, W weight, float scale, R* out, int64_t hidden) {
   const typename OrderFor<R>::type order;
   const Vec scales = broadcast(scale);
-  across(hidden, [=](int64_t j, auto... lanes) {
+  each_vector(hidden, [=](int64_t j, auto... lanes) {
     const Vec normed = multiply(load(h + j, order, lanes...), scales);
     store_rounded(out + j, multiply(normed, weight.at(j, order, lanes...)), order, lanes...);
   });
@@ -91,16 +127,14 @@ inline bool same_setting(const SteerNormArgs& args, int64_t a, int64_t b) {
 
 template <class V, class Order>
 inline void combine_into(Scratch scratch, const SteerNormArgs& args, int64_t setting, Order order) {
-  across(args.hidden,
-         [=](int64_t j, auto...) { store_rounded(scratch.row + j, zero(), InOrder{}); });
+  each_vector(args.hidden,
+              [=](int64_t j, auto...) { store_rounded(scratch.row + j, zero(), InOrder{}); });
   for (int64_t k = 0; k < args.entries; ++k) {
-    const int32_t i = args.index[setting * args.entries + k];
-    if (i < 0) continue;
-    const Mode mode = mode_of(args, i);
-    if (mode.pull != 0.0f) continue;  // comes after the sum
-    const V vector(args.vectors, i);
-    const Vec c = broadcast(args.coefficient[setting * args.entries + k] * mode.push);
-    across(args.hidden, [=](int64_t j, auto... lanes) {
+    const Entry entry = read_entry(args, setting, k);
+    if (entry.id < 0 || entry.mode.pull != 0.0f) continue;  // with a pull it comes after the sum
+    const V vector(args.vectors, entry.id);
+    const Vec c = broadcast(entry.coefficient * entry.mode.push);
+    each_vector(args.hidden, [=](int64_t j, auto... lanes) {
       const Vec product = multiply(c, vector.at(j, order, lanes...));
       store_rounded(scratch.row + j, add(scratch.at(j, order), product), InOrder{});
     });
@@ -112,7 +146,7 @@ inline void combine_into(Scratch scratch, const SteerNormArgs& args, int64_t set
 template <class R, class X, class W, class V>
 void steer_norm_rows(const SteerNormArgs& args, int64_t begin, int64_t end, float* memory) {
   const Scratch scratch{memory};
-  const Entry<Scratch> combined{scratch, 1.0f};
+  const Term<Scratch> combined{scratch, 1.0f};
   int64_t in_scratch = -1;
   for (int64_t n = begin; n < end; ++n) {
     const R* residual = static_cast<const R*>(args.residual.data) + n * args.residual.stride;
@@ -147,15 +181,15 @@ void steer_norm_rows(const SteerNormArgs& args, int64_t begin, int64_t end, floa
     } else if (summed) {
       squares = update_row<1>(residual, x, &combined, 1, h, args.hidden);
     } else {
-      alignas(Entry<V>) char storage[kMaxOnTheFly * sizeof(Entry<V>)];
-      Entry<V>* entries = reinterpret_cast<Entry<V>*>(storage);
+      alignas(Term<V>) char storage[kMaxOnTheFly * sizeof(Term<V>)];
+      Term<V>* terms = reinterpret_cast<Term<V>*>(storage);
       int count = 0;
       for (int64_t k = 0; k < args.entries; ++k) {
-        const int32_t i = args.index[setting * args.entries + k];
-        if (i < 0) continue;
-        entries[count++] = {V(args.vectors, i), args.coefficient[setting * args.entries + k]};
+        const Entry entry = read_entry(args, setting, k);
+        if (entry.id < 0) continue;
+        terms[count++] = {V(args.vectors, entry.id), entry.coefficient};
       }
-      squares = update_row(residual, x, entries, count, h, args.hidden);
+      squares = update_row(residual, x, terms, count, h, args.hidden);
     }
 
     if (args.weight.data == nullptr) continue;

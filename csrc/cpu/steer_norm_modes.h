@@ -4,7 +4,7 @@
 // in scratch that stays in L1, and rounded at the end.
 #pragma once
 
-#include "cpu/row.h"
+#include "cpu/row_access.h"
 
 namespace faststeer {
 namespace FASTSTEER_ISA_NAMESPACE {
@@ -13,15 +13,25 @@ struct Mode {
   float push, pull, keep;
 };
 
-inline Mode mode_of(const SteerNormArgs& args, int32_t id) {
-  if (args.modes == nullptr) return {1.0f, 0.0f, 0.0f};
+// An entry of a setting, for rows with modes and without: a vector without a mode is added.
+struct Entry {
+  int32_t id;  // -1 for none, and then of no mode
+  float coefficient;
+  Mode mode;
+};
+
+inline Entry read_entry(const SteerNormArgs& args, int64_t setting, int64_t k) {
+  const int64_t at = setting * args.entries + k;
+  const int32_t id = args.index[at];
+  if (id < 0) return {-1, 0.0f, {0.0f, 0.0f, 0.0f}};
+  if (args.modes == nullptr) return {id, args.coefficient[at], {1.0f, 0.0f, 0.0f}};
   const float* line = args.modes + 3 * static_cast<int64_t>(id);
-  return {line[0], line[1], line[2]};
+  return {id, args.coefficient[at], {line[0], line[1], line[2]}};
 }
 
-// The sum over a row of term(j, lanes...), a vector at a time.
+// The sum over a row of term(j, lanes...), one vector at a time.
 template <class Term>
-inline double sum_across(int64_t hidden, const Term& term) {
+inline double sum_of_vectors(int64_t hidden, const Term& term) {
   double total = 0.0;
   for (int64_t begin = 0; begin < hidden; begin += 1024) {
     const int64_t end = hidden - begin < 1024 ? hidden : begin + 1024;
@@ -43,13 +53,13 @@ struct WideRow {
 
   template <class Value>
   void set(const Value& value) const {
-    across(hidden, [&](int64_t j, auto... lanes) {
+    each_vector(hidden, [&](int64_t j, auto... lanes) {
       store_rounded(row.row + j, value(j, lanes...), InOrder{});
     });
   }
   template <class Operand>
   double dot(const Operand& other) const {
-    return sum_across(hidden, [&](int64_t j, auto... lanes) {
+    return sum_of_vectors(hidden, [&](int64_t j, auto... lanes) {
       return multiply(row.at(j, order), other.at(j, order, lanes...));
     });
   }
@@ -72,32 +82,29 @@ template <class R, class X, class V>
 double update_row_by_modes(const SteerNormArgs& args, int64_t setting, const R* residual, X x,
                            Scratch s, float* row, R* h) {
   const typename OrderFor<R>::type order;
-  const int32_t* ids = args.index + setting * args.entries;
-  const float* coefficients = args.coefficient + setting * args.entries;
   const WideRow<R> wide{{row}, args.hidden, order};
   wide.set([&](int64_t j, auto... lanes) {
     return add(load(residual + j, order, lanes...), x.at(j, order, lanes...));
   });
   bool keep = false;
   for (int64_t k = 0; k < args.entries; ++k) {
-    keep = keep || (ids[k] >= 0 && mode_of(args, ids[k]).keep != 0.0f);
+    keep = keep || read_entry(args, setting, k).mode.keep != 0.0f;
   }
   const double before = keep ? wide.dot(wide.row) : 0.0;
   wide.add_product(1.0f, s);
   for (int64_t k = 0; k < args.entries; ++k) {
-    if (ids[k] < 0) continue;
-    const Mode mode = mode_of(args, ids[k]);
+    const auto [id, coefficient, mode] = read_entry(args, setting, k);
     if (mode.pull == 0.0f) continue;
-    const V vector(args.vectors, ids[k]);
+    const V vector(args.vectors, id);
     const double along = wide.dot(vector);
-    wide.add_product(static_cast<float>(coefficients[k] * (mode.push - mode.pull * along)), vector);
+    wide.add_product(static_cast<float>(coefficient * (mode.push - mode.pull * along)), vector);
   }
   if (keep) {
     const double after = wide.dot(wide.row);
     if (after > 0.0) wide.scale(static_cast<float>(__builtin_sqrt(before / after)));
   }
   return store_row(h, args.hidden,
-                   [&](int64_t j, auto order, auto...) { return wide.row.at(j, order); });
+                   [&](int64_t j, auto order, auto...) { return Computed{wide.row.at(j, order)}; });
 }
 
 }  // namespace FASTSTEER_ISA_NAMESPACE

@@ -1,11 +1,11 @@
-// From a call to the kernel that was built for its dtypes, and how that is started.
+// Selection of the kernel that was built for a call's dtypes, and its launch.
 #pragma once
 
 #include <algorithm>
 
-#include "cuda/launch.h"
-#include "cuda/launcher.cuh"
-#include "cuda/packs.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/launch_plan.h"
+#include "cuda/packed_access.cuh"
 
 namespace faststeer {
 

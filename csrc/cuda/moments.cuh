@@ -1,4 +1,5 @@
-// Count, mean and centred second moment of every column, in one read of the rows and no atomics.
+// The tile pass of the moments: count, mean and centred second moment of every column, in one read
+// of the rows and without atomics.
 //
 // A block takes a tile of columns and at most 1,024 rows, and of those the rows of one group, which
 // it lists first: other rows are never read, so groups cost next to nothing. A thread goes down its
@@ -7,37 +8,19 @@
 // terms are positive, and distances are taken from the median of three of the run's rows, so
 // neither a mean of 1e6 nor an outlier costs digits, as it would with E[x^2] - mean^2. More than 32
 // rows in float32 would: runs, threads and blocks are merged in float64, in a fixed order.
-//
-// The partial results in `scratch`: means [splits, G, H], centred moments [splits, G, H], counts
-// [splits, G], and the counts [G] from before the call, which the second kernel has to read while
-// it writes the new ones.
 #pragma once
 
-#include "cuda/launch.h"
-#include "cuda/packs.cuh"
+#include "cuda/moments_merge.cuh"
+#include "cuda/packed_access.cuh"
 
 namespace faststeer {
 
-constexpr int kMomentsThreads = kWarp * kMomentsLanes;
-constexpr int kChunk = 4;  // rows
-constexpr int kRun = 32;   // rows that meet in float32
+constexpr int kChunkRows = 4;
+constexpr int kRun = 32;  // rows that meet in float32
 
-struct MomentsScratch {
-  double* mean;
-  double* m2;
-  double* count;
-  double* count_before;
-
-  __host__ __device__ MomentsScratch(double* memory, const MomentsArgs& args, int64_t splits)
-      : mean(memory),
-        m2(mean + splits * args.groups * args.hidden),
-        count(m2 + splits * args.groups * args.hidden),
-        count_before(count + splits * args.groups) {}
-};
-
-// What a thread's rows come to in float64, and the base of its run, which registers have no room
-// for: in shared memory that no other thread touches. Threads lie side by side, so that a warp's
-// accesses meet no bank twice.
+// The moments of a thread's rows in float64, and the base of its run, for which there are no
+// registers left: in shared memory that no other thread touches. Threads lie side by side, so that
+// a warp's accesses meet no bank twice.
 template <int kWidth>
 struct LaneMoments {
   double mean[kMomentsLanes][kWidth][kWarp];
@@ -53,26 +36,26 @@ struct RunMoments {
   float mean[kWidth] = {};
   float m2[kWidth] = {};
 
-  // Takes the first `rows` of the chunk; kChunk of them almost always.
+  // Takes the first `rows` of the chunk; kChunkRows of them almost always.
   template <class T>
-  __device__ void add(const Pack<T, kWidth> (&chunk)[kChunk], int rows,
+  __device__ void add(const Pack<T, kWidth> (&chunk)[kChunkRows], int rows,
                       LaneMoments<kWidth>& lanes) {
     const float share = 1.0f / static_cast<float>(rows);
     const float new_share = static_cast<float>(rows) / static_cast<float>(count + rows);
     const float both = static_cast<float>(count) * new_share;
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
-      float value[kChunk];
+      float value[kChunkRows];
 #pragma unroll
-      for (int r = 0; r < kChunk; ++r) value[r] = one(chunk[r], j);
+      for (int r = 0; r < kChunkRows; ++r) value[r] = one(chunk[r], j);
       float& base = lanes.base[threadIdx.y][j][threadIdx.x];
       if (count == 0) base = median_of_three(value, rows);
 #pragma unroll
-      for (int r = 0; r < kChunk; ++r) value[r] -= base;
+      for (int r = 0; r < kChunkRows; ++r) value[r] -= base;
       const float own_mean = total(value, rows) * share;
       float own_m2 = 0.0f;
 #pragma unroll
-      for (int r = 0; r < kChunk; ++r) {
+      for (int r = 0; r < kChunkRows; ++r) {
         const float distance = value[r] - own_mean;
         if (r < rows) own_m2 = fmaf(distance, distance, own_m2);
       }
@@ -117,18 +100,18 @@ struct RunMoments {
     }
   }
   // Of the first rows and the last. Chosen without an index, which would take the chunk to memory.
-  static __device__ float median_of_three(const float (&value)[kChunk], int rows) {
+  static __device__ float median_of_three(const float (&value)[kChunkRows], int rows) {
     const float a = value[0];
     const float b = rows > 1 ? value[1] : a;
     float c = a;
 #pragma unroll
-    for (int r = 1; r < kChunk; ++r) c = r < rows ? value[r] : c;
+    for (int r = 1; r < kChunkRows; ++r) c = r < rows ? value[r] : c;
     return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
   }
-  static __device__ float total(const float (&value)[kChunk], int rows) {
+  static __device__ float total(const float (&value)[kChunkRows], int rows) {
     float sum = value[0];
 #pragma unroll
-    for (int r = 1; r < kChunk; ++r) {
+    for (int r = 1; r < kChunkRows; ++r) {
       if (r < rows) sum += value[r];
     }
     return sum;
@@ -191,8 +174,8 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
 
   const int64_t split = blockIdx.x;
   const int64_t group = blockIdx.z;
-  const int64_t begin = split * launch.rows_a_split;
-  const int rows = static_cast<int>(min(launch.rows_a_split, args.tokens - begin));
+  const int64_t begin = split * launch.rows_per_split;
+  const int rows = static_cast<int>(min(launch.rows_per_split, args.tokens - begin));
   const int found =
       args.group == nullptr ? rows : list.fill(args.group + begin, static_cast<int>(group), rows);
   const auto listed = [&](int i) {
@@ -205,11 +188,11 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
   int lane_rows = 0;
   if (column < args.hidden) {
     RunMoments<kWidth> run;
-    for (int i = lane * kChunk; i < found; i += kMomentsLanes * kChunk) {
-      const int here = min(kChunk, found - i);
-      Pack<T, kWidth> chunk[kChunk];
+    for (int i = lane * kChunkRows; i < found; i += kMomentsLanes * kChunkRows) {
+      const int here = min(kChunkRows, found - i);
+      Pack<T, kWidth> chunk[kChunkRows];
 #pragma unroll
-      for (int r = 0; r < kChunk; ++r) {
+      for (int r = 0; r < kChunkRows; ++r) {
         if (r < here) {
           chunk[r] = load_columns<kPacked, T, kWidth>(listed(i + r), column, args.hidden);
         }
@@ -247,64 +230,6 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
     }
     scratch.mean[partial * args.hidden + first_column + c] = mean;
     scratch.m2[partial * args.hidden + first_column + c] = m2;
-  }
-}
-
-// Merges the splits into what was there before. Grid: column blocks, groups; a thread a column.
-__global__ void __launch_bounds__(kMomentsThreads)
-    merge_moments(const __grid_constant__ MomentsArgs args,
-                  const __grid_constant__ MomentsLaunch launch, double* memory) {
-  const MomentsScratch scratch(memory, args, launch.splits);
-  const int64_t group = blockIdx.y;
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (column >= args.hidden) return;
-  const auto of = [&](const double* values, int64_t split) {
-    return values[(split * args.groups + group) * args.hidden + column];
-  };
-  const auto count = [&](int64_t split) { return scratch.count[split * args.groups + group]; };
-
-  const double before = scratch.count_before[group];
-  double& mean_of_all = args.mean[group * args.hidden + column];
-  double& m2_of_all = args.m2[group * args.hidden + column];
-  double shift = mean_of_all;
-  double total = before;
-  double sum = 0.0;
-  for (int64_t split = 0; split < launch.splits; ++split) {
-    if (count(split) == 0.0) continue;
-    if (total == 0.0) shift = of(scratch.mean, split);
-    sum += count(split) * (of(scratch.mean, split) - shift);
-    total += count(split);
-  }
-  if (total == before) return;
-  const double mean = shift + sum / total;
-  const double moved = before == 0.0 ? 0.0 : mean_of_all - mean;
-  double m2 = before == 0.0 ? 0.0 : m2_of_all + before * moved * moved;
-  for (int64_t split = 0; split < launch.splits; ++split) {
-    if (count(split) == 0.0) continue;
-    const double apart = of(scratch.mean, split) - mean;
-    m2 += of(scratch.m2, split) + count(split) * apart * apart;
-  }
-  mean_of_all = mean;
-  m2_of_all = m2;
-  if (column == 0) args.count[group] = static_cast<int64_t>(total);
-}
-
-// Calls run(kernel) with the kernel that reads the rows of this call.
-template <class T, class Run>
-void with_moments_of(const MomentsLaunch& launch, const Run& run) {
-  if (launch.packed) return run(moments_of_splits<T, true>);
-  run(moments_of_splits<T, false>);
-}
-
-template <class Run>
-void with_moments_kernel(const MomentsArgs& args, const MomentsLaunch& launch, const Run& run) {
-  switch (args.x.dtype) {
-    case DType::bfloat16:
-      return with_moments_of<__nv_bfloat16>(launch, run);
-    case DType::float16:
-      return with_moments_of<__half>(launch, run);
-    default:
-      return with_moments_of<float>(launch, run);
   }
 }
 

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "cuda/dispatch.cuh"
-#include "cuda/run.h"
+#include "cuda/kernels.h"
 #include "cuda/steer_norm_general.cuh"
 #include "cuda/steer_norm_packed.cuh"
 

@@ -1,8 +1,8 @@
 // Rows of any hidden size, stride, alignment and mix of dtypes, element by element.
 #pragma once
 
+#include "cuda/block_row.cuh"
 #include "cuda/entries.cuh"
-#include "cuda/row.cuh"
 
 namespace faststeer {
 
@@ -17,22 +17,19 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int64_t setting = args.entries > 0 ? setting_of(args, n) : 0;
   R* h = row_of<R>(args.residual_out, n);
   float squares = 0.0f;
-  for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
-    float value = element(args.residual, n, j);
-    if (args.x.data != nullptr) value = __fadd_rn(value, element(args.x, n, j));
-    if (args.entries > 0) {
-      float s = 0.0f;
-#pragma unroll 1
-      for (int64_t k = 0; k < args.entries; ++k) {
-        const auto [id, coefficient] = entry(args, setting, k);
-        if (id >= 0) s = __fadd_rn(s, __fmul_rn(coefficient, element(args.vectors, id, j)));
-      }
-      value = __fadd_rn(value, s);
-    }
-    h[j] = narrow<R>(value);
-    const float rounded = widen(h[j]);
-    squares = fmaf(rounded, rounded, squares);
-  }
+  each_chunk(args.hidden, [&](int64_t first) {
+    float value[kChunkColumns], x[kChunkColumns], s[kChunkColumns] = {};
+    load_chunk(args.residual, n, first, args.hidden, value);
+    if (args.x.data != nullptr) load_chunk(args.x, n, first, args.hidden, x);
+    if (args.entries > 0) sum_entries<false>(args, setting, first, s);
+    each_of_chunk(first, args.hidden, [&](int64_t j, int c) {
+      if (args.x.data != nullptr) value[c] = __fadd_rn(value[c], x[c]);
+      if (args.entries > 0) value[c] = __fadd_rn(value[c], s[c]);
+      h[j] = narrow<R>(value[c]);
+      const float rounded = widen(narrow<R>(value[c]));
+      squares = fmaf(rounded, rounded, squares);
+    });
+  });
   if (args.weight.data == nullptr) return;
   norm_elements(args, launch, n, h, squares, sums);
 }

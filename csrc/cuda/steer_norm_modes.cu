@@ -1,5 +1,5 @@
 #include "cuda/dispatch.cuh"
-#include "cuda/run.h"
+#include "cuda/kernels.h"
 #include "cuda/steer_norm_modes.cuh"
 
 namespace faststeer {

@@ -6,46 +6,50 @@
 // kept norm two. A block has one row and so one setting: all of its threads take the same turns.
 #pragma once
 
+#include "cuda/block_row.cuh"
 #include "cuda/modes.cuh"
-#include "cuda/row.cuh"
 
 namespace faststeer {
 
 template <class R, class X, class V, int kPacks>
 struct RowWithModes : RowInPacks<R, X, kPacks> {
   using Row = RowInPacks<R, X, kPacks>;
-  using Row::args, Row::column, Row::kWidth, Row::launch, Row::mine;
-  static constexpr int kBytes = 32;  // of vectors on their way at a time
+  using Row::args, Row::column, Row::kWidth, Row::in_row, Row::launch;
+  static constexpr int kBytes = 32;  // of vectors in flight
+  // The weight is part of the load phase where a thread has one pack. Two of a half type, their
+  // float32 values and the weight spilled on sm_75 and sm_80.
+  static constexpr bool kHoldWeight = kPacks == 1;
 
   AlternatingSums sums;
   float value[kPacks][kWidth] = {};  // zeros where this thread has no columns
 
   __device__ void run(int64_t n) {
-    Pack<R, kWidth> h[kPacks];  // the residual, and then what becomes of it
+    Pack<R, kWidth> residual[kPacks], weight[kPacks];
     Pack<X, kWidth> x[kPacks];
-    this->load_row(n, h, x);
+    this->load_row(n, residual, x);
+    if constexpr (kHoldWeight) this->load_weight(weight);
     const int64_t setting = setting_of(args, n);
-    const ModedEntry of_lane = ModedEntries::of_lane(args, setting, 0);
+    const Entry of_lane = entry_of_lane<true>(args, setting, 0);
     if (launch.overlap) let_next_kernel_start();
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (mine(p)) this->add_x(h[p], x[p], value[p]);
+      if (in_row(p)) this->add_x(residual[p], x[p], value[p]);
     }
     const bool keep = any_keeps(setting, of_lane);
     const float before = keep ? squares() : 0.0f;
     const unsigned pulls = pulling(of_lane);
-    add(setting, added(of_lane));
+    add(setting, of_lane);
     project(setting, pulls);
     if (keep) scale(kept_norm(before, squares()));
-    round(n, h);
+    round(n, weight);
   }
 
  private:
-  __device__ bool any_keeps(int64_t setting, const ModedEntry& of_lane) const {
+  __device__ bool any_keeps(int64_t setting, const Entry& of_lane) const {
     bool keeps = of_lane.mode.keep != 0.0f;
 #pragma unroll 1
     for (int64_t first = kWarp; first < args.entries; first += kWarp) {
-      keeps = keeps || ModedEntries::of_lane(args, setting, first).mode.keep != 0.0f;
+      keeps = keeps || entry_of_lane<true>(args, setting, first).mode.keep != 0.0f;
     }
     return __ballot_sync(kAllLanes, keeps) != 0;
   }
@@ -63,9 +67,9 @@ struct RowWithModes : RowInPacks<R, X, kPacks> {
   __device__ void add(int64_t setting, Entry of_lane) {
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      float s[kWidth] = {};
-      add_entries<V, kBytes, AddedEntries>(args, setting, of_lane, column(p), mine(p), s);
-      if (!mine(p)) continue;
+      float s[kWidth];
+      sum_entries<V, kBytes, true>(args, setting, of_lane, column(p), in_row(p), s);
+      if (!in_row(p)) continue;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) value[p][j] = __fadd_rn(value[p][j], s[j]);
     }
@@ -75,21 +79,21 @@ struct RowWithModes : RowInPacks<R, X, kPacks> {
   __device__ void project(int64_t setting, unsigned pulls) {
 #pragma unroll 1
     for (int64_t first = 0; first < args.entries; first += kWarp) {
-      if (first > 0) pulls = pulling(ModedEntries::of_lane(args, setting, first));
+      if (first > 0) pulls = pulling(entry_of_lane<true>(args, setting, first));
 #pragma unroll 1
       for (; pulls != 0; pulls &= pulls - 1) {
         const int k = __ffs(static_cast<int>(pulls)) - 1;
-        project_one(moded(args, entry(args, setting, first + k)));
+        project_one(read_entry<true>(args, setting, first + k));
       }
     }
   }
 
-  __device__ void project_one(const ModedEntry& entry) {
+  __device__ void project_one(const Entry& entry) {
     Pack<V, kWidth> vector[kPacks];
     float along = 0.0f;
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (mine(p)) {
+      if (in_row(p)) {
         vector[p] = load<Reused, kWidth>(row_of<const V>(args.vectors, entry.id) + column(p));
       }
     }
@@ -100,10 +104,10 @@ struct RowWithModes : RowInPacks<R, X, kPacks> {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) along = fmaf(value[p][j], direction[j], along);
     }
-    const float part = part_of(entry, sums.of_block(along));
+    const float part = projection_factor(entry, sums.of_block(along));
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (!mine(p)) continue;
+      if (!in_row(p)) continue;
       float direction[kWidth];
       widen(vector[p], direction);
 #pragma unroll
@@ -119,11 +123,13 @@ struct RowWithModes : RowInPacks<R, X, kPacks> {
     }
   }
 
-  __device__ void round(int64_t n, Pack<R, kWidth> (&h)[kPacks]) {
+  __device__ void round(int64_t n, Pack<R, kWidth> (&weight)[kPacks]) {
+    if constexpr (!kHoldWeight) this->load_weight(weight);
+    Pack<R, kWidth> h[kPacks];
     float squares = 0.0f;
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (!mine(p)) continue;
+      if (!in_row(p)) continue;
       h[p] = narrow<R>(value[p]);
       store(row_of<R>(args.residual_out, n) + column(p), h[p]);
       float rounded[kWidth];
@@ -131,7 +137,7 @@ struct RowWithModes : RowInPacks<R, X, kPacks> {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) squares = fmaf(rounded[j], rounded[j], squares);
     }
-    if (args.weight.data != nullptr) this->norm(n, h, squares, sums.next());
+    if (args.weight.data != nullptr) this->norm(n, h, weight, squares, sums.next());
   }
 };
 
@@ -169,33 +175,44 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     each([&](int64_t j) { sum = fmaf(value[j], value[j], sum); });
     return sums.of_block(sum);
   };
+  // Calls run(j, direction[j]) with the columns of a vector.
+  const auto each_with = [&](int64_t id, const auto& run) {
+    each_chunk(args.hidden, [&](int64_t first) {
+      float direction[kChunkColumns];
+      load_chunk(args.vectors, id, first, args.hidden, direction);
+      each_of_chunk(first, args.hidden, [&](int64_t j, int c) { run(j, direction[c]); });
+    });
+  };
 
-  each([&](int64_t j) {
-    value[j] = element(args.residual, n, j);
-    if (args.x.data != nullptr) value[j] = __fadd_rn(value[j], element(args.x, n, j));
+  each_chunk(args.hidden, [&](int64_t first) {
+    float residual[kChunkColumns], x[kChunkColumns];
+    load_chunk(args.residual, n, first, args.hidden, residual);
+    if (args.x.data != nullptr) load_chunk(args.x, n, first, args.hidden, x);
+    each_of_chunk(first, args.hidden, [&](int64_t j, int c) {
+      value[j] = args.x.data != nullptr ? __fadd_rn(residual[c], x[c]) : residual[c];
+    });
   });
   bool keep = false;
   for (int64_t k = 0; k < args.entries; ++k) {
-    keep = keep || moded(args, entry(args, setting, k)).mode.keep != 0.0f;
+    keep = keep || read_entry<true>(args, setting, k).mode.keep != 0.0f;
   }
   const float before = keep ? squares() : 0.0f;
-  each([&](int64_t j) {
-    float s = 0.0f;
-#pragma unroll 1
-    for (int64_t k = 0; k < args.entries; ++k) {
-      const auto [id, coefficient] = added(moded(args, entry(args, setting, k)));
-      if (id >= 0) s = __fadd_rn(s, __fmul_rn(coefficient, element(args.vectors, id, j)));
-    }
-    value[j] = __fadd_rn(value[j], s);
+  each_chunk(args.hidden, [&](int64_t first) {
+    float s[kChunkColumns];
+    sum_entries<true>(args, setting, first, s);
+    each_of_chunk(first, args.hidden,
+                  [&](int64_t j, int c) { value[j] = __fadd_rn(value[j], s[c]); });
   });
 #pragma unroll 1
   for (int64_t k = 0; k < args.entries; ++k) {
-    const ModedEntry one = moded(args, entry(args, setting, k));
-    if (one.mode.pull == 0.0f) continue;
+    const Entry entry = read_entry<true>(args, setting, k);
+    if (entry.mode.pull == 0.0f) continue;
     float along = 0.0f;
-    each([&](int64_t j) { along = fmaf(value[j], element(args.vectors, one.id, j), along); });
-    const float part = part_of(one, sums.of_block(along));
-    each([&](int64_t j) { value[j] = fmaf(part, element(args.vectors, one.id, j), value[j]); });
+    each_with(entry.id,
+              [&](int64_t j, float direction) { along = fmaf(value[j], direction, along); });
+    const float factor = projection_factor(entry, sums.of_block(along));
+    each_with(entry.id,
+              [&](int64_t j, float direction) { value[j] = fmaf(factor, direction, value[j]); });
   }
   const float factor = keep ? kept_norm(before, squares()) : 1.0f;
 

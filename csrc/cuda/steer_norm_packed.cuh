@@ -2,14 +2,14 @@
 //
 // A row of 4096 bfloat16 is read once and written twice, 32 KiB, and the arithmetic is little: the
 // kernel is bound by memory, and with few rows by latency. So a row lies in the registers of one
-// block, as the rounded elements that the norm has to see; all of its loads are on their way before
+// block, as the rounded elements that the norm has to see; all of its loads are in flight before
 // the first is used; and there is one barrier. Entries of a setting are read one a lane and handed
 // round by shuffles: no shared memory, no barrier. Many rows that share a setting have its entries
-// summed once a block, in shared memory of which each thread reads only what it wrote.
+// summed once per block, in shared memory of which each thread reads only what it wrote.
 #pragma once
 
+#include "cuda/block_row.cuh"
 #include "cuda/entries.cuh"
-#include "cuda/row.cuh"
 
 namespace faststeer {
 
@@ -44,8 +44,8 @@ struct KeptSum {
 template <class R, class X, class V, int kPacks, Steering kSteering>
 struct AddedRow : RowInPacks<R, X, kPacks> {
   using Row = RowInPacks<R, X, kPacks>;
-  using Row::args, Row::column, Row::kWidth, Row::launch, Row::mine;
-  // Of vectors on their way at a time: what fits into 64 registers without spills. With one pack a
+  using Row::args, Row::column, Row::kWidth, Row::in_row, Row::launch;
+  // Of vectors in flight: what fits into 64 registers without spills. With one pack a
   // thread that is eight vectors, which is what few rows need.
   static constexpr int kBytes = kPacks == 1 && kSteering == Steering::direct ? 128 : 32;
 
@@ -54,24 +54,30 @@ struct AddedRow : RowInPacks<R, X, kPacks> {
 
   // `sums` as in block_sum.
   __device__ void run(int64_t n, bool last, float (&sums)[kWarp]) {
-    Pack<R, kWidth> h[kPacks];  // the residual, and then what becomes of it
+    // The load phase. The weight belongs to it: loaded after the residual's store it came a latency
+    // later, which few rows have nothing to hide behind. Entries are last, because nvcc tests an id
+    // as soon as it can, and any load after that test would wait for the id.
+    Pack<R, kWidth> h[kPacks];  // the residual, and then the sum
     Pack<X, kWidth> x[kPacks];
+    Pack<R, kWidth> weight[kPacks];
     this->load_row(n, h, x);
+    this->load_weight(weight);
     Pack<V, kWidth> only[kPacks];
-    Entry chosen{-1, 0.0f};  // the only one, or this lane's
+    Entry chosen = no_entry();  // the only one, or this lane's
     int64_t setting = 0;
     if constexpr (kSteering != Steering::none) setting = setting_of(args, n);
+    const bool kept_already = kSteering == Steering::kept && setting == kept_setting;
     if constexpr (kSteering == Steering::single) {
-      chosen = entry(args, setting, 0);
 #pragma unroll
       for (int p = 0; p < kPacks; ++p) {
-        if (mine(p)) only[p] = load<Reused, kWidth>(row_of<const V>(args.vectors, 0) + column(p));
+        if (in_row(p)) only[p] = load<Reused, kWidth>(row_of<const V>(args.vectors, 0) + column(p));
       }
+      chosen = read_entry<false>(args, setting, 0);
     } else if constexpr (kSteering != Steering::none) {
-      if (setting != kept_setting) chosen = AllEntries::of_lane(args, setting, 0);
+      if (!kept_already) chosen = entry_of_lane<false>(args, setting, 0);
     }
     if constexpr (kSteering == Steering::kept) {
-      if (setting != kept_setting) keep_sum(setting, chosen);
+      if (!kept_already) keep_sum(setting, chosen);
     }
     if (launch.overlap && last) let_next_kernel_start();
 
@@ -80,9 +86,9 @@ struct AddedRow : RowInPacks<R, X, kPacks> {
     for (int p = 0; p < kPacks; ++p) {
       float s[kWidth] = {};
       if constexpr (kSteering == Steering::direct) {
-        add_entries<V, kBytes, AllEntries>(args, setting, chosen, column(p), mine(p), s);
+        sum_entries<V, kBytes, false>(args, setting, chosen, column(p), in_row(p), s);
       }
-      if (!mine(p)) continue;
+      if (!in_row(p)) continue;
       if constexpr (kSteering == Steering::single) {
         if (chosen.id >= 0) add_product(chosen.coefficient, only[p], s);
       }
@@ -99,15 +105,15 @@ struct AddedRow : RowInPacks<R, X, kPacks> {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) squares = fmaf(value[j], value[j], squares);
     }
-    if (args.weight.data != nullptr) this->norm(n, h, squares, sums);
+    if (args.weight.data != nullptr) this->norm(n, h, weight, squares, sums);
   }
 
  private:
   __device__ void keep_sum(int64_t setting, Entry of_lane) {
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      float s[kWidth] = {};
-      add_entries<V, kBytes, AllEntries>(args, setting, of_lane, column(p), mine(p), s);
+      float s[kWidth];
+      sum_entries<V, kBytes, false>(args, setting, of_lane, column(p), in_row(p), s);
       kept.set(p, s);
     }
     kept_setting = setting;
@@ -124,8 +130,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int64_t block = launch.first_block + blockIdx.x;
   if constexpr (kSteering == Steering::kept) {
     row.kept.slots = dynamic_shared<float4>();
-    const int64_t begin = block * launch.rows_a_block;
-    const int rows = static_cast<int>(min(launch.rows_a_block, args.tokens - begin));
+    const int64_t begin = block * launch.rows_per_block;
+    const int rows = static_cast<int>(min(launch.rows_per_block, args.tokens - begin));
 #pragma unroll 1
     for (int r = 0; r < rows; ++r) row.run(begin + r, r + 1 == rows, sums[r % 2]);
   } else {  // a loop of one would cost a hundred instructions before the first load

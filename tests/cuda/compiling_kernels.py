@@ -23,7 +23,7 @@ SOURCES = (  # the one that takes longest first
     CSRC / "cuda" / "steer_norm.cu",
     CSRC / "cuda" / "steer_norm_modes.cu",
     CSRC / "cuda" / "moments.cu",
-    CSRC / "cuda" / "launch.cpp",
+    CSRC / "cuda" / "launch_plan.cpp",
     HERE / "driver.cpp",
     HERE / "fibres.cpp",
     HERE / "faulty.cu",

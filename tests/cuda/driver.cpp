@@ -14,8 +14,8 @@
 #include <memory>
 #include <vector>
 
-#include "cuda/launcher.cuh"
-#include "cuda/run.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.cuh"
 #include "faulty.h"
 
 namespace faststeer {
@@ -191,8 +191,8 @@ void answer_steer_norm_plan() {
   problem.multiprocessors = read<int>();
   const SteerNormLaunch launch = plan_steer_norm(problem);
   std::cout << launch.packed << ' ' << static_cast<int>(launch.steering) << ' ' << launch.packs
-            << ' ' << launch.threads << ' ' << launch.blocks << ' ' << launch.rows_a_block << ' '
-            << launch.shared_bytes << ' ' << launch.early_weight << '\n';
+            << ' ' << launch.threads << ' ' << launch.blocks << ' ' << launch.rows_per_block << ' '
+            << launch.shared_bytes << '\n';
 }
 
 void answer_moments_plan() {
@@ -204,7 +204,7 @@ void answer_moments_plan() {
   args.x.stride = read<int64_t>();
   args.x.dtype = static_cast<DType>(read<int32_t>());
   const MomentsLaunch launch = plan_moments(args);
-  std::cout << launch.packed << ' ' << launch.rows_a_split << ' ' << launch.splits << ' '
+  std::cout << launch.packed << ' ' << launch.rows_per_split << ' ' << launch.splits << ' '
             << launch.column_tiles << ' ' << launch.scratch_doubles << '\n';
 }
 

@@ -1,5 +1,5 @@
-#include "cuda/launcher.cuh"
-#include "cuda/packs.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/packed_access.cuh"
 #include "faulty.h"
 
 namespace faulty {

@@ -16,7 +16,7 @@
 
 namespace faststeer {
 
-// What packs.cuh declares.
+// What packed_access.cuh declares.
 alignas(16) thread_local unsigned char faststeer_shared[fibres::kMostShared];
 
 }  // namespace faststeer

@@ -16,7 +16,7 @@ from compiling_kernels import PROGRAM, NoToolkitError, build
 from layouts import storage_of
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in the order of csrc/args.h
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in the order of kernel_args.h
 H100 = 132  # multiprocessors
 
 
@@ -43,7 +43,6 @@ class SteerNormPlan:
     blocks: int
     rows_a_block: int
     shared_bytes: int
-    early_weight: bool
 
 
 @dataclass(frozen=True)
@@ -236,5 +235,5 @@ class _Memory:
         if tensor is None:
             return [-1, 0, 0, 0]
         several = tensor.dim() == 2 and len(tensor) > 1
-        stride = tensor.stride(0) if several else tensor.shape[-1]  # as csrc/view.cpp has it
+        stride = tensor.stride(0) if several else tensor.shape[-1]  # as View::row_stride has it
         return [*self.place(tensor), stride, DTYPES.index(tensor.dtype)]

@@ -1,13 +1,13 @@
-// A GPU's place taken under csrc/cuda/ops.cpp: torch's device and stream are what the launchers are
-// to be given, and the launchers run the CPU's kernels.
+// In a GPU's place under csrc/bindings/register_cuda.cpp: torch's device and stream have to reach
+// the launchers, and those run the CPU's kernels.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <algorithm>
 #include <stdexcept>
 
-#include "cpu/run.h"
-#include "cuda/launch.h"
-#include "cuda/run.h"
+#include "cpu/parallel.h"
+#include "cuda/kernels.h"
+#include "cuda/launch_plan.h"
 
 namespace {
 int guarded = 0;

@@ -77,8 +77,10 @@ def on_cpu(libraries: Installed, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from torch.utils import cpp_extension
 
     library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
-    shared = ("tensors.cpp.o", "call.cpp.o", "view.cpp.o", "cuda_ops.cpp.o", "cuda_launch.cpp.o")
-    kept = [*libraries.objects.glob("cpu_*.o"), *(libraries.objects / name for name in shared)]
+    shared = ("bindings_stable_tensors", "bindings_register_cuda", "cuda_launch_plan")
+    objects = (f"{name}.cpp.o" for name in shared)
+    kept = [libraries.objects / name for name in objects]
+    kept += [*libraries.objects.glob("cpu_*.o"), *libraries.objects.glob("common_*.o")]
     said(
         *(os.environ.get("CXX", "c++"), "-std=c++20", "-shared", "-fPIC", "-DUSE_CUDA"),
         *(f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in cpp_extension.include_paths())),
@@ -124,6 +126,23 @@ op = torch.ops.faststeer.steer_add_rms_norm.out
 for given, run in zip(both, (op, lambda *a: op.redispatch(CUDA, *a))):
     run(x, residual.T.contiguous().T, weight, 0.1, *entries, 1.0, given[0], given[1])
 assert torch.equal(both[0], both[1])
+vectors, normed = torch.cat([entries[0], x]), torch.cat([weight[None], x])
+refused = {
+    "weight is None": {"weight": None},
+    "out is None": {"out": None},
+    "residual_out overlaps vectors": {"vectors": vectors[:5], "residual_out": vectors[:6]},
+    "out overlaps weight": {"weight": normed[0], "out": normed[:6]},
+}
+names = ("x", "residual", "weight", "eps", "vectors", "index", "coefficient", "modes", "offset")
+good = dict(zip(names, (x, residual, weight, 0.1, *entries, 1.0)))
+good |= {"out": torch.empty(6, 40), "residual_out": torch.empty(6, 40)}
+for message, change in refused.items():
+    try:
+        op.redispatch(CUDA, *(good | change).values())
+    except ValueError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(f"took a call where {message}")
 """
     libraries.python(program, on_cpu)
 

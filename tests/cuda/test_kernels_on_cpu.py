@@ -117,6 +117,7 @@ def test_these_are_all_kernels_that_are_built(emulator: Emulator) -> None:
     built = {
         re.search(r"(?<=steer_norm_)(packed|general)<.*>(?=\()", name)
         for name in emulator.symbols()
+        if "{lambda" not in name
     }
     expected = {f"packed<{packed}>" for packed in PACKED}
     expected |= {f"general<{NAMES[dtype]}>" for dtype in DTYPES}

@@ -99,6 +99,60 @@ def test_packed_steering_moves_every_activation_once(code: Code, kernel: str) ->
         assert len(stored) == 2 * packs, key  # the residual and out
 
 
+def ordered(code: Code, kernel: str) -> Code:
+    """Return the kernels for Hopper and later; before, nvcc sinks the weight of a few of them."""
+    wanted = {"sm_90", "sm_100"}
+    return {key: listed for key, listed in packed(code, kernel).items() if key[0] in wanted}
+
+
+WAITS = ("SHFL", "STG", "FADD", "FMUL", "FFMA", "HADD2", "VOTE", "VOTEU")
+
+
+def first_loads(listed: list[Instruction]) -> dict[str, int]:
+    """Loads by kind that are issued before any instruction waits for one."""
+    first = next(i for i, one in enumerate(listed) if one.operation in WAITS)
+    loads = [one for one in listed[:first] if one.operation == "LDG"]
+    read_only = [one.bits for one in loads if "CONSTANT" in one.modifiers]
+    return {
+        "activations": sum("EF" in one.modifiers for one in loads),
+        "weight": read_only.count(128),  # and vectors that no id chooses
+    }
+
+
+def no_branch_within_an_entry(listed: list[Instruction]) -> bool:
+    """Whether nothing decides on an id before the coefficient beside it is loaded as well."""
+    loads = [
+        i
+        for i, one in enumerate(listed)
+        if one.operation == "LDG" and "CONSTANT" in one.modifiers and one.bits == 32
+    ]
+    between = {one.operation for one in listed[loads[0] : loads[1]]}
+    return between.isdisjoint({"BRA", "BSSY", "BSYNC", "FADD", "FMUL"})
+
+
+@pytest.mark.parametrize("steering", ["none", "single", "direct", "kept"])
+def test_a_row_is_loaded_in_one_phase_before_anything_waits(code: Code, steering: str) -> None:
+    number = str(("none", "single", "direct", "kept").index(steering))
+    for key, listed in ordered(code, "steer_norm_packed").items():
+        residual, _, vectors, packs, own = arguments(key[1])
+        if own != number:
+            continue
+        # A pack of vectors is 16 bytes of a half, or as many elements of float32.
+        wide = 2 if vectors == "float" and residual != "float" else 1
+        weight = int(packs) * (1 + wide * (steering == "single"))
+        assert first_loads(listed) == {"activations": 2 * int(packs), "weight": weight}, key
+        assert steering == "none" or no_branch_within_an_entry(listed), key
+
+
+def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Code) -> None:
+    for key, listed in ordered(code, "steer_norm_modes").items():
+        packs = int(arguments(key[1])[3])
+        # The weight of two packs is loaded after the projections, for want of registers.
+        weight = 1 if packs == 1 else 0
+        assert first_loads(listed) == {"activations": 2 * packs, "weight": weight}, key
+        assert no_branch_within_an_entry(listed), key
+
+
 def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
     for key, listed in packed(code, "moments_of_splits").items():
         assert moved(listed, "LDG", "EF") == {128}, key

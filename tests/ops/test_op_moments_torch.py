@@ -53,7 +53,7 @@ def test_a_call_that_makes_no_sense_is_refused_before_anything_is_written(
         ({"mean": STRIDED}, "mean must be a contiguous"),
         ({"m2": STRIDED}, "m2 must be a contiguous"),
         ({"mean": torch.zeros(8, 1, dtype=torch.float64).T}, None),
-        ({"m2": "mean"}, "mean and m2 are one tensor"),
+        ({"m2": "mean"}, "mean overlaps m2; give it memory of its own"),
     ],
 )
 def test_a_state_that_the_kernel_could_not_write_is_refused(
@@ -71,6 +71,21 @@ def test_a_state_that_the_kernel_could_not_write_is_refused(
         ops.accumulate_moments(**call)
     for name in ("count", "mean", "m2"):
         assert not call[name].any()
+
+
+@pytest.mark.parametrize("name", ["x", "group"])
+@pytest.mark.parametrize("written", ["count", "mean", "m2"])
+def test_a_state_over_what_is_read_is_refused(name: str, written: str) -> None:
+    call = {"x": torch.ones(3, 8), "group": torch.tensor([0, -1, 0], dtype=torch.int32)}
+    call |= empty(1, 8)._asdict()
+    room = torch.zeros(64, dtype=torch.int64)
+    for key, begin in ((name, 0), (written, (call[name].nbytes - 1) // 8)):
+        place = room[begin : begin + -(-call[key].nbytes // 8)].view(call[key].dtype)
+        call[key] = place[: call[key].numel()].view_as(call[key]).copy_(call[key])
+    before = room.clone()
+    with pytest.raises(ValueError, match=f"^{written} overlaps {name}; give it memory of its own"):
+        ops.accumulate_moments(**call)
+    assert torch.equal(room, before)
 
 
 def test_opcheck_of_torch_passes() -> None:

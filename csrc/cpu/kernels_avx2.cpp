@@ -1,10 +1,15 @@
 #define FASTSTEER_ISA_NAMESPACE avx2
-// clang-format off: the kernel is written in terms of the SIMD layer
+// clang-format off: the kernels are written in terms of the SIMD layer
 #include "cpu/simd_avx2.h"
 #include "cpu/moments_kernel.h"
+#include "cpu/steer_norm_kernel.h"
 // clang-format on
 
 namespace faststeer {
+
+void steer_norm_avx2(const SteerNormArgs& args, int64_t begin, int64_t end, float* scratch) {
+  avx2::steer_norm(args, begin, end, scratch);
+}
 
 void moments_avx2(const Rows& x, const int64_t* rows, int64_t count, int64_t begin, int64_t end,
                   double* mean, double* m2) {

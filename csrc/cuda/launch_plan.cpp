@@ -1,4 +1,4 @@
-#include "cuda/launch.h"
+#include "cuda/launch_plan.h"
 
 #include <algorithm>
 
@@ -10,10 +10,10 @@ constexpr int64_t kMaxThreads = 1024;
 // What a multiprocessor holds of threads with the 64 registers that the kernels are limited to.
 constexpr int64_t kResidentThreads = 1024;
 // Fewer threads than this leave a row's loads to too few schedulers.
-constexpr int64_t kLeastThreads = 128;
-constexpr int64_t kMostRowsABlock = 16;
+constexpr int64_t kMinThreads = 128;
+constexpr int64_t kMaxRowsPerBlock = 16;
 
-int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
+int64_t ceil_div(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
 int element_size(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
@@ -36,10 +36,10 @@ bool has_kernel(const SteerNormArgs& args) {
 }
 
 // Few rows want all loads of a row at once. Many want the most bytes of many rows in flight, for
-// which two packs a thread do as much as four would with twice the registers.
-int packs_a_thread(int64_t row_packs, bool few) {
+// which two packs per thread do as much as four would with twice the registers.
+int packs_per_thread(int64_t row_packs, bool few) {
   if (row_packs > kMaxThreads) return 2;
-  return few || row_packs < 2 * kLeastThreads ? 1 : 2;
+  return few || row_packs < 2 * kMinThreads ? 1 : 2;
 }
 
 }  // namespace
@@ -60,21 +60,21 @@ SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors) {
 SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
   SteerNormLaunch launch{};
   const int64_t width = 16 / problem.element_size;
-  const int64_t row_packs = up(problem.hidden, width);
+  const int64_t row_packs = ceil_div(problem.hidden, width);
   launch.packed = problem.aligned && row_packs <= 2 * kMaxThreads;
   launch.share = 1.0f / static_cast<float>(problem.hidden);
-  launch.rows_a_block = 1;
+  launch.rows_per_block = 1;
   if (!launch.packed) {
-    launch.threads = static_cast<int>(std::min(kMaxThreads, up(problem.hidden, kWarp) * kWarp));
+    launch.threads =
+        static_cast<int>(std::min(kMaxThreads, ceil_div(problem.hidden, kWarp) * kWarp));
     if (problem.modes && problem.entries > 0) {
       launch.steering = Steering::modes;
       launch.shared_bytes = problem.hidden * 4;
     }
   } else {
     const bool few = problem.tokens <= problem.multiprocessors;
-    launch.packs = packs_a_thread(row_packs, few);
-    launch.threads = static_cast<int>(up(up(row_packs, launch.packs), kWarp) * kWarp);
-    launch.early_weight = few;
+    launch.packs = packs_per_thread(row_packs, few);
+    launch.threads = static_cast<int>(ceil_div(ceil_div(row_packs, launch.packs), kWarp) * kWarp);
     const int64_t resident =
         problem.multiprocessors * std::max<int64_t>(1, kResidentThreads / launch.threads);
     const int64_t shared = launch.threads * launch.packs * width * 4;
@@ -90,10 +90,10 @@ SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
     } else {
       launch.steering = Steering::kept;
       launch.shared_bytes = shared;
-      launch.rows_a_block = std::min(kMostRowsABlock, up(problem.tokens, resident));
+      launch.rows_per_block = std::min(kMaxRowsPerBlock, ceil_div(problem.tokens, resident));
     }
   }
-  launch.blocks = up(problem.tokens, launch.rows_a_block);
+  launch.blocks = ceil_div(problem.tokens, launch.rows_per_block);
   return launch;
 }
 
@@ -103,10 +103,10 @@ MomentsLaunch plan_moments(const MomentsArgs& args) {
   MomentsLaunch launch{};
   const int64_t width = 16 / element_size(args.x.dtype);
   launch.packed = args.hidden % width == 0 && aligned(args.x, width);
-  launch.rows_a_split =
-      std::min<int64_t>(kSplitRows, up(up(args.tokens, kFewestSplits), kWarp) * kWarp);
-  launch.splits = up(args.tokens, launch.rows_a_split);
-  launch.column_tiles = up(args.hidden, kWarp * width);
+  launch.rows_per_split =
+      std::min<int64_t>(kSplitRows, ceil_div(ceil_div(args.tokens, kFewestSplits), kWarp) * kWarp);
+  launch.splits = ceil_div(args.tokens, launch.rows_per_split);
+  launch.column_tiles = ceil_div(args.hidden, kWarp * width);
   launch.scratch_doubles = args.groups * (launch.splits * (2 * args.hidden + 1) + 1);
   return launch;
 }

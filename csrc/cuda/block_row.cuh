@@ -1,8 +1,9 @@
-// What the kernels that steer rows share: how a row lies in a block, and its norm.
+// Shared by the kernels that steer rows: how a row is laid out in a block, and its norm.
 #pragma once
 
-#include "cuda/launch.h"
-#include "cuda/packs.cuh"
+#include "cuda/element_access.cuh"
+#include "cuda/launch_plan.h"
+#include "cuda/packed_access.cuh"
 
 namespace faststeer {
 
@@ -36,10 +37,14 @@ __device__ inline void norm_elements(const SteerNormArgs& args, const SteerNormL
                                      int64_t n, const R* h, float squares, float (&sums)[kWarp]) {
   const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
   R* out = row_of<R>(args.out, n);
-  for (int64_t j = threadIdx.x; j < args.hidden; j += blockDim.x) {
-    const float factor = args.weight_offset + element(args.weight, 0, j);
-    out[j] = narrow<R>(widen(h[j]) * scale * factor);
-  }
+  each_chunk(args.hidden, [&](int64_t first) {
+    float value[kChunkColumns], weight[kChunkColumns];
+    load_chunk(h, first, args.hidden, value);
+    load_chunk(args.weight, 0, first, args.hidden, weight);
+    each_of_chunk(first, args.hidden, [&](int64_t j, int c) {
+      out[j] = narrow<R>(value[c] * scale * (args.weight_offset + weight[c]));
+    });
+  });
 }
 
 // A row in the registers of a block: a thread has kPacks packs of it, each beside its neighbours'.
@@ -54,17 +59,25 @@ struct RowInPacks {
   static __device__ int column(int p) {
     return static_cast<int>(threadIdx.x + p * blockDim.x) * kWidth;
   }
-  __device__ bool mine(int p) const { return column(p) < args.hidden; }
+  __device__ bool in_row(int p) const { return column(p) < args.hidden; }
 
   __device__ void load_row(int64_t n, Pack<R, kWidth> (&residual)[kPacks],
                            Pack<X, kWidth> (&x)[kPacks]) const {
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (!mine(p)) continue;
+      if (!in_row(p)) continue;
       residual[p] = load<Streamed, kWidth>(row_of<const R>(args.residual, n) + column(p));
       if (args.x.data != nullptr) {
         x[p] = load<Streamed, kWidth>(row_of<const X>(args.x, n) + column(p));
       }
+    }
+  }
+
+  __device__ void load_weight(Pack<R, kWidth> (&weight)[kPacks]) const {
+    if (args.weight.data == nullptr) return;
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      if (in_row(p)) weight[p] = load<Reused, kWidth>(row_of<const R>(args.weight, 0) + column(p));
     }
   }
 
@@ -80,21 +93,13 @@ struct RowInPacks {
   }
 
   // As norm_elements.
-  __device__ void norm(int64_t n, const Pack<R, kWidth> (&h)[kPacks], float squares,
+  __device__ void norm(int64_t n, const Pack<R, kWidth> (&h)[kPacks],
+                       const Pack<R, kWidth> (&weight)[kPacks], float squares,
                        float (&sums)[kWarp]) const {
-    Pack<R, kWidth> weight[kPacks];
-    const auto load_weight = [&] {
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p) {
-        if (mine(p)) weight[p] = load<Reused, kWidth>(row_of<const R>(args.weight, 0) + column(p));
-      }
-    };
-    if (launch.early_weight) load_weight();
     const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
-    if (!launch.early_weight) load_weight();
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      if (!mine(p)) continue;
+      if (!in_row(p)) continue;
       float value[kWidth], factor[kWidth];
       widen(h[p], value);
       widen(weight[p], factor);

@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/launch.h"
+#include "cuda/launch_plan.h"
 
 namespace faststeer {
 
@@ -22,18 +22,18 @@ inline void check(cudaError_t error, const char* what) {
 struct DeviceFacts {
   int multiprocessors;
   int major;
-  int shared_bytes;  // that a block can ask for
+  int shared_bytes;  // that a block can request
 };
 
-// Asked once a device: they do not change.
+// Queried once per device: they do not change.
 inline const DeviceFacts& facts_of(int device) {
-  constexpr int kMostDevices = 64;
-  static std::array<DeviceFacts, kMostDevices> facts;
-  static std::array<std::once_flag, kMostDevices> asked;
+  constexpr int kMaxDevices = 64;
+  static std::array<DeviceFacts, kMaxDevices> facts;
+  static std::array<std::once_flag, kMaxDevices> asked;
   std::call_once(asked.at(device), [device] {
     const auto attribute = [device](cudaDeviceAttr which) {
       int value;
-      check(cudaDeviceGetAttribute(&value, which, device), "asking for a device's attribute");
+      check(cudaDeviceGetAttribute(&value, which, device), "querying a device attribute");
       return value;
     };
     facts[device] = {attribute(cudaDevAttrMultiProcessorCount),
@@ -62,7 +62,7 @@ void start(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_byte
            bool overlap, const Arguments&... arguments) {
   if (shared_bytes > kSharedLimit) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-          "asking for shared memory");
+          "requesting shared memory");
   }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

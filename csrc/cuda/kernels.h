@@ -1,8 +1,8 @@
 // Checked arguments, run on a stream of the current device.
 #pragma once
 
-#include "args.h"
-#include "cuda/launch.h"
+#include "common/kernel_args.h"
+#include "cuda/launch_plan.h"
 
 namespace faststeer {
 

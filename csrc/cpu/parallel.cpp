@@ -1,16 +1,16 @@
-#include "cpu/run.h"
+#include "cpu/parallel.h"
 
 #include <torch/csrc/stable/ops.h>
 
 #include <memory>
 
-#include "cpu/isa.h"
-#include "view.h"
+#include "common/tensor_view.h"
+#include "cpu/dispatch.h"
 
 namespace faststeer {
 namespace {
 
-// Elements a thread should have before a second one is worth waking: with rows of 4096 bfloat16
+// Elements per thread below which a second thread does not pay: with rows of 4096 bfloat16
 // two threads draw level with one at 8 rows and win from 12 on (fork and join cost about 5 us).
 constexpr int64_t kElementsPerThread = 16384;
 

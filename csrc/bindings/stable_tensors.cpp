@@ -1,4 +1,4 @@
-#include "tensors.h"
+#include "bindings/stable_tensors.h"
 
 namespace faststeer {
 namespace {
@@ -40,6 +40,7 @@ std::optional<View> view(const std::optional<Input>& input) {
 }  // namespace
 
 View view_of(const Tensor& tensor, const char* name) {
+  require(tensor.defined(), name, " is None; expected a tensor");
   return {name,         tensor.data_ptr(),  tensor.sizes().data(), tensor.strides().data(),
           tensor.dim(), element_of(tensor), device_of(tensor)};
 }

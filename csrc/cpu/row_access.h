@@ -1,5 +1,5 @@
-// A row, a vector at a time: how its operands are read, whatever their dtype, and how it is stored.
-// Included once an ISA, after that ISA's SIMD layer.
+// Access to a row, one vector at a time: how its operands of any dtype are read, and how it is
+// stored. Included once per ISA, after that ISA's SIMD layer.
 #pragma once
 
 #include "cpu/steer_norm.h"
@@ -49,18 +49,27 @@ struct Mixed {
 
 // Calls step(j) for whole vectors and step(j, n) for the last n elements.
 template <class Step>
-inline void across(int64_t hidden, const Step& step) {
+inline void each_vector(int64_t hidden, const Step& step) {
   int64_t j = 0;
   for (; j + Vec::width <= hidden; j += Vec::width) step(j);
   if (j < hidden) step(j, hidden - j);
 }
 
-// h = round(value(j, order, lanes...)) in every column; returns the sum of h squared.
-template <class R, class Value>
-inline double store_row(R* h, int64_t hidden, const Value& value) {
+// An operand of store_row that is the value itself.
+struct Computed {
+  Vec vec;
+  Vec value() const { return vec; }
+};
+
+// h = round(operands.value()) in every column, where load(j, order, lanes...) gives the operands of
+// a vector of columns; returns the sum of h squared. All operands of two vectors are loaded before
+// either is computed, and both are computed before one is stored: the compiler moves no load across
+// a store to the same row.
+template <class R, class Load>
+inline double store_row(R* h, int64_t hidden, const Load& load_operands) {
   const typename OrderFor<R>::type order;
-  const auto step = [&](Vec& squares, int64_t j, auto... lanes) {
-    const Vec rounded = store_rounded(h + j, value(j, order, lanes...), order, lanes...);
+  const auto store = [&](Vec& squares, int64_t j, Vec value, auto... lanes) {
+    const Vec rounded = store_rounded(h + j, value, order, lanes...);
     squares = multiply_add(rounded, rounded, squares);
   };
   // Sums of 1,024 elements meet in double: longer ones in float alone cost the output its last ulp.
@@ -70,15 +79,18 @@ inline double store_row(R* h, int64_t hidden, const Value& value) {
     const int64_t end = hidden - j < 1024 ? hidden : j + 1024;
     Vec sums[2] = {zero(), zero()};  // two chains hide the latency of the fused multiply-add
     for (; j + 2 * Vec::width <= end; j += 2 * Vec::width) {
-      step(sums[0], j);
-      step(sums[1], j + Vec::width);
+      const auto first = load_operands(j, order);
+      const auto second = load_operands(j + Vec::width, order);
+      const Vec values[2] = {first.value(), second.value()};
+      store(sums[0], j, values[0]);
+      store(sums[1], j + Vec::width, values[1]);
     }
     if (j + Vec::width <= end) {
-      step(sums[0], j);
+      store(sums[0], j, load_operands(j, order).value());
       j += Vec::width;
     }
     if (j < end) {
-      step(sums[1], j, end - j);
+      store(sums[1], j, load_operands(j, order, end - j).value(), end - j);
       j = end;
     }
     total += sum(add(sums[0], sums[1]));

@@ -1,20 +1,20 @@
-// CUDA registration of the ops whose schemas are in csrc/ops.cpp.
+// CUDA registration of the ops whose schemas are in register_cpu.cpp.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 #include <utility>
 
-#include "cuda/launch.h"
-#include "cuda/run.h"
-#include "tensors.h"
+#include "bindings/stable_tensors.h"
+#include "cuda/kernels.h"
+#include "cuda/launch_plan.h"
 
 namespace faststeer {
 namespace {
 
 // A checked call's device, current for as long as this lives, and the current stream there. The
 // guard is torch's, because cudaSetDevice on the way back would make a context (half a gigabyte) on
-// a device that nobody uses.
+// a device that is not used.
 class Queue {
  public:
   explicit Queue(const Tensor& tensor) : device(tensor.get_device_index()), guard_(device) {

@@ -1,4 +1,4 @@
-// In place of csrc/cuda/launcher.cuh: the launchers compile unmodified and start fibres.
+// In place of csrc/cuda/launch.cuh: the launchers compile unmodified and start fibres.
 #pragma once
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/launch_plan.h"
 #include "fibres.h"
 
 namespace faststeer {

@@ -1,4 +1,4 @@
-#include "call.h"
+#include "common/checked_call.h"
 
 namespace faststeer {
 namespace {
@@ -22,33 +22,63 @@ Rows output_rows(const View& view, const View& residual) {
   return result;
 }
 
-// Whether two tensors of one shape share memory, other than by being the same.
-bool overlap(const Rows& a, const Rows& b, int64_t count, int64_t hidden) {
-  const auto size = [](const Rows& r) { return r.dtype == DType::float32 ? 4 : 2; };
-  const char* a_begin = static_cast<const char*>(a.data);
-  const char* b_begin = static_cast<const char*>(b.data);
-  const char* a_end = a_begin + ((count - 1) * a.stride + hidden) * size(a);
-  const char* b_end = b_begin + ((count - 1) * b.stride + hidden) * size(b);
-  if (a_end <= b_begin || b_end <= a_begin) return false;
-  if (a.stride != b.stride || a.dtype != b.dtype) return true;
-  // Of one spacing: side by side in the same wide rows, or not.
-  const int64_t apart = (a_begin < b_begin ? b_begin - a_begin : a_begin - b_begin) / size(a);
-  const int64_t column = apart % a.stride;
-  return apart != 0 && (column < hidden || a.stride - column < hidden);
+bool same_memory(const Rows& a, const Rows& b) {
+  return a.data == b.data && a.stride == b.stride && a.dtype == b.dtype;
 }
 
-void require_apart(const SteerNormArgs& args, int64_t tokens) {
-  const auto clash = [&](const Rows& written, const Rows& other) {
-    return written.data != nullptr && other.data != nullptr &&
-           overlap(written, other, tokens, args.hidden);
+struct NamedExtent {
+  const char* name;
+  Extent extent;
+};
+
+void require_apart(const NamedExtent& output, const NamedExtent& other) {
+  if (!overlap(output.extent, other.extent)) return;
+  require(false, output.name, " overlaps ", other.name, "; give it memory of its own");
+}
+
+// Kernels read a row's x and residual before they write that row, so an output may take the place
+// of one of these. Everything else is read again for later rows.
+void require_apart(const SteerNormArgs& args, const SteerNormCall& call) {
+  const auto rows = [&](const Rows& operand) {
+    return extent_of(operand, args.tokens, args.hidden);
   };
-  for (const Rows& written : {args.out, args.residual_out}) {
-    require(!clash(written, args.residual) && !clash(written, args.x),
-            "an output overlaps an input; they may be one tensor or apart");
-  }
-  require(args.out.data == nullptr ||
-              (args.out.data != args.residual_out.data && !clash(args.out, args.residual_out)),
+  const auto dense = [](const std::optional<View>& view) {
+    return view ? extent_of_dense(*view) : Extent{};
+  };
+  const Extent x = rows(args.x), residual = rows(args.residual);
+  const NamedExtent read_again[] = {
+      {"weight", extent_of(args.weight, 1, args.hidden)},
+      {"vectors", extent_of(args.vectors, args.stored, args.hidden)},
+      {"index", dense(call.index)},
+      {"coefficient", dense(call.coefficient)},
+      {"modes", dense(call.modes)},
+  };
+  const auto check = [&](const char* name, const Rows& output) {
+    const NamedExtent written{name, rows(output)};
+    require(same_memory(output, args.x) || !overlap(written.extent, x), name,
+            " overlaps x; they may be one tensor or apart");
+    require(same_memory(output, args.residual) || !overlap(written.extent, residual), name,
+            " overlaps residual; they may be one tensor or apart");
+    for (const NamedExtent& input : read_again) require_apart(written, input);
+  };
+  check("residual_out", args.residual_out);
+  if (args.out.data == nullptr) return;
+  check("out", args.out);
+  require(!overlap(rows(args.out), rows(args.residual_out)),
           "out and residual_out overlap; give two tensors");
+}
+
+void require_apart(const MomentsArgs& args, const MomentsCall& call) {
+  const NamedExtent all[] = {
+      {"count", extent_of_dense(call.count)},
+      {"mean", extent_of_dense(call.mean)},
+      {"m2", extent_of_dense(call.m2)},
+      {"x", extent_of(args.x, args.tokens, args.hidden)},
+      {"group", call.group ? extent_of_dense(*call.group) : Extent{}},
+  };
+  for (int output = 0; output < 3; ++output) {
+    for (int other = output + 1; other < 5; ++other) require_apart(all[output], all[other]);
+  }
 }
 
 void set_modes(SteerNormArgs& args, const View& modes) {
@@ -119,6 +149,8 @@ SteerNormArgs checked(const SteerNormCall& call) {
     }
     args.x = rows(*call.x);
   }
+  require(call.weight.has_value() == call.out.has_value(),
+          "weight and out go together: give both or neither");
   if (call.weight) {
     if (call.weight->dim != 1 || call.weight->last() != args.hidden) {
       require(false, "weight has shape ", call.weight->shape(), "; expected [", args.hidden, "]");
@@ -131,9 +163,9 @@ SteerNormArgs checked(const SteerNormCall& call) {
           "vectors, index and coefficient go together: give all three or none");
   require(call.vectors.has_value() || !call.modes.has_value(), "modes are given without vectors");
   if (args.tokens == 0) return args;
-  require_apart(args, args.tokens);
   if (call.vectors) set_entries(args, *call.vectors, *call.index, *call.coefficient, args.tokens);
   if (call.modes) set_modes(args, *call.modes);
+  require_apart(args, call);
   return args;
 }
 
@@ -156,7 +188,6 @@ MomentsArgs checked(const MomentsCall& call) {
             view->name, " has shape ", view->shape(), "; expected [", args.groups, ", ",
             args.hidden, "]");
   }
-  require(call.mean.data != call.m2.data, "mean and m2 are one tensor; give two");
   if (call.group) {
     require_on(x.device, *call.group);
     require_dense(*call.group, Element::int32, "int32");
@@ -166,6 +197,7 @@ MomentsArgs checked(const MomentsCall& call) {
   } else {
     require(args.groups == 1, "there are ", args.groups, " groups: tell the group of each row");
   }
+  require_apart(args, call);
   args.count = static_cast<int64_t*>(call.count.data);
   args.mean = static_cast<double*>(call.mean.data);
   args.m2 = static_cast<double*>(call.m2.data);

@@ -1,4 +1,4 @@
-// What the kernels are told, on the CPU and on CUDA: plain data, checked before it gets here.
+// The arguments of the kernels, on the CPU and on CUDA: plain data, checked before it gets here.
 //
 // This header is read by code compiled for AVX-512, by code compiled for any x86 and by nvcc. It
 // holds no functions, because an inline function could be emitted with the wrong instruction set.
@@ -33,7 +33,7 @@ struct SteerNormArgs {
   const int32_t* index;        // [R, K], -1 for none
   const float* coefficient;    // [R, K]
   int64_t entries;             // K
-  int64_t tokens_per_setting;  // N / R: so many consecutive rows share a line of `index`
+  int64_t tokens_per_setting;  // N / R: consecutive rows that share a line of `index`
   Rows out;                    // [N, H] or no data, as `weight`
   Rows residual_out;           // [N, H], may be `residual` itself
 };

@@ -1,4 +1,4 @@
-// What the kernels share: elements in packs that one access moves, and sums over a block.
+// Shared by all kernels: packs of elements that one access moves, and sums over a block.
 //
 // Arithmetic is float32, written with __fadd_rn and __fmul_rn wherever the numeric contract asks
 // for two roundings: the compiler never contracts those into a fused multiply-add. Conversions are
@@ -9,7 +9,7 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 
@@ -123,19 +123,6 @@ __device__ inline Pack<T, kCount> narrow(const float (&values)[kCount]) {
   return pack;
 }
 
-// Element j of row n, whatever its dtype.
-__device__ inline float element(const Rows& rows, int64_t n, int64_t j) {
-  const int64_t at = n * rows.stride + j;
-  switch (rows.dtype) {
-    case DType::bfloat16:
-      return widen(static_cast<const __nv_bfloat16*>(rows.data)[at]);
-    case DType::float16:
-      return widen(static_cast<const __half*>(rows.data)[at]);
-    default:
-      return static_cast<const float*>(rows.data)[at];
-  }
-}
-
 template <class T>
 __device__ inline T* row_of(const Rows& rows, int64_t n) {
   return static_cast<T*>(rows.data) + n * rows.stride;
@@ -160,7 +147,7 @@ __device__ inline float block_sum(float value, float (&sums)[kWarp]) {
   return warp_sum(lane < warps ? sums[lane] : 0.0f);
 }
 
-// The sums of a block that makes several: each call takes the other half, as block_sum asks.
+// For a block that makes several sums: each call takes the other half, as block_sum asks.
 struct AlternatingSums {
   float (&halves)[2][kWarp];
   int turn = 0;

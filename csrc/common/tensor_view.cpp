@@ -1,4 +1,6 @@
-#include "view.h"
+#include "common/tensor_view.h"
+
+#include <utility>
 
 namespace faststeer {
 namespace {
@@ -13,6 +15,19 @@ DType storage(const View& view) {
       return DType::float16;
     default:
       throw std::invalid_argument(std::string(view.name) + " must be float32, bfloat16 or float16");
+  }
+}
+
+int64_t size_of(Element element) {
+  switch (element) {
+    case Element::bfloat16:
+    case Element::float16:
+      return 2;
+    case Element::float32:
+    case Element::int32:
+      return 4;
+    default:
+      return 8;  // or less: a view of another type is refused for that
   }
 }
 
@@ -73,6 +88,32 @@ Rows rows(const View& view) {
                                 " must have dense, evenly spaced rows; give a contiguous tensor");
   }
   return {view.data, stride, storage(view)};
+}
+
+Extent extent_of(const Rows& rows, int64_t count, int64_t hidden) {
+  const char* begin = static_cast<const char*>(rows.data);
+  if (rows.data == nullptr || count == 0) return {};
+  const int64_t size = rows.dtype == DType::float32 ? 4 : 2;
+  const int64_t row = hidden * size;
+  const int64_t stride = count == 1 ? row : rows.stride * size;
+  return {begin, begin + (count - 1) * stride + row, row, stride};
+}
+
+Extent extent_of_dense(const View& view) {
+  const char* begin = static_cast<const char*>(view.data);
+  const int64_t bytes = view.numel() * size_of(view.element);
+  return {begin, begin + bytes, bytes, bytes};
+}
+
+bool overlap(Extent a, Extent b) {
+  if (a.end <= b.begin || b.end <= a.begin || a.begin == a.end || b.begin == b.end) return false;
+  if (b.begin < a.begin) std::swap(a, b);
+  // A single row fits any stride.
+  if (a.begin + a.row == a.end) a.stride = b.stride;
+  if (b.begin + b.row == b.end) b.stride = a.stride;
+  if (a.stride != b.stride || a.stride == 0) return true;
+  const int64_t column = (b.begin - a.begin) % a.stride;
+  return column < a.row || column + b.row > a.stride;
 }
 
 }  // namespace faststeer

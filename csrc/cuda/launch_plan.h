@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 
@@ -21,15 +21,14 @@ enum class Steering : int32_t {
 struct SteerNormLaunch {
   bool packed;  // or else element by element: any size, stride, alignment and mix of dtypes
   Steering steering;
-  int packs;             // accesses of 16 bytes a thread: 1 or 2
-  int threads;           // a block
-  int64_t blocks;        // in all
-  int64_t first_block;   // of this grid, where there are more than one holds
-  int64_t rows_a_block;  // more than one only where sums are kept
-  int64_t shared_bytes;  // of the kept sums, or of a row with modes that is not packed
-  bool early_weight;     // the weight is read before the sum that it waits for
-  bool overlap;          // programmatic dependent launch
-  float share;           // 1 / H
+  int packs;               // 16-byte accesses per thread and operand: 1 or 2
+  int threads;             // per block
+  int64_t blocks;          // in all
+  int64_t first_block;     // of this grid, where there are more than one holds
+  int64_t rows_per_block;  // more than one only where sums are kept
+  int64_t shared_bytes;    // of the kept sums, or of a row with modes that is not packed
+  bool overlap;            // programmatic dependent launch
+  float share;             // 1 / H
 };
 
 constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;  // of one grid
@@ -60,7 +59,7 @@ SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors);
 // that results repeat on every GPU.
 struct MomentsLaunch {
   bool packed;
-  int64_t rows_a_split;  // at most kSplitRows
+  int64_t rows_per_split;  // at most kSplitRows
   int64_t splits;
   int64_t column_tiles;
   int64_t scratch_doubles;  // of the partial results, see moments.cuh

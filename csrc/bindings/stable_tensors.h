@@ -1,4 +1,4 @@
-// torch's tensors through its stable ABI: read as views, made for results.
+// torch's tensors through its stable ABI: read as views, allocated for results.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -6,13 +6,15 @@
 
 #include <optional>
 
-#include "call.h"
+#include "common/checked_call.h"
 
 namespace faststeer {
 
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
+// Throws std::invalid_argument for None, which the dispatcher passes on where a schema asks for a
+// tensor.
 View view_of(const Tensor& tensor, const char* name);
 
 // A contiguous tensor of that shape on the device of `like`, of its dtype or the dtype given.
@@ -28,7 +30,7 @@ struct Input {
   Input(const Tensor& given, const char* name);
 };
 
-// What steers, as an op takes it.
+// The steering arguments of an op.
 struct Entries {
   const MaybeTensor &vectors, &index, &coefficient, &modes;
 };

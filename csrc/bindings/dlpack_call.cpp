@@ -1,14 +1,15 @@
-// The dispatcher costs about 2.5 us for an op of so many arguments, more than the kernel takes for
-// a row of 4096. Tensors come through the C table that DLPack 1.3 asks of every framework, which
-// reads a tensor's facts in some 20 ns and is ABI-stable. A torch without it gets False, always.
-#include "direct.h"
+// The dispatcher takes 3.1 us for an op with this many arguments, more than the kernel takes for a
+// row of 4096. See docs/decisions.md. Tensors come through the C table that DLPack 1.3 asks of
+// every framework, which reads a tensor's facts in some 20 ns and is ABI-stable. A torch without it
+// gets False, always.
+#include "bindings/dlpack_call.h"
 
 #include <ATen/dlpack.h>
 
 #include <stdexcept>
 
-#include "call.h"
-#include "cpu/run.h"
+#include "common/checked_call.h"
+#include "cpu/parallel.h"
 
 namespace faststeer {
 namespace {
@@ -66,9 +67,10 @@ PyObject* steer_add_rms_norm_out(PyObject*, PyObject* const* given, Py_ssize_t c
     call.weight_offset = PyFloat_AsDouble(given[8]);
     if (call.weight_offset == -1.0 && PyErr_Occurred() != nullptr) return nullptr;
     if (!read(given[0], "x", call.x) || !read(given[1], "residual", call.residual) ||
-        !read(given[2], "weight", call.weight) || !read(given[4], "vectors", call.vectors) ||
-        !read(given[5], "index", call.index) || !read(given[6], "coefficient", call.coefficient) ||
-        !read(given[7], "modes", call.modes) || !read(given[9], "out", call.out) ||
+        !read(given[2], "weight", call.weight.emplace()) ||
+        !read(given[4], "vectors", call.vectors) || !read(given[5], "index", call.index) ||
+        !read(given[6], "coefficient", call.coefficient) || !read(given[7], "modes", call.modes) ||
+        !read(given[9], "out", call.out.emplace()) ||
         !read(given[10], "residual_out", call.residual_out)) {
       Py_RETURN_FALSE;
     }

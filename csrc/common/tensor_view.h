@@ -1,4 +1,4 @@
-// A tensor as plain facts, whoever read them off it.
+// A tensor as plain facts, whichever interface they were read through.
 #pragma once
 
 #include <stdint.h>
@@ -7,13 +7,13 @@
 #include <stdexcept>
 #include <string>
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 
 enum class Element { float32, bfloat16, float16, float64, int32, int64, other };
 
-// Where a tensor lives; index 0 on the CPU.
+// Where a tensor is stored; index 0 on the CPU.
 struct Device {
   enum class Type { cpu, cuda, other };
   Type type;
@@ -44,6 +44,21 @@ struct View {
 
 // The view's rows. Throws std::invalid_argument for a dtype or a layout that no kernel reads.
 Rows rows(const View& view);
+
+// The bytes that evenly spaced rows cover.
+struct Extent {
+  const char* begin;
+  const char* end;
+  int64_t row;     // bytes of one
+  int64_t stride;  // bytes from one to the next
+};
+
+Extent extent_of(const Rows& rows, int64_t count, int64_t hidden);
+Extent extent_of_dense(const View& view);
+
+// Whether writing one could change the other. Exact where rows are equally far apart, as slices of
+// one tensor are; otherwise by first and last byte.
+bool overlap(Extent a, Extent b);
 
 // Throws std::invalid_argument of `parts` unless `condition` holds.
 template <class... Parts>

@@ -1,7 +1,7 @@
 // Checked arguments, run on the CPU's cores.
 #pragma once
 
-#include "args.h"
+#include "common/kernel_args.h"
 
 namespace faststeer {
 
