@@ -17,7 +17,7 @@ struct Rows {
   DType dtype;
 };
 
-// h = round((residual + x) + sum of entries), and with modes as faststeer/reference.py says;
+// h = round((residual + x) + sum of entries), and with modes as faststeer/ops/reference.py says;
 // out = round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight)).
 struct SteerNormArgs {
   int64_t tokens;  // N

@@ -71,7 +71,8 @@ def test_latin_1_is_refused_with_the_file_s_name(
     tmp_path: Path, read: Read, row: dict[str, str], array: bool
 ) -> None:
     file = written(tmp_path / "latin.jsonl", dict.fromkeys(row, "größer"), "latin-1", array)
-    with pytest.raises(ValueError, match=f"{re.escape(str(file))}, .*row 1|line 1: not UTF-8"):
+    place = ".*position" if array else ", line 1: not UTF-8"  # an array is decoded as a whole
+    with pytest.raises(ValueError, match=re.escape(str(file)) + place):
         read(file)
 
 
