@@ -1,6 +1,7 @@
 // Schemas and CPU registration of the ops, through torch's stable ABI.
 //
-// The meaning of every op is faststeer/ops/reference.py; the docstrings are in faststeer/ops/functional.py.
+// The meaning of every op is faststeer/ops/reference.py; the docstrings are in
+// faststeer/ops/functional.py.
 #include <torch/csrc/stable/library.h>
 
 #include <cstdint>
