@@ -121,7 +121,7 @@ def parity_table(results: dict[str, Any]) -> str:
     )
     busy = machine["cores_elsewhere"]
     if busy is not None and busy > MOST_CORES_ELSEWHERE:
-        return f"{agree}What they cost was timed with {busy:.1f} cores busy elsewhere: not shown."
+        return f"{agree}Their cost was timed with {busy:.1f} cores busy elsewhere: not shown."
     rows = {(r["phase"], r["batch_size"], r["library"]): r for r in results["cost"]}
     cells = list(dict.fromkeys((phase, batch) for phase, batch, _ in rows))
     lines = [

@@ -50,7 +50,7 @@ def _be_examined(
     examine: Callable[[str, str], Report], name: str, model_type: str, write_end: int
 ) -> None:
     """Run in the child: write the report and exit."""
-    os.setsid()  # so that it can be killed with all that it starts
+    os.setsid()  # so that it can be killed with its children
     status = 1
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
