@@ -44,7 +44,9 @@ def logits(model, **kwargs) -> torch.Tensor:
 
 def test_the_warning_names_the_class_and_the_missing_features(model) -> None:
     decoder = type(model.base_model).__name__
-    with pytest.warns(faststeer.FaststeerWarning, match=f"{decoder} .*one more op per layer.*resid_mid"):
+    with pytest.warns(
+        faststeer.FaststeerWarning, match=f"{decoder} .*one more op per layer.*resid_mid"
+    ):
         patched = faststeer.patch(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
