@@ -1,7 +1,7 @@
 """`faststeer check` detects tokens and rows that are steered wrongly, on any decoder.
 
-Steering is broken on purpose, in ways that no other check detects. A probe that cannot fail proves
-nothing.
+Steering is broken on purpose, in ways that no other check detects. A probe that cannot fail is
+worthless.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_auc_counts_pairs_in_order_and_equal_ones_half() -> None:
     assert diagnostics.auc(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])) == 0.625
 
 
-def test_auc_of_nothing_or_nan_is_refused() -> None:
+def test_auc_of_empty_or_nan_values_is_refused() -> None:
     with pytest.raises(ValueError, match="got 0 positive and 1 negative scores"):
         diagnostics.auc(torch.tensor([]), torch.tensor([1.0]))
     with pytest.raises(ValueError, match="a score is NaN"):

@@ -1,4 +1,4 @@
-"""Compares `Patched.ablate` with hooks that project at every site."""
+"""Compare `Patched.ablate` with hooks that project at every site."""
 
 from __future__ import annotations
 

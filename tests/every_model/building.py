@@ -1,4 +1,4 @@
-"""Builds a tiny random model of a class from its recipe."""
+"""Build a tiny random model of a class from its recipe."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _require_tiny(kind: Any, config: Any) -> None:
 
 @torch.no_grad()
 def _randomize(model: nn.Module) -> None:
-    """Randomise weights that start as ones, as zeros or too small to matter; they hide mistakes."""
+    """Randomise weights initialised to ones, zeros or tiny values, which would hide mistakes."""
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():

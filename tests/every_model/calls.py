@@ -1,4 +1,4 @@
-"""Prompts, and the calls of a model: which columns each call holds, and where a tensor has them.
+"""Prompts and calls of a model: the columns of each call, and their axes in a tensor.
 
 A hook sees a block's tensor without its columns. So a run counts the columns of its calls: the
 first call holds the prompts, and each later one ends one token later, whether it holds one token

@@ -1,4 +1,4 @@
-"""Runs all checks of one class."""
+"""Run all checks of one class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examines each class in a separate process with limits on time and memory.
+"""Examine each class in a separate process with limits on time and memory.
 
 They are forked from a parent that has imported transformers, so that a class takes seconds.
 """

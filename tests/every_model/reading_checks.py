@@ -1,4 +1,4 @@
-"""Compares capture, activations and extract with states that plain hooks store."""
+"""Compare capture, activations and extract with states that plain hooks store."""
 
 from __future__ import annotations
 

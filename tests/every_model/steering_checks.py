@@ -1,4 +1,4 @@
-"""Compares steering with plain hooks in the same cached generate, and those with recomputation."""
+"""Compare steering with plain hooks in a cached generate, and the hooks with recomputation."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _in_scopes(
 def _void(
     subject: Subject, prompts: Prompts, right: Tensor, others: dict[str, Tensor], edits: Edits
 ) -> str | None:
-    """Return the reason why a result equal to `right` would prove nothing, or None.
+    """Return the reason why a result equal to `right` would be inconclusive, or None.
 
     A wrong run is too near, or the hooks differ from their own recomputation without a cache.
     """

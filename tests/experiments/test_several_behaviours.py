@@ -189,7 +189,7 @@ def records_of(done: Path, file: str) -> dict[str, dict]:
 
 
 def cells(table: Table, row: str) -> list[float]:
-    """Return the numbers at the beginning of a row's cells."""
+    """Return the numbers at the start of a row's cells."""
     [found] = [own for own in table.rows if own[0] == row]
     return [float(str(cell).split()[0]) for cell in found[1:]]
 

@@ -13,7 +13,7 @@ from unusual_decoders import MixesAll, strange
 
 from faststeer.models.text_calls import TextCalls, decoder_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from faststeer.models.text_calls import context_of, decoder_of
 
 PAIRS = [("I love it", "I hate it, and more"), ("so good", "bad"), ("yes, it is", "no")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 PARALLEL: dict[str, dict[str, Any]] = {

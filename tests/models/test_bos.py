@@ -119,7 +119,7 @@ def test_a_missing_bos_is_reported_once_with_perplexities_by(name: str, model: A
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_nothing_is_reported_where_the_tokenizer_adds_it_by(name: str, model: Any) -> None:
+def test_nothing_is_reported_if_the_tokenizer_adds_it_by(name: str, model: Any) -> None:
     assert bos_warnings(lambda: EVERYWHERE[name](model, Tokenizer(adds=True))) == []
 
 

@@ -1,4 +1,4 @@
-"""A dozen diverse decoders, examined as by `make models`, and checks that it detects faults.
+"""A dozen diverse decoders, examined as by `make models`; and it detects faults.
 
 The reference, plain hooks in the same cached `generate`, is in `every_model`.
 """

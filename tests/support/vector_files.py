@@ -12,7 +12,7 @@ from faststeer import SteeringVector
 
 
 def same(one: SteeringVector, other: SteeringVector) -> bool:
-    """Assert that two vectors are equal bit for bit and in all other fields."""
+    """Return whether two vectors are equal bit for bit and in all other fields."""
     return (
         (one.name, one.site, one.metadata) == (other.name, other.site, other.metadata)
         and one.layers == other.layers
