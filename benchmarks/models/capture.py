@@ -55,7 +55,7 @@ def capture_calls(model: Any, batch: int, tokens: int) -> dict[str, Callable[[],
 
 
 def verdicts_on(record: Record) -> list[Record]:
-    """Return whether each capture met its limit, in seconds."""
+    """Return a verdict on the time of each capture."""
     return [
         {
             "phase": "forward",

@@ -46,7 +46,7 @@ def compare(
     title: str, calls: dict[str, Callable[[], object]], over: str, rounds: int, console: Console
 ) -> Record:
     """Time interleaved calls, in wall and processor seconds, and measure each one's peak memory."""
-    bystanders = OtherLoad()
+    other_load = OtherLoad()
     samples = {name: [] for name in calls}
     processor = {name: [] for name in calls}
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def compare(
         peaks = {name: peak_memory(call) for name, call in calls.items()}
     seconds, used = Samples(samples), Samples(processor)
     table = Table("", "seconds", "of its", "processor", "of its", "peak MiB", title=title)
-    record: Record = {"cores_elsewhere": bystanders.cores(), "over": over, "rounds": rounds}
+    record: Record = {"cores_elsewhere": other_load.cores(), "over": over, "rounds": rounds}
     for name in calls:
         own = {
             "seconds": seconds.median(name),

@@ -86,7 +86,7 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
         run(*arguments)
         inside += time.perf_counter() - begin
 
-    bystanders = OtherLoad()
+    other_load = OtherLoad()
     with mock.patch.object(ActivationReader, "_run", timed):
         begin, used = time.perf_counter(), time.process_time()
         faststeer.extract(model, tokenizer, pairs, progress=False)  # like the command line
@@ -96,7 +96,7 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
         "seconds": took,
         "processor_seconds": used,
         "share_of_forwards": inside / took,
-        "cores_elsewhere": bystanders.cores(),
+        "cores_elsewhere": other_load.cores(),
     }
     console.print(
         f"{len(pairs)} pairs, all layers: {took:.1f} s ({used:.1f} of a processor), "
@@ -125,7 +125,7 @@ def memory(model: Any, tokenizer: Any, console: Console) -> Record:
 
 
 def verdict_on(record: Record) -> Record:
-    """Return whether the long run met its limit, in wall seconds."""
+    """Return a verdict on the wall time of the long run."""
     return {
         "phase": "extraction",
         "variant": f"{record['pairs']} pairs",

@@ -44,9 +44,9 @@ class HostClock:
         self, binds: Mapping[str, Bind], inputs: Inputs, moved: int, rounds: int
     ) -> list[Timing]:
         calls = {name: bind(inputs) for name, bind in binds.items()}
-        bystanders = OtherLoad()
+        other_load = OtherLoad()
         samples = timing.interleaved(calls, rounds)
-        return [Timing("warm", "loop", samples, bystanders.cores())]
+        return [Timing("warm", "loop", samples, other_load.cores())]
 
 
 def device_samples(

@@ -13,7 +13,7 @@ from faststeer.utils.machine import installed_version
 
 
 def fused_add_norm(case: Case, inputs: Steering, compiler: Compiler) -> Function | None:
-    """Return Liger's kernel, or None with a recorded reason where it does not run (GPUs only)."""
+    """Return Liger's kernel, or None where it does not run; on a GPU the reason is recorded."""
     if inputs.x.device.type != "cuda":
         return None
     if installed_version("liger-kernel") is None:

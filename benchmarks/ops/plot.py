@@ -116,7 +116,7 @@ def _title(record: Record) -> str:
     what = f"{record['op']}, {record['dtype']}"
     if not record["vectors"]:
         return what
-    whose = {"shared": "the same for all rows", "per-row": "each row its own"}
+    whose = {"shared": "shared by all rows", "per-row": "separate per row"}
     return f"{what}\n{record['vectors']} vectors, {whose.get(record['entries'], record['entries'])}"
 
 

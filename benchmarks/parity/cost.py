@@ -44,7 +44,7 @@ def prefill(models: Models, ids: Tensor, rounds: int) -> Samples:
 
 
 def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
-    """Return a step of one token per sequence, after the prompts."""
+    """Time a step of one token per sequence, after the prompts."""
     with torch.inference_mode():
         cache = past_of(models[STOCK](input_ids=ids, use_cache=True, logits_to_keep=1))
     past = {past_argument(models[STOCK]): cache}

@@ -84,9 +84,9 @@ def main(
     console.print(vectors_table(extracted))
     facts: dict[str, Any] = machine_facts()
     facts |= {name: installed_version(name) for name in LIBRARIES if name not in facts}
-    bystanders = OtherLoad()
+    other_load = OtherLoad()
     costs = cost.measure(demo.model, LIBRARIES, BATCH_SIZES, PROMPT_TOKENS, rounds)
-    busy = bystanders.cores()
+    busy = other_load.cores()
     facts["cores_elsewhere"] = None if busy is None else round(busy, 2)
     console.print(cost_table(costs))
     if output is not None:

@@ -45,7 +45,7 @@ def expected(
 
 
 def lengths(model: Any) -> list[tuple[int, int]]:
-    """Record rows and tokens of every later forward pass."""
+    """Return a list that collects rows and tokens of every later forward pass."""
     found: list[tuple[int, int]] = []
     model.model.register_forward_pre_hook(
         lambda module, args, kwargs: found.append(tuple(kwargs["input_ids"].shape)),

@@ -40,7 +40,7 @@ def run(patched) -> None:
 
 
 def median_norm(plain, layer: int, site: str = "resid_post") -> float:
-    """Return that of the unsteered stream over all real tokens but the first, per text alone."""
+    """Return the unsteered stream's median norm over all real tokens but each text's first."""
     rows = [ids[mask.bool()] for ids, mask in zip(IDS, MASK, strict=True)]
     norms = [residual_streams(plain, row.tolist())[site][layer][1:].norm(dim=-1) for row in rows]
     return float(torch.cat(norms).median())
