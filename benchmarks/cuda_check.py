@@ -1,11 +1,11 @@
-"""Everything that only a GPU can show, in one go and in under eight minutes: `make cuda-check`.
+"""Run every check that needs a GPU, in under eight minutes: `make cuda-check`.
 
     python benchmarks/cuda_check.py --output benchmarks/results/h100-2026-01-31.json
 
 Builds the library, runs the CUDA tests, runs compute-sanitizer over a small set of them, times the
-ops and a model of LLaMA-7B's shape (eager, captured, compiled), and writes all of it, and which
+ops and a model of LLaMA-7B's shape (eager, captured, compiled), and writes all results, and which
 targets were met, with the device, the driver, the versions and the commit to one file. Needs no
-network: what the environment's Python has is used.
+network: it uses the packages of the environment's Python.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rich.console import Console
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
 GPU_TESTS = [str(path) for path in sorted((ROOT / "tests" / "cuda").glob("test_gpu_*.py"))]
-TIMED = ("ops", "model", "compiled", "capture")  # what they printed is shown
+TIMED = ("ops", "model", "compiled", "capture")  # their output is shown
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 MODEL = ["--model", "random:llama-2-7b", "--dtype", "bfloat16", "--device", "cuda"]
 Stage = Callable[[Path], dict[str, Any]]
 
 
 def run(*command: str, limit: float, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command's result; one that takes longer than `limit` seconds counts as failed."""
+    """Run a command; one that takes longer than `limit` seconds counts as failed."""
     try:
         return subprocess.run(
             command,
@@ -58,7 +58,7 @@ def last_lines(result: subprocess.CompletedProcess[str], count: int = 15) -> lis
 
 
 def without_paths(text: str) -> str:
-    """What is published tells nothing of where it was made."""
+    """Remove paths of this machine, since the record is published."""
     return text.replace(str(ROOT), ".").replace(str(Path.home()), "~")
 
 
@@ -67,12 +67,12 @@ def build(scratch: Path) -> dict[str, Any]:
     result = run(*pip, limit=240, FASTSTEER_CUDA="1")
     info = run(PYTHON, "-m", "faststeer", "info", limit=60)
     return {"passed": result.returncode == info.returncode == 0} | (
-        {"info": last_lines(info, 20)} if result.returncode == 0 else {"said": last_lines(result)}
+        {"info": last_lines(info, 20)} if result.returncode == 0 else {"output": last_lines(result)}
     )
 
 
 def outcomes(report: Path) -> dict[str, str]:
-    """Each test's name and what became of it, from pytest's XML."""
+    """Return each test's name and outcome from pytest's XML."""
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
         bad = {child.tag for child in case} & {"failure", "error", "skipped"}
@@ -84,21 +84,21 @@ def tests(scratch: Path) -> dict[str, Any]:
     report = scratch / "tests.xml"
     pytest = [PYTHON, "-m", "pytest", *GPU_TESTS, f"--junitxml={report}"]
     result = run(*pytest, limit=150)
-    found = {"passed": result.returncode == 0, "said": last_lines(result)}
+    found = {"passed": result.returncode == 0, "output": last_lines(result)}
     return found | ({"tests": outcomes(report)} if report.exists() else {})
 
 
 def sanitizer(tool: str) -> Stage:
-    """Runs the small tests; only the project's own kernels are looked at."""
+    """Return the stage that runs the small tests; only the project's own kernels are checked."""
 
     def stage(scratch: Path) -> dict[str, Any]:
         program = shutil.which("compute-sanitizer")
         if program is None:
-            return {"passed": None, "said": ["compute-sanitizer is not installed"]}
+            return {"passed": None, "output": ["compute-sanitizer is not installed"]}
         options = ["--tool", tool, "--error-exitcode", "86", "--kernel-name", "kns=faststeer"]
         pytest = [PYTHON, "-m", "pytest", "-x", "tests/cuda/test_gpu_sanitized.py"]
         result = run(program, *options, *pytest, limit=100)
-        return {"passed": result.returncode == 0, "said": last_lines(result, 8)}
+        return {"passed": result.returncode == 0, "output": last_lines(result, 8)}
 
     return stage
 
@@ -117,7 +117,7 @@ def timed_capture(scratch: Path) -> dict[str, Any]:
 
 
 def timed_model(name: str, *options: str, limit: float) -> Stage:
-    """`faststeer bench` on LLaMA-7B's shape, and what it says of the targets."""
+    """Return the stage that runs `faststeer bench` on LLaMA-7B's shape and judges its targets."""
 
     def stage(scratch: Path) -> dict[str, Any]:
         output = scratch / f"{name}.json"
@@ -129,7 +129,7 @@ def timed_model(name: str, *options: str, limit: float) -> Stage:
 
 
 def judged(found: dict[str, Any]) -> dict[str, Any]:
-    """With a verdict on each target that the results speak of."""
+    """Add a verdict on each target that the results cover."""
     if "results" not in found:
         return found
     from models.targets import table, verdicts_on
@@ -138,19 +138,22 @@ def judged(found: dict[str, Any]) -> dict[str, Any]:
     console = Console(width=110, file=io.StringIO())
     with console.capture() as capture:
         console.print(table(found["targets"]))
-    found["said"] += capture.get().splitlines()
+    found["output"] += capture.get().splitlines()
     return found
 
 
 def finished(result: subprocess.CompletedProcess[str], output: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"passed": result.returncode == 0}
     if output.exists():
-        return found | {"results": json.loads(output.read_text()), "said": last_lines(result, 130)}
-    return found | {"said": last_lines(result)}
+        return found | {
+            "results": json.loads(output.read_text()),
+            "output": last_lines(result, 130),
+        }
+    return found | {"output": last_lines(result)}
 
 
 def facts() -> dict[str, Any]:
-    """The device, the driver, the versions and the commit."""
+    """Return the device, the driver, the versions and the commit."""
     import torch
     import transformers
 
@@ -185,7 +188,7 @@ STAGES: dict[str, Stage] = {
     "ops": timed_ops,
     "model": timed_model("model", limit=150),
     "capture": timed_capture,
-    # To compile 32 layers takes a minute for each batch; a step's parts are the same in four.
+    # Compiling 32 layers takes a minute per batch size; a step of four has the same parts.
     "compiled": timed_model("compiled", "--num-layers", "4", "--compiled", limit=120),
 }
 
@@ -213,12 +216,12 @@ def main(
             result = stage(Path(scratch))
             result["seconds"] = round(time.perf_counter() - begin, 1)
             record["stages"][stage_name] = result
-            # After each stage: what was measured is kept, whatever becomes of the rest.
+            # Written after each stage, so that its results are kept if a later one fails.
             target.write_text(json.dumps(record, indent=1) + "\n")
             verdict = {True: "passed", False: "FAILED", None: "absent"}[result["passed"]]
             console.print(f"{stage_name}: {verdict} in {result['seconds']} s", highlight=False)
             if result["passed"] is not True or stage_name in TIMED:
-                console.print("\n".join(result["said"]), markup=False, highlight=False)
+                console.print("\n".join(result["output"]), markup=False, highlight=False)
     failed = [key for key, result in record["stages"].items() if result["passed"] is False]
     console.print(f"wrote {target.name}; failed: {', '.join(failed) or 'nothing'}")
     raise SystemExit(1 if failed else 0)

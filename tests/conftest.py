@@ -1,8 +1,8 @@
-"""Fixtures of all tests, made in each of the two processes that `make test` has.
+"""Fixtures of all tests, created in each of the two processes of `make test`.
 
-Tests run beside each other and in any order: they write into `tmp_path` alone, take no fixed port,
-and judge no time. What takes long to compile goes through `built_once`; `figure` reaches the end of
-the run from either process.
+Tests run in parallel and in any order: they write only into `tmp_path`, use no fixed port, and
+assert no times. Long compilations go through `built_once`; `figure` prints at the end of the run
+from either process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test needs the network
-# Before torch is imported: threads that spin while they wait make all tests ten times slower
-# where something else uses the cores (measured: 58 s became 6).
+os.environ["HF_HUB_OFFLINE"] = "1"  # set before transformers is imported: no test needs the network
+# Set before torch is imported: threads that spin while waiting make all tests ten times slower
+# if something else uses the cores (measured: 58 s instead of 6).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
@@ -42,7 +42,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def known_release() -> None:
-    """`make test-newest` may run an untested transformers: its warning belongs to no test."""
+    """Ignore the warning about an untested transformers, which `make test-newest` may run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers_release.check_transformers()
@@ -65,13 +65,13 @@ def tiny_model(make_tiny: MakeTiny) -> PreTrainedModel:
 
 @pytest.fixture(scope="session")
 def plain(make_tiny: MakeTiny) -> PreTrainedModel:
-    """The weights of `tiny_model`: the reference, never patched."""
+    """Return the reference: a model with the weights of `tiny_model` that is never patched."""
     return make_tiny()
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: MakeTiny) -> Path:
-    """A tiny model with a tokenizer of bytes, as `--model` takes it."""
+    """Return the folder of a tiny model with a byte tokenizer, as `--model` takes it."""
     folder = tmp_path_factory.mktemp("tiny")
     make_tiny().save_pretrained(folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -89,7 +89,7 @@ def byte_tokenizer() -> ByteTokenizer:
 
 @pytest.fixture(scope="session")
 def demo() -> loading.Loaded:
-    """SmolLM2-135M in float32, shared by all tests: leave it unpatched."""
+    """Return SmolLM2-135M in float32, shared by all tests: leave it unpatched."""
     return loading.load("demo", dtype=torch.float32)
 
 
@@ -97,9 +97,9 @@ def demo() -> loading.Loaded:
 def built_once(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> BuiltOnce:
-    """The folder of a name, which a function has filled: in one worker of pytest for all of them.
+    """Return a function that fills a named folder once, in one worker of pytest for all workers.
 
-    `make test` shares the tests out to two workers, and fixtures of the session are made in each.
+    `make test` distributes the tests over two workers, and each creates its session fixtures.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if hasattr(request.config, "workerinput") else base
@@ -127,7 +127,7 @@ def prose() -> list[str]:
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Tells a measured figure; all of them are printed at the end of the run."""
+    """Return a function that records a measured figure, printed at the end of the run."""
     return lambda line: request.node.user_properties.append(("figure", line))
 
 

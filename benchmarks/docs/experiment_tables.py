@@ -1,4 +1,4 @@
-"""Tables of the committed experiments as Markdown for the pages of docs."""
+"""Tables of the committed experiments, as Markdown for the pages of docs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Block = Callable[[dict[str, Any]], str]
 
 
 def table(title: str) -> Block:
-    """Return the block of the one table of an outcome whose title begins with `title`."""
+    """Return the block of the only table of an outcome whose title begins with `title`."""
 
     def made(outcome: dict[str, Any]) -> str:
         tables = [own for section in outcome["sections"] for own in section["tables"]]

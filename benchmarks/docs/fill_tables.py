@@ -1,4 +1,4 @@
-"""Put the committed results into the tables of the README and of docs, between their marks.
+"""Write the committed results into the tables of the README and of docs, between their marks.
 
 python benchmarks/docs/fill_tables.py
 """
@@ -25,11 +25,11 @@ SHORT = (
     "faststeer, 64 vectors",
     "faststeer, 64 vectors a row",
 )
-MOST_CORES_ELSEWHERE = 0.2  # with more, two threads wait for each other and not for the work
+MOST_CORES_ELSEWHERE = 0.2  # with more, the two threads would wait for each other
 
 
 def ops_table(results: dict[str, Any]) -> str:
-    """The op against PyTorch, a line for each number of rows."""
+    """Return the op's times against PyTorch, a line for each number of rows."""
     cases = [
         case
         for case in results["cases"]
@@ -57,7 +57,7 @@ def ops_table(results: dict[str, Any]) -> str:
 
 
 def ops_sentence(results: dict[str, Any]) -> str:
-    """The op against PyTorch's unsteered one, in a sentence."""
+    """Return the op's time against PyTorch's unsteered op, in a sentence."""
     cases = [
         case
         for case in results["cases"]
@@ -74,13 +74,13 @@ def ops_sentence(results: dict[str, Any]) -> str:
 
 
 def short_model_table(results: dict[str, Any]) -> str:
-    """The whole model, steered in the fewest and in the most ways, against the stock one."""
+    """Return the whole model's times with the least and the most steering, against stock."""
     kept = [row for row in results["results"] if row["variant"] in SHORT]
     return model_table({**results, "results": kept})
 
 
 def model_table(results: dict[str, Any]) -> str:
-    """A whole model, steered in every way, against the stock one."""
+    """Return the whole model's times with every kind of steering, against stock."""
     settings, model = results["settings"], results["model"]
     rows = {(r["phase"], r["batch_size"], r["variant"]): r for r in results["results"]}
     phases = dict.fromkeys(phase for phase, _, _ in rows)
@@ -108,7 +108,7 @@ def model_table(results: dict[str, Any]) -> str:
 
 
 def parity_table(results: dict[str, Any]) -> str:
-    """Whether other libraries' steering is the same, and its cost, if nothing else ran."""
+    """Return whether other libraries steer equally, and their cost if the machine was idle."""
     machine, settings = results["machine"], results["settings"]
     peers = [name for name in ("steering-vectors", "repeng") if name in machine]
     versions = ", ".join(f"{name} {machine[name]}" for name in (*peers, "transformers"))
@@ -121,7 +121,7 @@ def parity_table(results: dict[str, Any]) -> str:
     )
     busy = machine["cores_elsewhere"]
     if busy is not None and busy > MOST_CORES_ELSEWHERE:
-        return f"{agree}What they cost was timed with {busy:.1f} cores busy elsewhere: not shown."
+        return f"{agree}Their cost was timed with {busy:.1f} cores busy elsewhere: not shown."
     rows = {(r["phase"], r["batch_size"], r["library"]): r for r in results["cost"]}
     cells = list(dict.fromkeys((phase, batch) for phase, batch, _ in rows))
     lines = [
@@ -139,7 +139,7 @@ def parity_table(results: dict[str, Any]) -> str:
 
 
 def extraction_text(results: dict[str, Any]) -> str:
-    """A long extraction, others' beside ours, and memory at two numbers of pairs."""
+    """Return the time of a long extraction per library, and memory at two numbers of pairs."""
     once, memory = results["once"], results["memory"]
     title, compared = next(item for item in results.items() if item[0].startswith("extraction"))
     others = [name for name in compared if name in ("output_hidden_states", "steering-vectors")]
@@ -162,7 +162,7 @@ def extraction_text(results: dict[str, Any]) -> str:
 
 
 def peers_table(results: dict[str, Any]) -> str:
-    """Other projects' tests with `faststeer.install()` and without, a line per project."""
+    """Return other projects' tests with and without `faststeer.install()`, a line per project."""
     versions = results["versions"]
     lines = [
         f"On transformers {versions['transformers']} and torch {versions['torch']}, over tiny "
@@ -186,7 +186,7 @@ def peers_table(results: dict[str, Any]) -> str:
 
 
 def demo_table(result: dict[str, Any]) -> str:
-    """The effect at every coefficient, a line each, as Markdown."""
+    """Return the effect as Markdown, a line per coefficient."""
     first = result["behaviours"][0]
     [count] = {behaviour["random_directions"] for behaviour in result["behaviours"]}
     advantages = " and ".join(f"{own['advantage']:.1f}" for own in result["behaviours"])
@@ -216,7 +216,7 @@ def demo_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# By page and mark: which of the committed results, and what is made of it.
+# By page and mark: the committed result, and the function that formats it.
 PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     "README.md": {
         "smollm2-cpu": (RESULTS / "smollm2-cpu.json", short_model_table),
@@ -263,9 +263,9 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
 
 
 def filled(page: str) -> str:
-    """A page's text with its tables made again from the committed results.
+    """Return a page's text with its tables regenerated from the committed results.
 
-    What has not been measured yet has marks with nothing between them.
+    Results that do not exist yet leave nothing between their marks.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
     for mark, (path, make) in PAGES[page].items():

@@ -1,8 +1,8 @@
-"""What it costs to gather the statistics of all layers while a model runs.
+"""Measure the cost of gathering the statistics of all layers during a forward pass.
 
     python benchmarks/models/capture.py [--model NAME] [--device cuda] [--output FILE]
 
-Beside it what it replaces: all hidden states kept, and their statistics taken afterwards.
+Compared with storing all hidden states and computing their statistics afterwards.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from faststeer.models.inference import random_ids
 from faststeer.utils.files import write_whole
 from faststeer.utils.machine import machine_facts
 
-AT_MOST = 1.03  # of the same forward without
+AT_MOST = 1.03  # times the same forward without
 
 
 def capture_calls(model: Any, batch: int, tokens: int) -> dict[str, Callable[[], object]]:
-    """A forward of the decoder, and the same while its activations are gathered or kept."""
+    """Return a forward of the decoder alone, with capture, and with all activations stored."""
     ids = random_ids(model, batch, tokens)
     stock, patched = twin(model), twin(model)
     faststeer.patch(patched)
@@ -55,7 +55,7 @@ def capture_calls(model: Any, batch: int, tokens: int) -> dict[str, Callable[[],
 
 
 def verdicts_on(record: Record) -> list[Record]:
-    """Whether each capture kept to its limit, in seconds."""
+    """Return a verdict on the time of each capture."""
     return [
         {
             "phase": "forward",
@@ -72,21 +72,21 @@ def verdicts_on(record: Record) -> list[Record]:
 
 def main(
     model: Annotated[str, typer.Option(help="Hub name, folder, 'demo', 'random:...'.")] = "demo",
-    device: Annotated[str, typer.Option(help="Such as cpu or cuda.")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Texts.")] = 16,
-    tokens: Annotated[int, typer.Option(help="Of each text.")] = 128,
+    device: Annotated[str, typer.Option(help="Device, such as cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Number of texts.")] = 16,
+    tokens: Annotated[int, typer.Option(help="Tokens per text.")] = 128,
     rounds: Annotated[int, typer.Option(help="Samples of each variant.")] = 5,
     output: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
 ) -> None:
-    """Measure one forward in bfloat16, with and without."""
+    """Measure one forward pass in bfloat16, with and without capture."""
     console = Console()
     loaded = loading.load(model, dtype=torch.bfloat16, device=device)
     title = f"one forward of {model}, batch {batch}, {tokens} tokens"
     found = compare(title, capture_calls(loaded.model, batch, tokens), "forward", rounds, console)
     verdicts = verdicts_on(found)
     for verdict in verdicts:
-        said = "met" if verdict["met"] else "missed"
-        console.print(f"{verdict['variant']}: {verdict['reached']:.3f}, at most {AT_MOST}: {said}")
+        met = "met" if verdict["met"] else "missed"
+        console.print(f"{verdict['variant']}: {verdict['reached']:.3f}, at most {AT_MOST}: {met}")
     if output is not None:
         record = {"machine": machine_facts(), "model": model, "batch": batch}
         record |= {"tokens": tokens, "capture": found, "targets": verdicts}

@@ -1,4 +1,4 @@
-"""Calls side by side: time in turns, processor time, and peaks of memory."""
+"""Interleaved comparison of calls: wall time, processor time and peak memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Record = dict[str, Any]
 
 
 def peak_memory(call: Callable[[], object]) -> float:
-    """MiB that a call had in memory at most, above what was there before: a GPU's where one is
-    used, and else the process's, which Linux tells and resets under /proc.
+    """Return a call's peak memory in MiB, above what was allocated before it.
+
+    On a GPU that of the device, otherwise that of the process, which Linux reports and resets
+    under /proc.
     """
     if torch.cuda.is_available() and torch.cuda.memory_allocated():
         torch.cuda.reset_peak_memory_stats()
@@ -32,9 +34,9 @@ def peak_memory(call: Callable[[], object]) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
-    gc.collect()  # what is freed during the call would hide as much of it,
-    ctypes.CDLL(None).malloc_trim(0)  # and so would what earlier calls left to the allocator
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    gc.collect()  # memory freed during the call would hide as much of its peak,
+    ctypes.CDLL(None).malloc_trim(0)  # and so would memory that earlier calls left to the allocator
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     call()
     return (status("VmHWM") - before) / 1024
@@ -43,8 +45,8 @@ def peak_memory(call: Callable[[], object]) -> float:
 def compare(
     title: str, calls: dict[str, Callable[[], object]], over: str, rounds: int, console: Console
 ) -> Record:
-    """Seconds in turns, processor seconds too, and peaks of memory of one more call each."""
-    bystanders = OtherLoad()
+    """Time interleaved calls, in wall and processor seconds, and measure each one's peak memory."""
+    other_load = OtherLoad()
     samples = {name: [] for name in calls}
     processor = {name: [] for name in calls}
     with torch.inference_mode():
@@ -62,7 +64,7 @@ def compare(
         peaks = {name: peak_memory(call) for name, call in calls.items()}
     seconds, used = Samples(samples), Samples(processor)
     table = Table("", "seconds", "of its", "processor", "of its", "peak MiB", title=title)
-    record: Record = {"cores_elsewhere": bystanders.cores(), "over": over, "rounds": rounds}
+    record: Record = {"cores_elsewhere": other_load.cores(), "over": over, "rounds": rounds}
     for name in calls:
         own = {
             "seconds": seconds.median(name),

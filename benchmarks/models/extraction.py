@@ -1,9 +1,9 @@
-"""What whole extractions cost, in time and memory; `capture.py` has what a forward costs.
+"""Measure the time and memory of whole extractions; `capture.py` measures one forward pass.
 
     python benchmarks/models/extraction.py [--pairs FILE] [--output FILE]
 
-In an environment that has steering-vectors too, such as that of `make parity`, it is compared.
-Linux only: peaks of memory are read, and reset, under /proc.
+steering-vectors is compared where it is installed, as in the environment of `make parity`.
+Linux only: peak memory is read and reset under /proc.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Pairs = list[tuple[str, str]]
 BATCH = 16
 COMPARED = 16  # pairs: the other libraries take seconds for them
 AT_MOST = 60.0  # seconds for 500 pairs, with two threads
-FEW, MANY = 64, 512  # pairs between which memory must not grow
+FEW, MANY = 64, 512  # numbers of pairs between which memory must not grow
 
 
 def kept_hidden_states(model: Any, tokenizer: Any, pairs: Pairs, batch_size: int) -> Tensor:
-    """The plainest extraction: every batch's last tokens kept, means taken at the end."""
+    """Extract naively: store every batch's last tokens and average them at the end."""
     rows: list[list[Tensor]] = [[], []]
     for begin in range(0, len(pairs), batch_size // 2):
         for side in (0, 1):
@@ -76,7 +76,7 @@ def extraction_calls(model: Any, tokenizer: Any, pairs: Pairs) -> dict[str, Call
 
 
 def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
-    """All pairs once, and which part of that the model's own forwards take."""
+    """Time one pass over all pairs, and the share that the model's own forward passes take."""
     inside = 0.0
     run = ActivationReader._run
 
@@ -86,17 +86,17 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
         run(*arguments)
         inside += time.perf_counter() - begin
 
-    bystanders = OtherLoad()
+    other_load = OtherLoad()
     with mock.patch.object(ActivationReader, "_run", timed):
         begin, used = time.perf_counter(), time.process_time()
-        faststeer.extract(model, tokenizer, pairs, progress=False)  # as the command line does
+        faststeer.extract(model, tokenizer, pairs, progress=False)  # like the command line
         took, used = time.perf_counter() - begin, time.process_time() - used
     record = {
         "pairs": len(pairs),
         "seconds": took,
         "processor_seconds": used,
         "share_of_forwards": inside / took,
-        "cores_elsewhere": bystanders.cores(),
+        "cores_elsewhere": other_load.cores(),
     }
     console.print(
         f"{len(pairs)} pairs, all layers: {took:.1f} s ({used:.1f} of a processor), "
@@ -106,7 +106,7 @@ def once(model: Any, tokenizer: Any, pairs: Pairs, console: Console) -> Record:
 
 
 def memory(model: Any, tokenizer: Any, console: Console) -> Record:
-    """MiB that extractions from few and from many pairs have at most, and keeping every state."""
+    """Return peak MiB of extractions from few and from many pairs, and with every state stored."""
     pairs = [(f"The answer to {n:03} is yes", f"The answer to {n:03} is no") for n in range(MANY)]
     record: Record = {}
     for count in (FEW, MANY):
@@ -115,17 +115,17 @@ def memory(model: Any, tokenizer: Any, console: Console) -> Record:
             "faststeer": partial(faststeer.extract, model, tokenizer, iter(some), progress=False),
             "output_hidden_states": partial(kept_hidden_states, model, tokenizer, some, BATCH),
         }
-        if not record:  # what the first call of anything leaves behind is no part of it
+        if not record:  # one-time allocations of a first call do not count
             faststeer.extract(model, tokenizer, some, progress=False)
         with torch.inference_mode():
             record[str(count)] = {name: peak_memory(call) for name, call in calls.items()}
-        told = ", ".join(f"{name} {mib:.1f} MiB" for name, mib in record[str(count)].items())
-        console.print(f"{count} short pairs, all layers, at most: {told}")
+        peaks = ", ".join(f"{name} {mib:.1f} MiB" for name, mib in record[str(count)].items())
+        console.print(f"{count} short pairs, all layers, peak memory: {peaks}")
     return record
 
 
 def verdict_on(record: Record) -> Record:
-    """Whether the long run kept to its limit, in seconds of the wall."""
+    """Return a verdict on the wall time of the long run."""
     return {
         "phase": "extraction",
         "variant": f"{record['pairs']} pairs",
@@ -136,7 +136,7 @@ def verdict_on(record: Record) -> Record:
 
 
 def load_pairs(path: Path | None) -> Pairs:
-    """Of JSONL, of a behaviour's JSON with questions and two answers, or the shipped ones."""
+    """Load pairs from JSONL or a behaviour's JSON (questions with two answers), or as shipped."""
     if path is None:
         return [(a, b) for name in ("sentiment", "tense") for a, b in Behaviour.shipped(name).pairs]
     if path.suffix == ".jsonl":
@@ -151,12 +151,12 @@ def load_pairs(path: Path | None) -> Pairs:
 
 
 def main(
-    pairs: Annotated[Path | None, typer.Option(help="Default: those that the demo has.")] = None,
-    most: Annotated[int, typer.Option(help="Pairs of the one long run.")] = 500,
+    pairs: Annotated[Path | None, typer.Option(help="Default: the demo's pairs.")] = None,
+    most: Annotated[int, typer.Option(help="Number of pairs in the long run.")] = 500,
     rounds: Annotated[int, typer.Option(help="Samples of each variant.")] = 3,
     output: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
 ) -> None:
-    """Measure on SmolLM2-135M in bfloat16."""
+    """Measure extraction on SmolLM2-135M in bfloat16."""
     console = Console()
     loaded = loading.load("demo", dtype=torch.bfloat16)
     texts = load_pairs(pairs)

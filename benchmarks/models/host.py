@@ -1,9 +1,9 @@
-"""What the host does per decode step: Python and dispatch, on a model that computes very little.
+"""Measure the host's work per decode step: Python and dispatch, on a model that computes little.
 
     python benchmarks/models/host.py [--rounds N] [--output FILE]
 
 A LLaMA of 32 layers and hidden size 64, batch 1, one thread: on a GPU an eager step waits for the
-same work. Steps of all variants take turns.
+same work. Steps of all variants are interleaved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ONE, SOME = "faststeer, 1 vector", "faststeer, 1 vector at generated tokens"
 
 
 def tiny_llama() -> nn.Module:
-    """A LLaMA whose matrix products cost next to nothing."""
+    """Return a LLaMA whose matrix products cost almost nothing."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -53,7 +53,7 @@ def tiny_llama() -> nn.Module:
 
 
 def variants_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The model stock, hooked, patched, steered, and steered at some positions."""
+    """Return the model stock, hooked, patched, steered, and steered at some positions."""
     [vector] = vectors = vectors_on_all_layers(model, 1)
     variants = {STOCK: model, HOOKS: hooked_twin(model, vectors)}
     variants |= {IDLE: steered_twin(model, []), ONE: steered_twin(model, vectors)}
@@ -65,8 +65,8 @@ def variants_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Rounds of all variants.")] = 101,
-    output: Annotated[Path | None, typer.Option(help="Where the record goes (JSON).")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds over all variants.")] = 101,
+    output: Annotated[Path | None, typer.Option(help="Write the record as JSON.")] = None,
 ) -> None:
     """Measure a decode step, print it per layer, and write the record."""
     torch.set_num_threads(1)

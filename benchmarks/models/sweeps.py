@@ -1,10 +1,11 @@
-"""A sweep, beside the same settings one at a time: what sharing and batching save.
+"""Compare a sweep with the same settings run one at a time: the gain of sharing and batching.
 
 python benchmarks/models/sweeps.py --data ../shared/data/behaviours \\
     --text ../shared/data/text/...jsonl
 
-Both compute logits only where they are needed, on the same batches, and take turns. What counts is
-the processor's time, which other programs on the same cores change little; the wall's is told.
+Both compute logits only where they are needed, on the same batches, and are interleaved. The
+speedup is of processor time, which other programs on the same cores change little; wall time is
+reported as well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would count as work
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would count as work
 
 import torch
 
@@ -99,17 +100,17 @@ def main() -> None:
 def compared(
     alone: Callable[[], list[float]], shared: Callable[[], list[float]], rounds: int
 ) -> dict[str, Any]:
-    """Seconds of both, taking turns; the speedup is the median of the rounds' ratios."""
+    """Time both, interleaved; the speedup is the median of the rounds' ratios."""
     processor: dict[str, list[float]] = {"one at a time": [], "shared": []}
     wall: dict[str, list[float]] = {name: [] for name in processor}
     difference = 0.0
     for _ in range(rounds):
         found = []
         for name, run in zip(processor, (alone, shared), strict=True):
-            begun = time.process_time(), time.perf_counter()
+            started = time.process_time(), time.perf_counter()
             found.append(torch.tensor(run()))
-            processor[name].append(round(time.process_time() - begun[0], 2))
-            wall[name].append(round(time.perf_counter() - begun[1], 2))
+            processor[name].append(round(time.process_time() - started[0], 2))
+            wall[name].append(round(time.perf_counter() - started[1], 2))
         difference = max(difference, float((found[0] - found[1]).abs().max()))
     ratios = [a / b for a, b in zip(*processor.values(), strict=True)]
     return {

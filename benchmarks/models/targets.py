@@ -1,8 +1,8 @@
-"""What injection into a whole model may cost, and whether it kept to that.
+"""Check the cost of injection into a whole model against its targets.
 
     python benchmarks/models/targets.py benchmarks/results/smollm2-cpu.json
 
-Prints the verdicts on what `faststeer bench` wrote, and adds them to the file.
+Prints the verdicts on results of `faststeer bench` and adds them to the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIFFERENT = per_row_variant(4)  # every sequence steered differently
 
 @dataclass(frozen=True)
 class Limit:
-    """The time of a decode step with `variant`, at most so many times that with `against`."""
+    """Upper limit on a decode step's time with `variant`, as a multiple of that with `against`."""
 
     phase: str
     variant: str
@@ -45,7 +45,7 @@ def limits_of(phase: str, captured: bool) -> Iterator[Limit]:
 
 
 def verdicts_on(record: Record) -> list[Record]:
-    """One for each limit and batch size of what was measured."""
+    """Return a verdict for each limit and batch size that was measured."""
     ratios = {
         (row["phase"], row["batch_size"], row["variant"]): (
             row["against_idle"],
@@ -61,7 +61,7 @@ def verdicts_on(record: Record) -> list[Record]:
                 both = [ratios.get((phase, batch, n)) for n in (limit.variant, limit.against)]
                 if None in both:
                     continue
-                # The rounds' own ratios where they were kept, else a ratio of two of those.
+                # The rounds' own ratios where they were stored, else a ratio of two of those.
                 (to_idle, to_stock), (other_to_idle, _) = both
                 reached = to_stock if limit.against == STOCK else to_idle / other_to_idle
                 verdicts.append(
@@ -79,7 +79,7 @@ def verdicts_on(record: Record) -> list[Record]:
 
 
 def table(verdicts: list[Record]) -> Table:
-    """Those that were missed come last: there they are seen."""
+    """Return the verdicts as a table; missed targets come last, where they are noticed."""
     numbers = (Column(name, justify="right") for name in ("batch", "at most", "reached"))
     made = Table("phase", "variant", "against", *numbers, "", title="targets", box=box.SIMPLE)
     for each in sorted(verdicts, key=lambda one: not one["met"]):
@@ -96,7 +96,7 @@ def table(verdicts: list[Record]) -> Table:
 
 
 def judge(path: Path) -> list[Record]:
-    """Verdicts on the file's results, which it holds from then on."""
+    """Judge the file's results and write the verdicts into it."""
     record = json.loads(path.read_text(encoding="utf-8"))
     record["targets"] = verdicts_on(record)
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -104,9 +104,9 @@ def judge(path: Path) -> list[Record]:
 
 
 def main(
-    files: Annotated[list[Path], typer.Argument(help="Of `faststeer bench --output`.")],
+    files: Annotated[list[Path], typer.Argument(help="Results of `faststeer bench --output`.")],
 ) -> None:
-    """Print and keep the verdicts on each file."""
+    """Print the verdicts on each file and store them in it."""
     for path in files:
         Console(width=110).print(path.name, table(judge(path)))
 

@@ -1,4 +1,4 @@
-"""What is measured: a case, its inputs, and the least that one call must move."""
+"""Benchmark cases: their inputs, and the minimum number of bytes that one call moves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 EPS = 1e-5
-SEQUENCES = 8  # of a batch whose sequences are steered each in its own way
+SEQUENCES = 8  # of a batch with per-sequence steering
 ENTRY_BYTES = 8  # an int32 index and a float32 coefficient
 
 
@@ -32,7 +32,7 @@ class Dtype(str, Enum):
 
 
 class Entries(str, Enum):
-    """Which rows share their entries, pairs of a vector and its coefficient."""
+    """Which rows share their entries (pairs of a vector and its coefficient)."""
 
     none = "none"
     shared = "shared"
@@ -42,7 +42,7 @@ class Entries(str, Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `vectors` entries a row of `rows` rows, or moments of `groups` groups of rows."""
+    """One call: `vectors` entries per row of `rows` rows, or moments of `groups` row groups."""
 
     op: Op
     dtype: Dtype
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def settings(self) -> int:
-        """Rows of the index."""
+        """Return the number of rows of the index."""
         return {
             Entries.none: 0,
             Entries.shared: 1,
@@ -71,7 +71,7 @@ class Case:
 
     @property
     def distinct_vectors(self) -> int:
-        """Every row reads the same vectors, unless each sequence has vectors of its own."""
+        """Count distinct vectors: all rows read the same ones unless sequences have their own."""
         own = self.settings if self.entries is Entries.per_sequence else 1
         return own * self.vectors
 
@@ -81,17 +81,17 @@ def unsteered(case: Case) -> Case:
 
 
 def one_vector(case: Case, dtype: Dtype) -> Case:
-    """The case after its vectors were summed beforehand, in `dtype`, for all rows alike."""
+    """Return the case with its vectors summed beforehand, in `dtype`, for all rows alike."""
     return replace(case, vectors=1, entries=Entries.shared, vector_dtype=dtype)
 
 
 def bytes_moved(case: Case) -> int:
-    """The least that one call must move, what is used more than once counted once.
+    """Return the minimum bytes that one call moves; reused data counts once.
 
     Steering reads x and the residual and writes the residual, the norm reads its weight and writes
     out. Each distinct vector is read once, and each row of the index with its coefficients once.
-    Moments read x, a group number a row if there are groups, and read and write their state: an
-    int64 count a group, a float64 mean and second moment a feature.
+    Moments read x, a group number per row if there are groups, and read and write their state:
+    an int64 count per group, a float64 mean and second moment per feature.
     """
     element = case.dtype.element.itemsize
     row = case.hidden * element
@@ -107,8 +107,8 @@ def bytes_moved(case: Case) -> int:
 
 
 class Steering(NamedTuple):
-    """x and residual ``[N, H]``, weight ``[H]``, vectors ``[S, H]``, index and coefficient
-    ``[R, K]``, as the ops take them."""
+    """Inputs of the steering ops: x and residual ``[N, H]``, weight ``[H]``, vectors ``[S, H]``,
+    index and coefficient ``[R, K]``."""
 
     x: Tensor
     residual: Tensor
@@ -123,7 +123,8 @@ class Steering(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """x ``[N, H]``, group ``[N]`` or None, count ``[G]``, mean and m2 ``[G, H]``: empty so far."""
+    """Inputs of the moments op: x ``[N, H]``, group ``[N]`` or None, and an empty state: count
+    ``[G]``, mean and m2 ``[G, H]``."""
 
     x: Tensor
     group: Tensor | None
@@ -151,7 +152,7 @@ def random_inputs(case: Case, device: str = "cpu") -> Inputs:
 
 
 def copied(inputs: Inputs) -> Inputs:
-    """The same values in other memory."""
+    """Return the same values in newly allocated memory."""
     return type(inputs)(*(None if each is None else each.clone() for each in inputs))
 
 
@@ -168,13 +169,13 @@ def _random_entries(case: Case, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     if case.entries is Entries.per_sequence:
         index = torch.arange(case.distinct_vectors, device=draw.device).view(shape)
         return index.int(), torch.ones(shape, device=draw.device)
-    # Every row reads every vector, in an order of its own.
+    # Every row reads every vector, each in a different order.
     index = torch.rand(shape, generator=draw, device=draw.device).argsort(1).int()
     return index, _normal(draw, *shape)
 
 
 def _random_moments(case: Case, draw: torch.Generator) -> Moments:
-    # A mean of three deviations: sums of squares that are not centred would show.
+    # A mean of three deviations exposes sums of squares that are not centred.
     x = (_normal(draw, case.rows, case.hidden) + 3).to(case.dtype.element)
     of_rows = {"generator": draw, "device": draw.device, "dtype": torch.int32}
     group = torch.randint(case.groups, (case.rows,), **of_rows) if case.groups > 1 else None

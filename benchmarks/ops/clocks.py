@@ -1,4 +1,4 @@
-"""How calls are timed: in loops on the CPU, between device events on a GPU, always interleaved."""
+"""Timing of calls: in loops on the CPU, between device events on a GPU, always interleaved."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Run = Callable[[], object]
 
 SAMPLE_BYTES = 3 * 2**29  # half a millisecond at 3 TB/s: a launch in front of it is under 1 %
 FEWEST_CALLS, MOST_CALLS = 4, 128
-# Below this a call can be over before the host has launched the next: 90 us at 3 TB/s, where a
-# compiled call takes the host 40.
+# Below this a call can finish before the host has launched the next: 90 us at 3 TB/s, where a
+# compiled call takes the host 40 us.
 GRAPH_BELOW = 2**28
-# Read in turns, that much leaves next to nothing of itself in a cache that evicts at random.
+# Inputs of this total size, read cyclically, leave almost nothing in a cache with random eviction.
 CACHES_TO_FLUSH = 3
 
 
@@ -35,7 +35,7 @@ class Timing:
 
 
 class HostClock:
-    """Seconds on the host's clock, inputs as warm as the caches keep them."""
+    """Timer on the host's clock; inputs are as warm as the caches keep them."""
 
     def copy_bandwidth(self) -> float:
         return timing.copy_bandwidth()
@@ -44,9 +44,9 @@ class HostClock:
         self, binds: Mapping[str, Bind], inputs: Inputs, moved: int, rounds: int
     ) -> list[Timing]:
         calls = {name: bind(inputs) for name, bind in binds.items()}
-        bystanders = OtherLoad()
+        other_load = OtherLoad()
         samples = timing.interleaved(calls, rounds)
-        return [Timing("warm", "loop", samples, bystanders.cores())]
+        return [Timing("warm", "loop", samples, other_load.cores())]
 
 
 def device_samples(
@@ -57,9 +57,9 @@ def device_samples(
     event: Callable[[], Any],
     wait: Callable[[], object],
 ) -> Samples:
-    """Seconds a call of each run of `calls` calls, in turns, between device events.
+    """Return seconds per call of each run of `calls` interleaved calls, between device events.
 
-    `before` is not timed. It keeps the device busy while the host enqueues what is.
+    `before` is not timed: it keeps the device busy while the host enqueues the timed calls.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -77,11 +77,12 @@ def device_samples(
 
 
 class DeviceClock:
-    """Seconds between device events, of calls enough to fill a sample.
+    """Timer between device events, with enough calls to fill a sample.
 
-    Cold calls read inputs in turns: several sets, if need be, each in memory of its own, after
-    other memory was written. Flushing by writing leaves a cache full of lines that have to go back
-    to memory during the sample, as the sample's own have to after it; reading would give them away.
+    Cold calls cycle through their inputs: several sets if necessary, each in separate memory, after
+    other memory was written. Flushing by writing leaves the cache full of lines that are written
+    back during the sample, which offsets the sample's own lines that are written back after it;
+    flushing by reading would not count those.
     """
 
     def __init__(
@@ -106,9 +107,9 @@ class DeviceClock:
         return cls(cache_bytes, other.zero_, captured, event, torch.cuda.synchronize)
 
     def copy_bandwidth(self, size: int = 2**30, rounds: int = 301) -> float:
-        """Bytes a second, read and written, of torch's own copy between two buffers.
+        """Return bytes per second, read and written, of torch's own copy between two buffers.
 
-        So many rounds because they come first: a GPU that idled takes a while to raise its clocks.
+        It runs first, and for many rounds: an idle GPU takes a while to raise its clocks.
         """
         source = torch.ones(size, dtype=torch.uint8, device="cuda")
         target = torch.empty_like(source)
@@ -137,9 +138,7 @@ class DeviceClock:
         rounds: int,
     ) -> Timing:
         graphed = moved < GRAPH_BELOW
-        runs = {
-            name: in_turns([bind(each) for each in sets], calls) for name, bind in binds.items()
-        }
+        runs = {name: cycling([bind(each) for each in sets], calls) for name, bind in binds.items()}
         if graphed:
             runs = {name: self._capture(run) for name, run in runs.items()}
         before = _once if cache == "warm" else lambda run: self._flush()
@@ -147,11 +146,11 @@ class DeviceClock:
         return Timing(cache, "graph" if graphed else "stream", samples)
 
 
-def in_turns(bound: list[Call], calls: int) -> Run:
-    """Call as often as told, each bound call in its turn.
+def cycling(bound: list[Call], calls: int) -> Run:
+    """Return a function that makes `calls` calls, cycling through the bound calls.
 
-    The latest results are kept, as many as there are sets of inputs: results in the memory of the
-    call before would stay in the cache and never be written to memory.
+    As many of the latest results are kept alive as there are sets of inputs: results that reuse
+    the previous call's memory would stay in the cache and never be written back.
     """
 
     def run() -> None:
@@ -163,13 +162,13 @@ def in_turns(bound: list[Call], calls: int) -> Run:
 
 
 def captured(run: Run) -> Run:
-    """Replays of a CUDA graph of what `run` launches, which is launched once before."""
+    """Return a function that replays a CUDA graph of `run`, which is launched once beforehand."""
     run()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
 
-    def replay(memory: Run = run) -> None:  # the graph reads inputs that the run keeps alive
+    def replay(memory: Run = run) -> None:  # the graph reads inputs that `run` keeps alive
         graph.replay()
 
     return replay

@@ -1,4 +1,4 @@
-"""torch.compile for the peers: what is compiled, what is left out, and why."""
+"""torch.compile for the peers: which are compiled, which are left out, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from variants import COMPILED, COMPILED_UNSTEERED
 
 Function = Callable[..., Any]
 
-# On a GPU, where the grid has ten times the cases of the CPU's: the rows that targets speak of,
+# On a GPU, where the grid has ten times the cases of the CPU's: the rows that targets cover,
 # and two below for the plot. A compilation takes seconds.
 GPU_ROWS = {
     Op.steer_add_rms_norm: (1, 64, 2048, 8192, 32768),
@@ -42,7 +42,7 @@ class LeftOut:
     case: Case
     why: str
 
-    def told(self) -> dict[str, str]:
+    def as_record(self) -> dict[str, str]:
         return {"variant": self.name, "case": str(self.case), "why": self.why}
 
 
@@ -53,7 +53,7 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles for one number of rows at a time, until its seconds are used up."""
+    """Compiler for one number of rows at a time, with a time budget in seconds."""
 
     def __init__(
         self,
@@ -68,16 +68,16 @@ class Compiler:
         self._made: dict[tuple[str, Case], Compiled | str] = {}
 
     def begin_rows(self) -> None:
-        """Forget what was compiled: a function may be recompiled for only a few shapes."""
+        """Forget all compiled functions: torch recompiles a function for only a few shapes."""
         torch.compiler.reset()
         self._made.clear()
 
     def made(
         self, name: str, case: Case, work: Case, function: Function, arguments: tuple[Any, ...]
     ) -> Compiled | None:
-        """`function` compiled and called once; None, and noted, where it is left out.
+        """Compile `function` and call it once; return None and record the reason if it is left out.
 
-        Cases in which it does the same work share what was compiled.
+        Cases in which it does the same work share the compiled function.
         """
         if not self._wants(name, case):
             return self.leave_out(name, case, "not selected")
@@ -106,7 +106,9 @@ class Compiler:
 
 
 def failure(name: str, error: Exception) -> str:
-    """What a record says of a peer that does not run here; the message, which may hold paths, is
-    printed only."""
+    """Return the record's reason for a peer that does not run here.
+
+    The message, which may contain paths, is only printed.
+    """
     print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
     return f"failed with {type(error).__name__}"

@@ -1,5 +1,4 @@
-"""What `make bench` keeps of a run under pytest-benchmark: medians and the like, and nothing that
-tells whose machine it was."""
+"""Reduce the results that `make bench` stores to statistics that do not identify the machine."""
 
 from __future__ import annotations
 
@@ -20,4 +19,4 @@ def pytest_benchmark_generate_commit_info(config: Any) -> dict[str, Any]:
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
     for benchmark in output_json["benchmarks"]:
-        benchmark["stats"].pop("data", None)  # every sample: megabytes
+        benchmark["stats"].pop("data", None)  # individual samples would take megabytes

@@ -1,4 +1,4 @@
-"""What torch.compile is given: the expressions of the ops in plain PyTorch."""
+"""The ops in plain PyTorch, as input to torch.compile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def steered_add(
     x: Tensor, residual: Tensor, vectors: Tensor, index: Tensor, coefficient: Tensor
 ) -> Tensor:
     s = (coefficient[:, :, None] * vectors[index].float()).sum(1)
-    if 1 < len(s) < len(residual):  # a row of settings for each sequence
+    if 1 < len(s) < len(residual):  # one row of the index per sequence
         s = s[:, None].expand(-1, len(residual) // len(s), -1).reshape(residual.shape)
     return ((residual.float() + x.float()) + s).to(residual.dtype)
 

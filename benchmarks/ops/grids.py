@@ -1,4 +1,4 @@
-"""Which cases are measured."""
+"""The grids of cases that are measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from cases import Case, Dtype, Entries, Op
 
-# Many rows first: more is said of them, in case time runs out.
+# Many rows first, in case time runs out: more targets cover them.
 GPU_ROWS = (2048, 8192, 32768, 1, 4, 16, 64, 256)
 STEERED = (Entries.per_row, Entries.shared)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination. Sequences have one vector each, and moments none but 1 or 2 groups."""
+    """All combinations of settings. Sequences have one vector each; moments have 1 or 2 groups."""
 
     ops: Sequence[Op]
     dtypes: Sequence[Dtype]
@@ -41,18 +41,18 @@ class Grid:
                 if entries in STEERED:
                     yield replace(case, vectors=vectors, entries=entries)
                 elif entries is Entries.per_sequence and vectors == 1:
-                    # What a model does with any number of vectors: they were summed beforehand.
+                    # A model does this with any number of vectors: they are summed beforehand.
                     yield replace(case, vectors=1, entries=entries, vector_dtype=Dtype.float32)
 
 
 CPU = (Grid([Op.steer_add_rms_norm], [Dtype.bfloat16], (1, 8, 64, 512, 4096), (4,)),)
-# Under pytest-benchmark: few, since each variant is a test.
+# Few cases under pytest-benchmark, since each variant is a test.
 CALLS = (
     Grid([Op.steer_add_rms_norm], [Dtype.bfloat16], (1, 64, 512), (0, 4)),
     Grid([Op.steer_add], [Dtype.bfloat16], (1, 64, 512), (4,), [Entries.shared]),
     Grid([Op.accumulate_moments], [Dtype.bfloat16], (1, 64, 512)),
 )
-# What targets speak of comes first here too. Every op and dtype, but only one of each with all rows
+# Cases that targets cover come first here too. Every op and dtype, but only one with all rows
 # and all numbers of vectors: together they would take a quarter of an hour.
 GPU = (
     Grid(
@@ -69,6 +69,6 @@ GPU = (
 
 
 def default_grids(device: str, full: bool) -> tuple[Grid, ...]:
-    """The first is what options choose from; `full` is that of every op and dtype."""
+    """Return the default grids; options select from the first. `full`: every op and dtype."""
     grids = CPU if device == "cpu" else GPU
     return (replace(grids[0], ops=tuple(Op), dtypes=tuple(Dtype)),) if full else grids

@@ -1,4 +1,4 @@
-"""Liger's fused add and norm, which steers nothing, where it is installed and runs."""
+"""Liger's fused add and norm (unsteered), where it is installed and runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faststeer.utils.machine import installed_version
 
 
 def fused_add_norm(case: Case, inputs: Steering, compiler: Compiler) -> Function | None:
-    """None, and noted, where it does not run. It is for GPUs alone."""
+    """Return Liger's kernel, or None where it does not run; on a GPU the reason is recorded."""
     if inputs.x.device.type != "cuda":
         return None
     if installed_version("liger-kernel") is None:

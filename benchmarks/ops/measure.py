@@ -1,4 +1,4 @@
-"""One case measured: every variant checked, then timed, and what that comes to."""
+"""Measurement of one case: every variant is checked, then timed, and a record is built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 def checked_variants(case: Case, inputs: Inputs, compiler: Compiler) -> dict[str, Variant]:
-    """What computes what it should. A peer that does not is left out; faststeer has to."""
+    """Return the variants whose results are correct; a wrong peer is left out, faststeer raises."""
     checked = {}
     for name, variant in VARIANTS[case.op](case, inputs, compiler).items():
         try:
@@ -44,7 +44,7 @@ def checked_variants(case: Case, inputs: Inputs, compiler: Compiler) -> dict[str
 def measure(
     case: Case, device: str, clock: Clock, compiler: Compiler, *, rounds: int, copy: float
 ) -> list[Record]:
-    """A record for each state of the cache that the clock knows."""
+    """Return a record for each cache state that the clock can produce."""
     inputs = random_inputs(case, device)
     variants = checked_variants(case, inputs, compiler)
     binds = {name: variant.bind for name, variant in variants.items()}
@@ -80,5 +80,5 @@ def record(case: Case, variants: dict[str, Variant], timing: Timing, copy: float
 
 
 def _kernels(variants: dict[str, Variant]) -> dict[str, int]:
-    """Of compiled code, on GPUs: for a CPU the compiler counts loops."""
+    """Count the kernels of compiled code, on GPUs only: for a CPU the compiler counts loops."""
     return {name: variant.kernels for name, variant in variants.items() if variant.kernels}

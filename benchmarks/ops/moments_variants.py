@@ -14,11 +14,11 @@ from variants import COMPILED, FRESH, STOCK, Call, Result, Variant, calls
 from faststeer import ops
 from faststeer.ops import reference
 
-TOLERANCE = 1e-5  # of sums of many float32
+TOLERANCE = 1e-5  # for sums of many float32 values
 
 
 def moment_variants(case: Case, inputs: Moments, compiler: Compiler) -> dict[str, Variant]:
-    """The peers know no groups: of several they compute one."""
+    """Return the variants; peers do not support groups and treat all rows as one group."""
 
     def peer(function: Callable[..., Result], kernels: int | None = None) -> Variant:
         return Variant(ungrouped, calls(function, _rows), _expected_of_peers, TOLERANCE, kernels)

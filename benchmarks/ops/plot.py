@@ -1,8 +1,8 @@
-"""A picture of a result: the share of the copy bandwidth, and the time, against the rows.
+"""Plot a result: the share of the copy bandwidth, and the time, against the number of rows.
 
     python benchmarks/ops/plot.py result.json    # makes result.png
 
-The bytes are those that a call has to move, not those that it moves: who moves more has less.
+The bytes are the minimum that a call must move; a variant that moves more has a lower share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from variants import COMPILED, COMPILED_UNSTEERED, EAGER, FRESH, INTO, LIGER, ST
 
 Record = dict[str, Any]
 
-# Ours in red, and thick. Dashed is what adds no vectors.
+# faststeer is a thick red line; variants that add no vectors are dashed.
 LINES: dict[str, tuple[str, dict[str, Any]]] = {
     FRESH: ("faststeer", {"color": "#b2182b", "linewidth": 2.8, "marker": "o", "zorder": 5}),
     INTO: (
@@ -35,7 +35,7 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def draw(result: Record, path: Path) -> None:
-    """Write the picture, or say that matplotlib is missing."""
+    """Write the picture, or print that matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -85,9 +85,9 @@ def _lines(axes: Any, records: list[Record], quantity: str) -> None:
 
 
 def panels(records: list[Record]) -> dict[str, list[Record]]:
-    """What is drawn, by title: of each op its first dtype, and four vectors or what is nearest.
+    """Return the records to draw, by title: each op's first dtype, with about four vectors.
 
-    The first op may have two, of entries that rows share and that they do not, the others one.
+    The first op may have two panels, for shared and for per-sequence entries; the others have one.
     """
     shown = [
         record for record in records if record["cache"] == _cache(records) and record["groups"] == 1
@@ -108,7 +108,7 @@ def panels(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def _cache(records: list[Record]) -> str:
-    """Cold if there is any: warm ones tell little of bandwidth."""
+    """Return "cold" if it was measured: warm inputs show little about bandwidth."""
     return min(record["cache"] for record in records)
 
 
@@ -116,7 +116,7 @@ def _title(record: Record) -> str:
     what = f"{record['op']}, {record['dtype']}"
     if not record["vectors"]:
         return what
-    whose = {"shared": "the same for all rows", "per-row": "each row its own"}
+    whose = {"shared": "shared by all rows", "per-row": "separate per row"}
     return f"{what}\n{record['vectors']} vectors, {whose.get(record['entries'], record['entries'])}"
 
 

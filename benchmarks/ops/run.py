@@ -1,13 +1,12 @@
-"""Time faststeer's ops against their peers, in one run, and print what came of it.
+"""Time faststeer's ops against their peers in one run, and print the results.
 
     python benchmarks/ops/run.py --rows 1 --rows 512 --output result.json
     python benchmarks/ops/run.py --device cuda --output result.json
 
-For each op, dtype, number of rows and of vectors: the bytes that had to move, the time, the share
-of the measured copy bandwidth, and the speedup over each peer (`variants.py` says what each one
-is). `--output` also draws a picture, result.png. On a CPU believe a line only if next to no cores
-were busy elsewhere. On a GPU "cold" are inputs that have left the L2 cache, "warm" the same ones
-again.
+For each op, dtype, number of rows and of vectors: the minimum bytes to move, the time, the share
+of the measured copy bandwidth, and the speedup over each peer (`variants.py` describes each one).
+`--output` also draws a picture, result.png. On a CPU trust a line only if almost no cores were busy
+elsewhere. On a GPU "cold" inputs have left the L2 cache; "warm" inputs are reused.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from measure import Clock, Record, measure
 from rich.console import Console
 from rich.progress import track
 from tables import case_tables, left_out_lines, targets_table
-from targets import held, targets_for
+from targets import targets_for, verdicts_on
 
 from faststeer import _C
 from faststeer.utils.machine import gpu_facts, installed_version, machine_facts, source_commit
 from faststeer.utils.warnings import FaststeerWarning
 
-# `make cuda-check` leaves three minutes to all of this program. What does not fit is told.
+# `make cuda-check` allots three minutes to this program. Cases that do not fit are reported.
 GPU_SECONDS, GPU_COMPILE_SECONDS = 140.0, 70.0
 ENDLESS = float("inf")
 EVERYTHING, FAILED = "every variant", "faststeer's op"
@@ -79,7 +78,7 @@ def measure_all(
     copy: float,
     seconds: float,
 ) -> list[Record]:
-    """Records of the cases that `seconds` are enough for, without those in which an op fails."""
+    """Return records of the cases that fit into `seconds`, without those in which an op fails."""
     began = time.perf_counter()
     records = []
     for _, of_rows in groupby(cases, key=lambda case: (case.op, case.dtype, case.rows)):
@@ -92,7 +91,7 @@ def measure_all(
                 records += measure(case, device.value, clock, compiler, rounds=rounds, copy=copy)
             except FaststeerWarning:
                 raise
-            except Exception as error:  # minutes of other results should not be lost
+            except Exception as error:  # keep the results of minutes of other cases
                 compiler.leave_out(FAILED, case, failure(str(case), error))
     return records
 
@@ -107,7 +106,7 @@ def show(
     console = Console(width=150)
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
-    console.print(f"copy: {copy / 1e9:.1f} GB/s; what stays in cache can exceed it")
+    console.print(f"copy: {copy / 1e9:.1f} GB/s; data that stays in cache can exceed it")
     console.print(*case_tables(records))
     for line in left_out_lines(left_out):
         console.print(line, highlight=False)
@@ -117,13 +116,13 @@ def show(
 def main(
     *,
     device: Device = Device.cpu,
-    op: Annotated[list[Op] | None, typer.Option(help="Repeatable, as the next four are.")] = None,
+    op: Annotated[list[Op] | None, typer.Option(help="Repeatable, like the next four.")] = None,
     rows: Annotated[list[int] | None, typer.Option(min=1)] = None,
     dtype: Annotated[list[Dtype] | None, typer.Option()] = None,
-    vectors: Annotated[list[int] | None, typer.Option(min=0, help="Entries a row.")] = None,
+    vectors: Annotated[list[int] | None, typer.Option(min=0, help="Entries per row.")] = None,
     entries: Annotated[
         list[Entries] | None,
-        typer.Option(help="Who shares entries. Sequences have one vector each."),
+        typer.Option(help="Which rows share entries. Sequences have one vector each."),
     ] = None,
     hidden: Annotated[int, typer.Option(min=1)] = 4096,
     full: Annotated[bool, typer.Option("--full", help="All ops and all dtypes.")] = False,
@@ -132,24 +131,24 @@ def main(
     ] = Compile.default,
     compile_seconds: Annotated[
         float | None,
-        typer.Option(help="Compile no more after so long.", show_default="70 on a GPU"),
+        typer.Option(help="Time limit for compiling.", show_default="70 on a GPU"),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Measure no more after so long.", show_default="140 on a GPU"),
+        typer.Option(help="Time limit for measuring.", show_default="140 on a GPU"),
     ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     rounds: Annotated[int | None, typer.Option(min=1, show_default="15, on a GPU 9")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write everything as JSON, and a picture beside it.")
+        Path | None, typer.Option(help="Write the results as JSON, with a picture beside it.")
     ] = None,
 ) -> None:
     """Time the ops against their peers.
 
-    Without options: on a CPU what the README tells, on a GPU what fits into three minutes. Options
-    that choose cases measure every combination of what they name.
+    Without options: on a CPU the cases of the README, on a GPU those that fit into three minutes.
+    Options that select cases measure every combination of their values.
     """
-    warnings.simplefilter("error", FaststeerWarning)  # without kernels its reference would be timed
+    warnings.simplefilter("error", FaststeerWarning)  # without kernels the reference would be timed
     torch.set_num_threads(threads)
     on_gpu = device is Device.cuda
     chosen = {"ops": op, "rows": rows, "dtypes": dtype, "vectors": vectors, "entries": entries}
@@ -176,12 +175,12 @@ def main(
             copy=copy,
             seconds=seconds or (GPU_SECONDS if limited else ENDLESS),
         )
-    verdicts = held(targets_for(facts, device.value), records)
+    verdicts = verdicts_on(targets_for(facts, device.value), records)
     show(facts | settings, copy, records, verdicts, compiler.left_out)
     if output is not None:
         record = {"machine": facts, "settings": settings, "copy_bytes_per_second": copy}
         record |= {"cases": records, "targets": verdicts}
-        record["left_out"] = [each.told() for each in compiler.left_out]
+        record["left_out"] = [each.as_record() for each in compiler.left_out]
         output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if records:
             plot.draw(record, output.with_suffix(".png"))

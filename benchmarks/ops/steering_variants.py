@@ -1,4 +1,4 @@
-"""The variants of steer_add_rms_norm and of steer_add, in the order in which they take turns."""
+"""The variants of steer_add_rms_norm and steer_add, in the order of interleaving."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def own_entries(inputs: Steering) -> Entries:
 
 
 def summed(inputs: Steering) -> Entries:
-    """The first row's entries summed beforehand, in float32, for all rows alike."""
+    """Sum the first row's entries beforehand, in float32, for all rows alike."""
     vectors, index, coefficient = inputs.entries
     s = reference.steering_sum(vectors, index[:1], coefficient[:1], 1, torch.float32)
     return s, torch.zeros_like(index[:1, :1]), torch.ones_like(coefficient[:1, :1])
@@ -162,7 +162,7 @@ def _eager_add(inputs: Steering) -> Call:
 
 
 def _norm_into(inputs: Steering) -> Call:
-    # Poisoned: what the op does not write would show.
+    # NaN-filled, so that elements the op does not write are detected.
     out, residual_out = (torch.full_like(inputs.residual, torch.nan) for _ in range(2))
     arguments = (*_of_norm(inputs), EPS, *inputs.entries, None, 0.0, out, residual_out)
     write = partial(ops.steer_add_rms_norm_out, *arguments)

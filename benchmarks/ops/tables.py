@@ -1,4 +1,4 @@
-"""The tables that are printed."""
+"""The tables of results that `run.py` prints."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Record = dict[str, Any]
 
 
 def case_tables(records: Iterable[Record]) -> Iterable[Table]:
-    """Two for each op, dtype and state of the cache: how it compares, and every median."""
+    """Yield two tables per op, dtype and cache state: the comparison, and every median."""
 
     def kind(record: Record) -> tuple[str, str, str]:
         return record["op"], record["dtype"], record["cache"]
 
     for (op, dtype, cache), group in groupby(sorted(records, key=kind), key=kind):
-        cases = sorted(group, key=_what_then_rows)
+        cases = sorted(group, key=_kind_and_rows)
         names = [name for name in PEERS + OURS if any(name in case["bytes"] for case in cases)]
         yield _comparison(f"{op}, {dtype}, {cache} cache", cases, names)
         yield _medians(f"{op}, {dtype}, {cache} cache: every median in us", cases, names)
 
 
 def targets_table(verdicts: Sequence[Record]) -> Table:
-    """Those that were missed come last: there they are seen."""
+    """Return the verdicts as a table; missed targets come last, where they are noticed."""
     lines = []
     for verdict in sorted(verdicts, key=lambda each: {True: 0, None: 1, False: 2}[each["met"]]):
         share = verdict["over"] is None
@@ -44,7 +44,7 @@ def targets_table(verdicts: Sequence[Record]) -> Table:
 
 
 def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
-    """What was not measured and why, cases of one op and dtype in one line."""
+    """Return which peers were left out and why; cases of one op and dtype share a line."""
     cases: dict[tuple[str, ...], list[LeftOut]] = {}
     for each in left_out:
         key = (each.name, each.why, each.case.op.value, each.case.dtype.value)
@@ -84,7 +84,7 @@ def _medians(title: str, cases: Sequence[Record], names: Sequence[str]) -> Table
     return _table(title, ["rows", "what", "clock", *names], lines)
 
 
-def _what_then_rows(record: Record) -> tuple[str, int, int, int]:
+def _kind_and_rows(record: Record) -> tuple[str, int, int, int]:
     return record["entries"], record["vectors"], record["groups"], record["rows"]
 
 
@@ -109,5 +109,5 @@ def _table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -
 
 
 def _stacked(heading: str) -> str:
-    """One word a line: the numbers below are short."""
+    """Return a header with one word per line: the numbers below are short."""
     return heading.replace(" ", "\n").replace("torch.", "torch.\n")

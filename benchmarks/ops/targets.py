@@ -1,4 +1,4 @@
-"""What faststeer wants to reach, and whether it did."""
+"""Performance targets of the ops, and verdicts on whether they were met."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VECTORS = (0, 1, 4, 8)
 
 @dataclass(frozen=True)
 class Target:
-    """A share of the copy bandwidth, or, `over` peers, a speedup over the best that was there."""
+    """Target share of the copy bandwidth or, with `over`, speedup over the best peer measured."""
 
     variant: str
     at_least: float
@@ -28,9 +28,9 @@ class Target:
     vectors: tuple[int, ...] = (4,)
     entries: tuple[Entries, ...] = (Entries.none, Entries.shared, Entries.per_sequence)
     caches: tuple[str, ...] = ("cold",)
-    unless_fused: bool = False  # holds only where torch.compile makes more than one kernel
+    unless_fused: bool = False  # applies only where torch.compile makes more than one kernel
 
-    def speaks_of(self, record: Record) -> bool:
+    def covers(self, record: Record) -> bool:
         return (
             record["op"] == self.op.value
             and record["rows"] in self.rows
@@ -54,8 +54,8 @@ CPU_TARGETS = (
     *(_on_cpu(FRESH, COMPILED, rows, 1.0) for rows in (1, 8, 64, 512, 4096)),
     _on_cpu(INTO, COMPILED, 4096, 3.0),
 )
-# The share is that of the kernel that writes into memory of its caller's; the speedups are of
-# fresh tensors over fresh tensors.
+# The share is that of the kernel that writes into the caller's memory; the speedups compare
+# variants that allocate their results.
 GPU_TARGETS = (
     Target(INTO, 0.9, LARGE_ROWS, vectors=VECTORS),
     Target(FRESH, 1 / 1.03, LARGE_ROWS, UNSTEERED_KERNELS, vectors=VECTORS),
@@ -82,15 +82,15 @@ GPU_TARGETS = (
 
 
 def targets_for(machine: dict[str, Any], device: str) -> tuple[Target, ...]:
-    """Those of the hardware that they were set for."""
+    """Return the targets that were set for this hardware."""
     if device == "cpu":
         return CPU_TARGETS if machine["threads"] == 2 else ()
     hopper = any(name in machine["gpu"] for name in ("H100", "H200"))
     return GPU_TARGETS if hopper else ()
 
 
-def held(targets: Sequence[Target], records: Sequence[Record]) -> list[Record]:
-    """A verdict for every record that a target speaks of, at hidden 4096 in bfloat16."""
+def verdicts_on(targets: Sequence[Target], records: Sequence[Record]) -> list[Record]:
+    """Return a verdict for every record that a target covers, at hidden 4096 in bfloat16."""
     comparable = [
         record for record in records if (record["hidden"], record["dtype"]) == (4096, "bfloat16")
     ]
@@ -99,7 +99,7 @@ def held(targets: Sequence[Target], records: Sequence[Record]) -> list[Record]:
 
 
 def _verdict(target: Target, record: Record) -> Record | None:
-    if not target.speaks_of(record):
+    if not target.covers(record):
         return None
     over, reached = None, record["share_of_copy"][target.variant]
     if target.over:

@@ -1,7 +1,7 @@
-"""The ops under pytest-benchmark, to be compared with the last committed run: `make bench`.
+"""The ops under pytest-benchmark, for comparison with the last committed run: `make bench`.
 
-Nothing here asserts a time. Peers are there for scale, without torch.compile, whose first calls
-would take longer than all else.
+Nothing here asserts a time. Peers are included for scale, without torch.compile, whose first calls
+would take longer than everything else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def two_threads_without_gradients() -> Iterator[None]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "variant"), PAIRS)
 def test_op(name: str, variant: str, device: str, benchmark: Any) -> None:
-    """A call as the host sees it: on a GPU with its launch and the wait for its end."""
+    """Time a call from the host: on a GPU including its launch and synchronization."""
     case = CASES[name]
     inputs = random_inputs(case, device)
     variants = checked_variants(case, inputs, Compiler(lambda name, case: False))

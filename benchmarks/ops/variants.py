@@ -1,9 +1,9 @@
-"""A variant is one way to do an op: faststeer's own, or a peer's.
+"""Variants: implementations of an op, faststeer's own and its peers'.
 
 "stock" is eager PyTorch unsteered, "eager steered" also adds one vector that was summed
-beforehand, as hooks do, "torch.compile" does all that the op does. "torch.compile unsteered" and
-"Liger unsteered" are fused adds and norms that steer nothing. Of moments, "stock" and
-"torch.compile" are `torch.var_mean`, of all groups as one.
+beforehand, like hooks, "torch.compile" does everything the op does. "torch.compile unsteered" and
+"Liger unsteered" are fused adds and norms without steering. For moments, "stock" and
+"torch.compile" are `torch.var_mean` over all groups as one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Bind = Callable[[Any], Call]
 
 @dataclass(frozen=True)
 class Variant:
-    """`work` is the case that it really does, which may be less than what is asked for.
+    """Implementation of an op. `work`: the case it actually computes, possibly less than requested.
 
-    Its results are held to every element within a rounding or two, or, with `row_tolerance`, to
-    each row within that part of its length: where terms cancel, a peer that rounds more often may
-    be off by any factor in one element.
+    Every element has to be correct within a rounding or two or, with `row_tolerance`, every row
+    within that fraction of its norm: where terms cancel, a peer that rounds more often may be off
+    by any factor in one element.
     """
 
     work: Case
     bind: Bind
     expected: Callable[[Any], Result]
     row_tolerance: float | None = None
-    kernels: int | None = None  # that torch.compile made; one means that everything was fused
+    kernels: int | None = None  # made by torch.compile; one means that everything was fused
 
 
 def calls(function: Callable[..., Result], arguments_of: Callable[[Any], Any]) -> Bind:
@@ -52,8 +52,8 @@ def calls(function: Callable[..., Result], arguments_of: Callable[[Any], Any]) -
 
 
 def check(name: str, variant: Variant, inputs: Inputs) -> None:
-    """Raise AssertionError if it does not compute what it should: a fast wrong answer is none."""
-    own = copied(inputs)  # some add to a state
+    """Raise AssertionError if the result is wrong."""
+    own = copied(inputs)  # some accumulate into a state
     results, truths = _several(variant.bind(own)()), _several(variant.expected(inputs))
     for result, truth in zip(results, truths, strict=True):
         if variant.row_tolerance is None:
@@ -69,4 +69,4 @@ def _several(result: Result) -> tuple[Tensor, ...]:
 def _require_rows_close(name: str, result: Tensor, truth: Tensor, tolerance: float) -> None:
     distance = torch.linalg.vector_norm(result - truth, dim=-1)
     if not (distance <= tolerance * torch.linalg.vector_norm(truth, dim=-1)).all():  # or NaN
-        raise AssertionError(f"{name}: a row is further than {tolerance:.0e} of its length away")
+        raise AssertionError(f"{name}: the error of a row exceeds {tolerance:.0e} of its norm")

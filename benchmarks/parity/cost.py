@@ -1,4 +1,4 @@
-"""What a prefill and a decode step cost with each library, in turns, in one process."""
+"""Measure a prefill and a decode step with each library, interleaved in one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Models = Mapping[str, nn.Module]
 
 
 def models_of(model: nn.Module, libraries: Mapping[str, Steer]) -> dict[str, nn.Module]:
-    """The stock model, hooks as fast as they can be, and each library; one vector, every layer."""
+    """Return the stock model, the fastest hooks, and each library; one vector at every layer."""
     config: Any = model.config
     norms = dict.fromkeys(range(config.num_hidden_layers), 1e-3)
     vector = random_vector("v", norms, config.hidden_size, seed=0)
@@ -29,7 +29,7 @@ def models_of(model: nn.Module, libraries: Mapping[str, Steer]) -> dict[str, nn.
 
 
 def positions(ids: Tensor, begin: int) -> Tensor:
-    """As `generate` gives them, for each sequence: repeng fails without them on a batch."""
+    """Return position ids per sequence, as `generate` passes them; repeng needs them on a batch."""
     numbers = torch.arange(begin, begin + ids.shape[1], device=ids.device)
     return numbers.expand_as(ids)
 
@@ -44,7 +44,7 @@ def prefill(models: Models, ids: Tensor, rounds: int) -> Samples:
 
 
 def decode(models: Models, ids: Tensor, rounds: int) -> Samples:
-    """One step of one token a sequence, after the prompts."""
+    """Time a step of one token per sequence, after the prompts."""
     with torch.inference_mode():
         cache = past_of(models[STOCK](input_ids=ids, use_cache=True, logits_to_keep=1))
     past = {past_argument(models[STOCK]): cache}
@@ -68,7 +68,7 @@ def measure(
     prompt_tokens: int,
     rounds: int,
 ) -> list[Record]:
-    """A record for each phase, batch size and library; ratios are medians of the rounds' own."""
+    """Return a record per phase, batch size and library; ratios are medians over rounds."""
     models = models_of(model, libraries)
     records = []
     for phase, run in (("prefill", prefill), ("decode", decode)):

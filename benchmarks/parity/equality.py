@@ -1,4 +1,4 @@
-"""Whether each library's steered model says what faststeer's says."""
+"""Compare the logits of each library's steered model with faststeer's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from faststeer.vectors.sites import Site
 
 Record = dict[str, Any]
 
-# Of the effect of steering, in float32: 3e-6 was seen.
+# As a share of the effect of steering, in float32: 3e-6 was observed.
 LIMIT = 1e-4
 NEW_TOKENS = 16
-COEFFICIENTS = (0.5, -0.25)  # of the residual stream's norm
+COEFFICIENTS = (0.5, -0.25)  # as a share of the residual stream's norm
 
 
 def prompts(vocabulary: int) -> Batch:
-    """Four of different lengths, padded on the left."""
+    """Return four prompts of different lengths, padded on the left."""
     draw = torch.Generator().manual_seed(0)
     rows = [
         torch.randint(1, vocabulary, (length,), generator=draw).tolist()
@@ -35,15 +35,15 @@ def prompts(vocabulary: int) -> Batch:
 
 
 def layers_steered(count: int) -> dict[str, list[int]]:
-    """What is steered, by name."""
+    """Return the selections of layers to steer, by name."""
     return {"one layer": [count // 2], "every layer": list(range(count))}
 
 
 def compare(name: str, model: nn.Module, libraries: Mapping[str, Steer]) -> list[Record]:
-    """How far each library's logits are from ours, on every choice of layers and coefficient.
+    """Compare each library's logits with ours, for every choice of layers and coefficient.
 
-    In units of the root mean square of what steering changes. Greedy tokens of a cached decode are
-    counted as equal or not.
+    Differences are in units of the root mean square of the change made by steering. Greedy tokens
+    of a cached decode count as equal or not.
     """
     config: Any = model.config
     batch = prompts(config.vocab_size)

@@ -1,4 +1,4 @@
-"""Vectors that go to steering-vectors and repeng and come back, and steer the same place there."""
+"""Round trips of vectors through steering-vectors and repeng, with equal steering there."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from faststeer.models.inference import logits
 
 Record = dict[str, Any]
 
-# Of the effect of steering, in float32.
+# As a share of the effect of steering, in float32.
 LIMIT = 1e-4
 LAYERS = (1, 2)
 COEFFICIENT = -1.5
 
 
 def compare(model: nn.Module) -> Iterator[Record]:
-    """What was checked, the library, the difference and whether they are equal.
+    """Yield each check with its library, the difference and whether it counts as equal.
 
-    Objects and files have to come back bit for bit. Where they steer is told by logits: the
-    difference to ours is in units of the root mean square of what steering changes.
+    Objects and files have to be restored bit for bit. Logits show where they steer: the difference
+    from ours is in units of the root mean square of the change made by steering.
     """
     config: Any = model.config
     draw = torch.Generator().manual_seed(0)
@@ -103,7 +103,7 @@ def _apart(one: SteeringVector, other: SteeringVector) -> float:
 def _distance(
     model: nn.Module, vector: SteeringVector, steer: Callable[[nn.Module], nn.Module]
 ) -> float:
-    """Of the logits that another library's steering gives, from ours."""
+    """Return the distance of the logits under another library's steering from ours."""
     batch = _batch(model)
     stock = logits(model, batch)
     theirs: Tensor = logits(steer(copy.deepcopy(model)), batch)

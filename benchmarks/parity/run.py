@@ -1,8 +1,8 @@
-"""faststeer beside steering-vectors and repeng: the same results, and what they cost.
+"""Compare faststeer with steering-vectors and repeng: equality of results, and cost.
 
     python benchmarks/parity/run.py --output benchmarks/results/parity.json
 
-`make parity` runs it in an environment of its own, since both want transformers 4.
+`make parity` runs it in a separate environment, since both require transformers 4.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ BATCH_SIZES, PROMPT_TOKENS = (1, 8), 16
 def equality_table(records: list[dict[str, Any]]) -> Table:
     made = Table("model", "library", "steered", "coefficient", "difference", "", box=box.SIMPLE)
     for each in records:
-        told = "equal" if each["equal"] else "DIFFERS"
+        verdict = "equal" if each["equal"] else "DIFFERS"
         numbers = f"{each['coefficient']:+g}", f"{each['difference']:.1e}"
-        made.add_row(each["model"], each["library"], each["steered"], *numbers, told)
+        made.add_row(each["model"], each["library"], each["steered"], *numbers, verdict)
     return made
 
 
 def formats_table(records: list[dict[str, Any]]) -> Table:
-    made = Table("library", "vectors there and back", "difference", "", box=box.SIMPLE)
+    made = Table("library", "round trip", "difference", "", box=box.SIMPLE)
     for each in records:
-        told = "equal" if each["equal"] else "DIFFERS"
-        made.add_row(each["library"], each["what"], f"{each['difference']:.1e}", told)
+        verdict = "equal" if each["equal"] else "DIFFERS"
+        made.add_row(each["library"], each["what"], f"{each['difference']:.1e}", verdict)
     return made
 
 
 def vectors_table(records: list[dict[str, Any]]) -> Table:
-    made = Table("library", "pairs", "method", "layers", "least cosine", "", box=box.SIMPLE)
+    made = Table("library", "pairs", "method", "layers", "minimum cosine", "", box=box.SIMPLE)
     for each in records:
-        told = "equal" if each["equal"] else "DIFFERS"
+        verdict = "equal" if each["equal"] else "DIFFERS"
         what = each["library"], each["behaviour"], each["method"], str(each["layers"])
-        made.add_row(*what, f"{each['cosine']:.7f}", told)
+        made.add_row(*what, f"{each['cosine']:.7f}", verdict)
     return made
 
 
@@ -66,7 +66,7 @@ def cost_table(records: list[dict[str, Any]]) -> Table:
 
 def main(
     output: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Samples of each library.")] = 101,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples per library.")] = 101,
 ) -> None:
     """Compare the logits, then the cost; exit code 1 if any result differs."""
     console = Console(width=110)
@@ -84,9 +84,9 @@ def main(
     console.print(vectors_table(extracted))
     facts: dict[str, Any] = machine_facts()
     facts |= {name: installed_version(name) for name in LIBRARIES if name not in facts}
-    bystanders = OtherLoad()
+    other_load = OtherLoad()
     costs = cost.measure(demo.model, LIBRARIES, BATCH_SIZES, PROMPT_TOKENS, rounds)
-    busy = bystanders.cores()
+    busy = other_load.cores()
     facts["cores_elsewhere"] = None if busy is None else round(busy, 2)
     console.print(cost_table(costs))
     if output is not None:

@@ -1,4 +1,4 @@
-"""The same steering by each library: its own way, on modules of its own over the same weights."""
+"""The same steering by each library's own API, on separate modules that share weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether vectors made from the same pairs point where the other libraries' do."""
+"""Compare directions extracted from the same pairs with the other libraries'."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from faststeer.data.shipped import SHIPPED, Behaviour
 
 Record = dict[str, Any]
 
-LIMIT = 0.999  # of the cosine, at the worst layer
+LIMIT = 0.999  # minimum cosine over layers
 
 
 def compare(name: str, model: nn.Module, tokenizer: Any) -> list[Record]:
-    """The least cosine over layers of each library's vectors with ours, in float32.
+    """Return the minimum cosine over layers of each library's vectors with ours, in float32.
 
-    Without the last layer for repeng: it reads that behind the final norm.
+    repeng is compared without the last layer, which it reads after the final norm.
     """
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     records = []
@@ -56,9 +56,10 @@ def compare(name: str, model: nn.Module, tokenizer: Any) -> list[Record]:
 
 
 def _cosine(ours: Tensor, theirs: Tensor, differences: Tensor) -> float:
-    """Either way round where as many pairs' differences ``[N, H]`` point one way as the other.
+    """Return the cosine, or its absolute value where half of the pairs point each way.
 
-    repeng leaves the sign to chance there.
+    The sign of repeng's vector is arbitrary if as many differences ``[N, H]`` point one way as the
+    other.
     """
     cosine = float(torch.cosine_similarity(ours, theirs, dim=0))
     return abs(cosine) if (differences @ theirs).sign().sum() == 0 else cosine

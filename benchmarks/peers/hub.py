@@ -1,4 +1,4 @@
-"""A local hub cache: tiny random models under the hub names that the peers' tests ask for.
+"""A local hub cache: tiny random models under the hub names that the peers' tests request.
 
 The layout is huggingface_hub's own (``models--org--name/refs/main`` and ``snapshots/COMMIT``), so
 that ``from_pretrained("org/name")`` works offline and unchanged.
@@ -31,7 +31,7 @@ _GEMMA4 = {
     "per_layer_config": {"01": {"head_dim": 32}, "03": {"head_dim": 32}},
 }
 
-# By hub name: the class, and what its configuration sets besides `_COMMON`.
+# By hub name: the class, and the settings of its configuration besides `_COMMON`.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "peft-internal-testing/tiny-random-OPTForCausalLM": ("OPTForCausalLM", _OPT),
     "peft-internal-testing/tiny-random-GPT2LMHeadModel": ("GPT2LMHeadModel", {}),
@@ -61,12 +61,12 @@ _COMMON = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    # Logits of about 1. The tests' tolerances are absolute: at the usual 0.02 they admit too much,
-    # at 0.2 one of 1e-6 is below the rounding of logits of 7, where fused and stock norms differ.
+    # Gives logits of about 1. The tests' tolerances are absolute: too loose at the usual 0.02; at
+    # 0.2, one of 1e-6 is below the rounding of logits of 7, in which fused and stock norms differ.
     "initializer_range": 0.05,
     "bos_token_id": 0,
     "eos_token_id": 1,
-    "pad_token_id": 3,  # its embedding is zero, and the tests feed tokens 1 and 2
+    "pad_token_id": 3,  # the padding token's embedding is zero, and the tests feed tokens 1 and 2
 }
 
 
@@ -74,7 +74,7 @@ def write_hub(cache: Path, report: Callable[[str], None]) -> None:
     """Write every model of `MODELS` that the installed transformers has into `cache`.
 
     Args:
-        cache: the folder that HF_HUB_CACHE will name; models that it has already are kept.
+        cache: the folder that HF_HUB_CACHE will name; existing models in it are kept.
         report: called with a line for each class that this transformers lacks.
     """
     tokenizer = byte_tokenizer()
@@ -99,13 +99,13 @@ def random_model(stock: Any, facts: dict[str, Any]) -> Any:
         torch.manual_seed(0)
         model = stock(stock.config_class(**_COMMON | facts))
         for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):  # fresh ones hide mistakes
+            if "norm" in name or name.endswith("bias"):  # default values hide mistakes
                 parameter.uniform_(-0.1, 0.1).add_(1.0 if "norm" in name else 0.0)
     return model
 
 
 def byte_tokenizer() -> Any:
-    """Return a tokenizer with one token per byte and the special tokens that tests ask for."""
+    """Return a tokenizer with one token per byte and the special tokens that tests use."""
     specials = ["<s>", "</s>", "<unk>", "<pad>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate(specials + letters)}

@@ -1,7 +1,7 @@
 """pytest plugin of `make peers`: runs another project's tests with or without faststeer installed.
 
 Loaded with ``-p plugin``, before the tests import transformers. Every test starts from the same
-seed, so that a run with faststeer differs from one without in nothing else.
+seed, so that runs with and without faststeer differ in nothing else.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep PEFT's helpers offline; with --share, keep a fixed share of the tests."""
     helpers: Any = sys.modules.get("tests.testing_utils")
-    if hasattr(helpers, "_HUB_MODEL_ACCESSES"):  # PEFT goes online for a model's first use
+    if hasattr(helpers, "_HUB_MODEL_ACCESSES"):  # PEFT fetches on first use
         helpers._HUB_MODEL_ACCESSES = _AllCached()
         helpers.load_dataset = _local_dataset
     share = config.getoption("share")
@@ -78,7 +78,7 @@ def _count_fused() -> None:
 
 
 class _Outcomes:
-    """Writes one line per finished test: its id, outcome, reason and the decoders fused in it."""
+    """Writer of one line per finished test: id, outcome, reason and the decoders fused in it."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w", encoding="utf-8")
@@ -106,7 +106,7 @@ class _Outcomes:
 
 
 class _AllCached(dict[str, int]):
-    """Stands for PEFT's record of the models that were fetched already: all of them."""
+    """Replacement for PEFT's record of fetched models that contains every model."""
 
     def __contains__(self, name: object) -> bool:
         return True

@@ -1,8 +1,8 @@
-"""Other projects' own tests with faststeer.install() and without: the same outcomes, test by test.
+"""Run other projects' tests with and without faststeer.install() and compare the outcomes.
 
     python benchmarks/peers/run.py --output benchmarks/results/peers.json
 
-`make peers` runs it. The tests load tiny random models from a hub cache of their own, offline.
+`make peers` runs it. The tests load tiny random models from a local hub cache, offline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERSIONS = "transformers", "torch", "peft", "accelerate"
 
 
 def outcomes_of(suite: Suite, root: Path, cache: Path, install: bool, share: int) -> list[Any]:
-    """Run a suite in a process of its own and return a record per test.
+    """Run a suite in a separate process and return a record per test.
 
     Raises:
         RuntimeError: no test ran to its end.
@@ -54,7 +54,7 @@ def outcomes_of(suite: Suite, root: Path, cache: Path, install: bool, share: int
         done = subprocess.run(
             command, cwd=root, env=environment, stdout=output, stderr=output, check=False
         )
-    if done.returncode not in (0, 1):  # 1: some failed, which they may without faststeer too
+    if done.returncode not in (0, 1):  # 1: some failed, as they may without faststeer too
         tail = log.read_text(encoding="utf-8")[-2000:]
         raise RuntimeError(
             f"pytest ended with {done.returncode} in {suite.package}'s tests:\n{tail}"
@@ -98,8 +98,8 @@ def table(records: list[dict[str, Any]]) -> Table:
 
 def main(
     output: Annotated[Path | None, typer.Option(help="Write the counts as JSON.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A fixed share of the tests.")] = False,
-    only: Annotated[str, typer.Option(help="The tests of this package alone.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Run a fixed share of the tests.")] = False,
+    only: Annotated[str, typer.Option(help="Run this package's tests only.")] = "",
 ) -> None:
     """Run every suite twice; exit code 1 if an outcome differs or nothing was fused."""
     console = Console(width=110)

@@ -35,7 +35,7 @@ def unpacked_tests(package: str, folder: Path) -> Path:
         if not inside:
             raise RuntimeError(f"the sdist of {name} carries no tests")
         archive.extractall(part, members=inside)
-    # PEFT's tests import each other relatively, and the file that makes a package is left out.
+    # PEFT's tests import each other relatively, but the sdist omits their `__init__.py`.
     (part / name / "tests" / "__init__.py").touch()
     (part / name).rename(root)
     part.rmdir()

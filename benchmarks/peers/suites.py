@@ -1,23 +1,23 @@
-"""Which tests of which project are run, and what is left out of them."""
+"""The test suites of other projects, and the tests excluded from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# Families that install() leaves stock: with and without it nothing would differ.
+# Families that install() leaves stock: their outcomes cannot differ.
 STOCK = ("OPT", "opt-125m", "GPT2", "gpt2", "GPTJ", "random-bert", "random-Bert", "random-Roberta")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Tests of one package.
+    """The tests of one package.
 
     Attributes:
-        package: whose source distribution carries the tests.
-        files: below the distribution's folder, or absolute.
-        without: parts of names; tests that have one in theirs are left out.
-        share: of these tests --quick runs one in this many.
+        package: the package whose source distribution carries the tests.
+        files: paths of test files, relative to the distribution's folder or absolute.
+        without: substrings of names; tests whose name contains one are excluded.
+        share: with --quick, one test in this many is run.
     """
 
     package: str
@@ -31,7 +31,7 @@ lora_intruders other shadow multitask_prompt_tuning tuners_utils xlora seq_class
 
 SUITES = (
     Suite("peft", tuple(f"tests/test_{name}.py" for name in _OF_PEFT.split()), STOCK),
-    # Half of the time, and about the name of an argument of from_pretrained.
+    # Takes half of the time, and only checks an argument name of from_pretrained.
     Suite(
         "transformers",
         (str(Path(__file__).with_name("test_transformers.py")),),

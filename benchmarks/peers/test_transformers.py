@@ -1,7 +1,7 @@
-"""transformers' own common model tests, over a tiny model of each family that faststeer fuses.
+"""transformers' own common model tests, on a tiny model of each family that faststeer fuses.
 
-Its source distribution carries the tests that all models share, and not those of single models,
-which name the sizes of a tiny configuration: these are given here.
+Its source distribution carries the tests that all models share, but not the per-model tests that
+define the sizes of a tiny configuration; the sizes are defined here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-# Two further sets of tests, which the distribution leaves out: without them here.
+# Two further sets of tests are missing from the distribution and are not run here.
 for module, name in (
     ("tests.exporters.test_export", "ExportTesterMixin"),
     ("tests.generation.test_utils", "GenerationTesterMixin"),
@@ -40,7 +40,7 @@ SIZES = {
     "pad_token_id": 0,
 }
 EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
-# By the prefix of a family's classes: what its configuration sets besides `SIZES`.
+# By the prefix of a family's classes: the settings of its configuration besides `SIZES`.
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Mistral": {},
@@ -58,7 +58,7 @@ HEADS = "Model", "TextModel", "ForCausalLM", "ForSequenceClassification", "ForTo
 
 
 class Tester:
-    """The sizes and inputs that transformers' tests ask a `model_tester` for."""
+    """The `model_tester` of transformers' tests: sizes and inputs."""
 
     is_training, batch_size, seq_length = True, BATCH, TOKENS
     num_hidden_layers, num_attention_heads = 2, 4
@@ -86,7 +86,7 @@ def _tests_of(prefix: str, facts: dict[str, Any]) -> type:
         self.model_tester = Tester(config, facts)
 
     body = {"all_model_classes": classes, "setUp": set_up, "__module__": __name__}
-    # Experts that no token was sent to have no gradient.
+    # Experts without tokens have no gradient.
     body["test_all_params_have_gradient"] = facts is not EXPERTS
     bases = (common.ModelTesterMixin, common.GenerationTesterMixin, unittest.TestCase)
     return type(f"Test{prefix}", bases, body)

@@ -40,7 +40,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("sizes", ["0", "1,", "1,x", "-1", ""])
-def test_batch_sizes_that_are_no_numbers_are_a_mistake(
+def test_batch_sizes_that_are_not_numbers_are_refused(
     sizes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(monkeypatch, tiny(), f"bench --model mine --batch-sizes={sizes}") == 2
@@ -92,7 +92,7 @@ def test_a_model_in_a_folder_is_named_without_its_path(
     assert str(tmp_path) not in json.dumps(record) + capsys.readouterr().out
 
 
-# What is compared is the same work.
+# The compared variants do the same work.
 
 
 def test_hooks_and_faststeer_steer_alike_in_a_benchmark() -> None:
@@ -112,7 +112,7 @@ def test_hooks_and_faststeer_steer_alike_in_a_benchmark() -> None:
     assert tolerance.rms(steered - hooked) < 1e-4 * effect
 
 
-def test_a_twin_takes_no_memory_for_weights_and_leaves_the_model_stock() -> None:
+def test_a_twin_shares_the_weights_and_leaves_the_model_stock() -> None:
     model = tiny().model
     batch = left_padded([[1, 2, 3]], 0, torch.device("cpu"))
     before = logits(model, batch)
@@ -153,7 +153,7 @@ def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
 def test_plain_hooks_add_at_the_given_site(site: str) -> None:
-    """Read by transformers' own output of hidden states, which knows nothing of hooks here."""
+    """Read from transformers' own hidden states, which do not depend on these hooks."""
     model: Any = tiny().model
     vector = random_vector("v", {1: 3.0}, 64, seed=0, site=site)
     steering: Steering = [(vector, 2.0)]
@@ -168,7 +168,7 @@ def test_plain_hooks_add_at_the_given_site(site: str) -> None:
     with steer_with_hooks(model, steering):
         steered = states()
     changed = [not torch.equal(a, b) for a, b in zip(stock, steered, strict=True)]
-    # hidden_states[L] is what layer L reads.
+    # hidden_states[L] is the input of layer L.
     assert (
         changed
         == {
@@ -196,7 +196,7 @@ def test_steps_over_a_static_cache_give_the_logits_of_one_long_forward() -> None
     patched_twin = variants.steered_twin(model, variants.vectors_on_all_layers(model, 4))
     ids = random_ids(model, 2, 6)
     static = StaticDecode(model, ids, 3)
-    for variant in (model, patched_twin, model):  # rewinding gives the same steps again
+    for variant in (model, patched_twin, model):  # rewinding repeats the same steps
         static.rewind()
         with torch.inference_mode():
             steps = torch.cat([static.step(variant) for _ in range(3)], 1)
@@ -207,8 +207,8 @@ def test_steps_over_a_static_cache_give_the_logits_of_one_long_forward() -> None
 
 
 @needs_a_cache_that_counts_on_the_device()
-def test_a_step_that_is_captured_asks_nothing_of_the_device() -> None:
-    """On meta tensors every question for a value raises."""
+def test_a_captured_step_reads_no_value_from_the_device() -> None:
+    """On meta tensors reading any value raises."""
     config = tiny().model.config
     with torch.device("meta"):
         model = LlamaForCausalLM(config).eval()
@@ -221,7 +221,7 @@ def test_a_step_that_is_captured_asks_nothing_of_the_device() -> None:
 
 @needs_a_cache_that_counts_on_the_device()
 def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the step itself in the place of its graph, which needs a GPU."""
+    """Uses the step itself in place of its graph, which needs a GPU."""
     starts: list[int] = []
 
     def capture(static: StaticDecode, model: torch.nn.Module):
@@ -241,7 +241,7 @@ def test_every_captured_sample_begins_after_the_prompt(monkeypatch: pytest.Monke
 
 
 @needs_a_cache_that_counts_on_the_device()
-def test_what_is_compiled_is_the_stock_model_and_one_that_serves_idle_and_steered(
+def test_two_models_are_compiled_stock_and_one_for_both_idle_and_steered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))

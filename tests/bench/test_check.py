@@ -32,7 +32,7 @@ CHECKED = {
 }
 
 
-# Checking a patch that is right.
+# Checking a correct patch.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -52,7 +52,7 @@ def test_a_model_too_large_for_a_float32_copy_is_held_to_the_wide_limit(
     assert "wide limit" in findings[1].measured
 
 
-def test_with_a_tokenizer_greedy_tokens_must_be_stocks_in_float32(byte_tokenizer: Any) -> None:
+def test_with_a_tokenizer_greedy_tokens_must_equal_stocks_in_float32(byte_tokenizer: Any) -> None:
     findings = list(check(replace(tiny(), tokenizer=byte_tokenizer)))
     assert passed(findings) == {*CHECKED, "greedy tokens"}
 
@@ -63,7 +63,7 @@ def test_in_half_precision_greedy_tokens_are_reported_but_not_judged(byte_tokeni
     assert tokens.passed is None
 
 
-def test_checking_leaves_the_model_as_it_was() -> None:
+def test_checking_leaves_the_model_unchanged() -> None:
     model = tiny().model
     batch = left_padded([[1, 2, 3], [4]], 0, torch.device("cpu"))
     before = logits(model, batch)
@@ -73,7 +73,7 @@ def test_checking_leaves_the_model_as_it_was() -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-# Checking patches that are wrong. A check that cannot fail is worthless.
+# Checking wrong patches: a check that cannot fail is worthless.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -145,7 +145,7 @@ def test_steering_that_cannot_be_switched_off_fails(monkeypatch: pytest.MonkeyPa
     assert failed(list(check(tiny()))) == {"off() is idle"}
 
 
-def test_a_class_that_stays_behind_fails_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_left_behind_fails_the_undo_check(monkeypatch: pytest.MonkeyPatch) -> None:
     right = fused.restore
 
     def wrong(module: nn.Module, stock: type[nn.Module]) -> None:
@@ -156,7 +156,7 @@ def test_a_class_that_stays_behind_fails_the_undo(monkeypatch: pytest.MonkeyPatc
     assert failed(list(check(tiny()))) == {"exact undo"}
 
 
-def test_weights_that_changed_fail_the_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_weights_fail_the_undo_check(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Patched.unpatch
 
     def wrong(self: Patched) -> None:
@@ -171,7 +171,7 @@ def test_weights_that_changed_fail_the_undo(monkeypatch: pytest.MonkeyPatch) -> 
 def test_greedy_tokens_that_differ_fail_in_float32(
     byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong only where a cache is used, as while generating: all other checks pass."""
+    """Wrong only with a cache, as in generate: all other checks pass."""
     right = ops.steer_add_rms_norm
 
     def wrong(x: Any, residual: Any, *rest: Any, **offset: Any) -> Any:

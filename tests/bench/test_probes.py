@@ -1,7 +1,7 @@
-"""`faststeer check` notices tokens and rows that are steered wrongly, on any decoder.
+"""`faststeer check` detects tokens and rows that are steered wrongly, on any decoder.
 
-Steering is broken on purpose, in ways that no other check sees. A probe that cannot fail proves
-nothing.
+Steering is broken on purpose, in ways that no other check detects. A probe that cannot fail is
+worthless.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rows(scope: str) -> set[str]:
 
 def probed(loaded: Loaded) -> list[Finding]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checking, "costs", lambda model: ())  # takes longer than the probes
+        patch.setattr(checking, "costs", lambda model: ())  # slower than the probes
         return [finding for finding in check(loaded) if finding.name in PROBED]
 
 
@@ -49,7 +49,7 @@ def of(model: Any) -> Loaded:
 
 
 @pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
-def test_a_decoder_steered_by_hooks_passes_every_probe_and_check_says_how_it_is_steered(
+def test_a_decoder_steered_by_hooks_passes_every_probe_and_check_reports_the_method(
     family,
 ) -> None:
     findings = list(check(of(make(family))))
@@ -58,7 +58,7 @@ def test_a_decoder_steered_by_hooks_passes_every_probe_and_check_says_how_it_is_
     assert "hooks steer it" in findings[0].measured
 
 
-def test_positions_that_generate_counts_otherwise_than_the_model_are_no_obstacle() -> None:
+def test_positions_that_generate_and_the_model_count_differently_pass_every_probe() -> None:
     """RoBERTa counts from 2; some versions of generate give it positions from 0."""
     config = transformers.RobertaConfig(
         **{**SIZES, "vocab_size": 300, "max_position_embeddings": 200}, is_decoder=True
@@ -145,7 +145,7 @@ def test_a_hooked_decoder_that_is_steered_wrongly_fails(monkeypatch) -> None:
     assert failed(probed(of(make("GPTNeoX")))) >= tokens("last", "generated")
 
 
-def test_a_scope_that_is_refused_in_words_is_information_and_a_crash_is_a_failure(
+def test_a_scope_that_is_refused_is_reported_and_a_crash_is_a_failure(
     monkeypatch,
 ) -> None:
     def refuse(*given: Any) -> None:

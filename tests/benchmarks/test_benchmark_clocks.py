@@ -9,7 +9,7 @@ from itertools import groupby
 import pytest
 import torch
 from cases import Case, Dtype, Op, Steering, random_inputs, size
-from clocks import GRAPH_BELOW, MOST_CALLS, DeviceClock, device_samples, in_turns
+from clocks import GRAPH_BELOW, MOST_CALLS, DeviceClock, cycling, device_samples
 
 NORM, BF16 = Op.steer_add_rms_norm, Dtype.bfloat16
 
@@ -26,7 +26,7 @@ class Event:
 
 
 class Device:
-    """Counts seconds; remembers what ran, and in which memory."""
+    """Counter of seconds that records what ran, and in which memory."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -55,7 +55,7 @@ def small_inputs() -> Steering:
     return random_inputs(Case(NORM, BF16, 4, 64))
 
 
-def test_variants_take_turns_and_what_keeps_the_device_busy_is_not_timed() -> None:
+def test_variants_are_interleaved_and_work_that_keeps_the_device_busy_is_not_timed() -> None:
     device = Device()
     runs = {
         "slow": lambda: device.work("slow", 30e-6),
@@ -79,7 +79,7 @@ def test_cold_calls_read_other_memory_each_time_after_a_flush() -> None:
     assert cold.samples.median("a") == pytest.approx(2e-6)
 
 
-def test_cold_calls_need_no_more_memory_than_flushes_the_cache_three_times() -> None:
+def test_cold_calls_need_at_most_three_times_the_memory_of_the_cache() -> None:
     device, inputs = Device(), small_inputs()
     device.clock(cache_bytes=2 * size(inputs)).timings({"a": device.bind}, inputs, 2048, rounds=1)
     of_cold = device.ran[1 : MOST_CALLS + 1]
@@ -116,7 +116,7 @@ def test_calls_too_short_to_launch_in_time_are_replayed_from_a_graph(
     assert device.captured == captured
 
 
-def test_a_sample_has_calls_enough_to_hide_a_launch_and_no_fewer_than_four() -> None:
+def test_a_sample_has_at_least_four_calls_and_enough_to_hide_a_launch() -> None:
     for moved, calls in ((2**26, 24), (2**28, 6), (2**30, 4), (40_960, 128)):
         device = Device()
         device.clock(cache_bytes=1).timings({"a": device.bind}, small_inputs(), moved, rounds=1)
@@ -124,7 +124,7 @@ def test_a_sample_has_calls_enough_to_hide_a_launch_and_no_fewer_than_four() -> 
         assert lengths == [calls]
 
 
-def test_results_live_as_long_as_it_takes_to_come_round_again() -> None:
+def test_results_are_kept_for_one_cycle_through_the_inputs() -> None:
     alive: list[int] = []
     made: list[weakref.ref[torch.Tensor]] = []
 
@@ -134,5 +134,5 @@ def test_results_live_as_long_as_it_takes_to_come_round_again() -> None:
         made.append(weakref.ref(result))
         return result
 
-    in_turns([call, call, call], calls=7)()
+    cycling([call, call, call], calls=7)()
     assert alive == [0, 1, 2, 3, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""What the benchmark of extraction compares is the same work, and its peaks are those of memory."""
+"""The extraction benchmark compares equal work and measures peak memory correctly."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ print(costs.peak_memory(call))
 """
 
 
-def test_a_peak_is_what_a_call_had_in_memory_at_most() -> None:
-    """In a process of its own: others' tests leave memory that may be given back meanwhile."""
+def test_a_peak_is_the_largest_amount_of_memory_that_a_call_had() -> None:
+    """In a separate process: memory left by other tests may be released during the measurement."""
     folder = str(Path(costs.__file__).parent)
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", PEAK, folder], capture_output=True, text=True, check=True
     )
-    assert 55 < float(said.stdout) < 80
+    assert 55 < float(done.stdout) < 80
 
 
 def test_kept_hidden_states_give_the_vector_that_extract_gives(
@@ -54,7 +54,7 @@ def test_kept_hidden_states_give_the_vector_that_extract_gives(
     assert row_error(ours[:-1], kept[:-1]) < 1e-5  # the last is behind the final norm
 
 
-def test_a_forward_that_captures_is_judged_against_one_that_does_not(
+def test_a_capturing_forward_is_judged_against_a_plain_one(
     tiny_model: LlamaForCausalLM,
 ) -> None:
     calls = capture.capture_calls(tiny_model, 2, 5)
@@ -73,7 +73,7 @@ def test_a_forward_that_captures_is_judged_against_one_that_does_not(
         torch.testing.assert_close(moments.mean[0], states[0][0], rtol=0, atol=1e-6)
 
 
-def test_the_share_of_the_forwards_is_within_the_whole(
+def test_the_models_forwards_take_part_of_the_total_time(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     before = extraction.ActivationReader._run
@@ -83,12 +83,12 @@ def test_the_share_of_the_forwards_is_within_the_whole(
     assert extraction.ActivationReader._run is before
 
 
-def test_the_long_run_is_judged_by_the_seconds_of_the_wall() -> None:
+def test_the_long_run_is_judged_by_wall_time() -> None:
     runs = [{"pairs": 500, "seconds": seconds} for seconds in (60.0, 60.1)]
     assert [extraction.verdict_on(run)["met"] for run in runs] == [True, False]
 
 
-def test_memory_is_told_for_few_and_many_pairs_streamed(
+def test_memory_is_reported_for_few_and_many_streamed_pairs(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "FEW", 2)

@@ -1,4 +1,4 @@
-"""The program that measures the host's work per decode step compares what it says."""
+"""The host benchmark measures the variants that it names."""
 
 import json
 

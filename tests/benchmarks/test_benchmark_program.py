@@ -1,4 +1,4 @@
-"""The program from its options to what it leaves: tables, JSON and a picture."""
+"""The ops benchmark from its options to its output: tables, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NORM = Case(Op.steer_add_rms_norm, Dtype.bfloat16, 4, 64, 4, Entries.shared)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python's run; a pytest of its own does not take itself for a worker of this one."""
+    """Run Python; a nested pytest must not consider itself a worker of this one."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -55,7 +55,7 @@ def require_nothing_private(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
-    """Result, printed text and picture of a run with two rows and no torch.compile."""
+    """Return result, printed text and picture of a run with two rows and no torch.compile."""
     output = tmp_path_factory.mktemp("result") / "tiny.json"
     choice = ("--hidden", "64", "--rows", "1", "--rows", "3", "--rounds", "1", "--compile", "none")
     printed = run("benchmarks/ops/run.py", *choice, "--output", str(output)).stdout
@@ -63,7 +63,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     return json.loads(output.read_text()), printed, output.with_suffix(".png")
 
 
-def test_a_result_tells_the_machine_the_settings_and_every_case(tiny) -> None:
+def test_a_result_states_the_machine_the_settings_and_every_case(tiny) -> None:
     result, _, _ = tiny
     assert set(result) == set(COMMITTED)
     assert {"cpu", "threads", "torch", "faststeer", "isa", "commit"} <= set(result["machine"])
@@ -83,7 +83,7 @@ def test_a_share_of_the_copy_is_bytes_over_time_over_the_copy(tiny) -> None:
                 assert share == pytest.approx(of_copy)
 
 
-def test_what_was_not_compiled_is_told(tiny) -> None:
+def test_peers_that_were_not_compiled_are_reported(tiny) -> None:
     result, printed, _ = tiny
     assert {each["variant"] for each in result["left_out"]} == {
         "torch.compile",
@@ -101,7 +101,7 @@ def test_the_printed_table_has_bytes_and_speedups(tiny) -> None:
     assert f"{case['speedup'][INTO][STOCK]:.2f}x" in line
 
 
-def test_a_picture_lies_beside_the_result(tiny) -> None:
+def test_a_picture_is_written_beside_the_result(tiny) -> None:
     assert tiny[2].read_bytes().startswith(b"\x89PNG")
 
 
@@ -112,7 +112,7 @@ def test_the_picture_can_be_drawn_again_from_a_result(tmp_path: Path) -> None:
     assert source.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_there_is_a_word_instead_of_a_picture(
+def test_without_matplotlib_a_message_is_printed_instead_of_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -121,7 +121,7 @@ def test_without_matplotlib_there_is_a_word_instead_of_a_picture(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_op_that_fails_costs_its_own_case_alone(
+def test_an_op_that_fails_loses_only_its_own_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = faststeer.ops.steer_add
@@ -162,7 +162,7 @@ class HostEvent:
 
 @pytest.fixture(scope="module")
 def as_on_a_gpu() -> list[dict[str, Any]]:
-    """Records of all ops as a GPU's clock makes them, cold and warm, from the host's clock."""
+    """Return records of all ops in a GPU's format, cold and warm, timed by the host's clock."""
     clock = DeviceClock(10**6, lambda: None, lambda run: run, HostEvent, lambda: None)
     compiler = Compiler(lambda name, case: False)
     dtypes = (Dtype.bfloat16, Dtype.float32)
@@ -175,12 +175,12 @@ def as_on_a_gpu() -> list[dict[str, Any]]:
         ]
 
 
-def test_cold_and_warm_are_labelled_and_both_there(as_on_a_gpu) -> None:
+def test_cold_and_warm_are_both_reported_and_labelled(as_on_a_gpu) -> None:
     labels = [(record["cache"], record["clock"]) for record in as_on_a_gpu]
     assert labels == [("cold", "graph"), ("warm", "graph")] * (len(labels) // 2)
 
 
-def test_the_picture_of_a_gpu_is_of_cold_caches_one_dtype_and_four_vectors(as_on_a_gpu) -> None:
+def test_the_picture_of_a_gpu_shows_cold_caches_one_dtype_and_four_vectors(as_on_a_gpu) -> None:
     panels = plot.panels(as_on_a_gpu)
     kinds = {
         (record["cache"], record["dtype"], record["vectors"])
@@ -213,7 +213,7 @@ def test_a_missed_target_stands_out() -> None:
     assert "3.00x" in missed[0]
 
 
-def test_what_was_left_out_is_summed_up_in_a_line_for_each_reason() -> None:
+def test_left_out_peers_are_summarised_in_a_line_per_reason() -> None:
     wide = Case(Op.steer_add, Dtype.float16, 256, 64)
     left_out = [
         LeftOut("torch.compile", NORM, "not selected"),

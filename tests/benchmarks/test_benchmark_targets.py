@@ -1,4 +1,4 @@
-"""Verdicts follow from the records, and only where they mean something."""
+"""Verdicts follow from the records and are given only where they apply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from cases import Case, Dtype, Entries, Op
 from clocks import Timing
 from measure import record
-from targets import CPU_TARGETS, GPU_TARGETS, Target, held, targets_for
+from targets import CPU_TARGETS, GPU_TARGETS, Target, targets_for, verdicts_on
 from variants import COMPILED, COMPILED_UNSTEERED, FRESH, INTO, LIGER, STOCK, Variant
 
 from faststeer.bench.timing import Samples
@@ -21,7 +21,7 @@ OVER_STEERED = Target(FRESH, 1.5, (2048,), (COMPILED,), unless_fused=True)
 def measured(
     case: Case = STEERED, cache: str = "cold", kernels: int = 3, **seconds: float
 ) -> dict[str, Any]:
-    """A record of variants that took so long; FRESH took 2 seconds if nothing else is said."""
+    """Return a record of variants with these times; FRESH takes 2 seconds by default."""
     names = {"compiled": COMPILED, "unsteered": COMPILED_UNSTEERED, "liger": LIGER, "into": INTO}
     times = {FRESH: 2.0} | {names[name]: value for name, value in seconds.items()}
     variants = {
@@ -42,17 +42,17 @@ def test_a_record_has_bytes_time_share_and_speedup() -> None:
     assert made["kernels"] == {COMPILED: 2}
 
 
-def test_the_best_of_the_peers_that_were_there_counts() -> None:
-    both = held([OVER_KERNELS], [measured(unsteered=3.0, liger=1.8)])
+def test_the_best_of_the_peers_that_were_measured_counts() -> None:
+    both = verdicts_on([OVER_KERNELS], [measured(unsteered=3.0, liger=1.8)])
     assert [(each["over"], each["reached"], each["met"]) for each in both] == [(LIGER, 0.9, False)]
-    one = held([OVER_KERNELS], [measured(unsteered=3.0)])
+    one = verdicts_on([OVER_KERNELS], [measured(unsteered=3.0)])
     assert [(each["over"], each["met"]) for each in one] == [(COMPILED_UNSTEERED, True)]
-    assert held([OVER_KERNELS], [measured(compiled=3.0)]) == []
+    assert verdicts_on([OVER_KERNELS], [measured(compiled=3.0)]) == []
 
 
 def test_three_percent_slower_is_met_and_four_is_not() -> None:
     reached = {
-        peer: held([OVER_KERNELS], [measured(liger=peer)])[0]["met"]
+        peer: verdicts_on([OVER_KERNELS], [measured(liger=peer)])[0]["met"]
         for peer in (2 / 1.02, 2 / 1.04)
     }
     assert list(reached.values()) == [True, False]
@@ -60,13 +60,13 @@ def test_three_percent_slower_is_met_and_four_is_not() -> None:
 
 def test_a_share_of_the_copy_needs_no_peer() -> None:
     target = Target(INTO, 0.9, (2048,))
-    verdicts = held([target], [measured(into=1.1), measured(into=1.2)])
+    verdicts = verdicts_on([target], [measured(into=1.1), measured(into=1.2)])
     assert [(each["over"], each["met"]) for each in verdicts] == [(None, True), (None, False)]
 
 
-def test_what_torch_compile_fused_is_told_as_found() -> None:
+def test_where_torch_compile_fused_everything_the_verdict_is_informational() -> None:
     slow, fused, fast = (
-        held([OVER_STEERED], [measured(compiled=seconds, kernels=kernels)])[0]
+        verdicts_on([OVER_STEERED], [measured(compiled=seconds, kernels=kernels)])[0]
         for seconds, kernels in ((2.4, 3), (2.4, 1), (4.0, 3))
     )
     assert (slow["met"], fused["met"], fast["met"]) == (False, None, True)
@@ -85,12 +85,12 @@ def test_what_torch_compile_fused_is_told_as_found() -> None:
         {"case": Case(Op.steer_add, Dtype.bfloat16, 2048, 4096, 4, Entries.shared)},
     ],
 )
-def test_a_target_is_silent_about_other_cases(other: dict[str, Any]) -> None:
-    assert held([OVER_KERNELS], [measured(liger=3.0)]) != []
-    assert held([OVER_KERNELS], [measured(liger=3.0, **other)]) == []
+def test_a_target_gives_no_verdict_on_other_cases(other: dict[str, Any]) -> None:
+    assert verdicts_on([OVER_KERNELS], [measured(liger=3.0)]) != []
+    assert verdicts_on([OVER_KERNELS], [measured(liger=3.0, **other)]) == []
 
 
-def test_targets_are_those_of_the_hardware_they_were_set_for() -> None:
+def test_targets_apply_only_to_the_hardware_they_were_set_for() -> None:
     assert targets_for({"threads": 2}, "cpu") is CPU_TARGETS
     assert targets_for({"threads": 4}, "cpu") == ()
     assert targets_for({"threads": 2, "gpu": "NVIDIA H100 80GB HBM3"}, "cuda") is GPU_TARGETS

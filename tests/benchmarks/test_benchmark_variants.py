@@ -1,4 +1,4 @@
-"""What is timed computes what it should, and what is left out is told."""
+"""Timed variants compute the right result, and left-out ones are reported."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_output_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch)
         checked_variants(STEERED, random_inputs(STEERED), no_compiler())
 
 
-def test_a_peer_that_computes_something_else_is_left_out_and_told() -> None:
+def test_a_peer_with_a_wrong_result_is_left_out_and_reported() -> None:
     def unscaled(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor):
         h = residual + x
         return h * weight, h
@@ -90,12 +90,12 @@ def test_a_peer_that_computes_something_else_is_left_out_and_told() -> None:
     with torch.inference_mode():
         names = checked_variants(NORM, random_inputs(NORM), compiler)
     assert COMPILED_UNSTEERED not in names
-    assert [each.told() for each in compiler.left_out] == [
+    assert [each.as_record() for each in compiler.left_out] == [
         {"variant": COMPILED_UNSTEERED, "case": str(NORM), "why": "failed with AssertionError"}
     ]
 
 
-def test_the_sum_of_vectors_that_hooks_add_is_that_of_the_first_row() -> None:
+def test_hooks_add_the_sum_of_the_first_rows_vectors() -> None:
     inputs = random_inputs(STEERED)
     with torch.inference_mode():
         variants = checked_variants(STEERED, inputs, no_compiler())
@@ -105,7 +105,7 @@ def test_the_sum_of_vectors_that_hooks_add_is_that_of_the_first_row() -> None:
     assert not torch.equal(h[1], expected[1])
 
 
-def test_work_that_cases_share_is_compiled_once_for_each_number_of_rows() -> None:
+def test_work_shared_by_cases_is_compiled_once_per_number_of_rows() -> None:
     made: list[object] = []
 
     def compile_function(function: object, **options: bool):
@@ -122,7 +122,7 @@ def test_work_that_cases_share_is_compiled_once_for_each_number_of_rows() -> Non
     assert made[3:] == [torch.add]
 
 
-def test_after_its_seconds_nothing_more_is_compiled() -> None:
+def test_nothing_is_compiled_after_the_time_limit() -> None:
     seconds = iter([0.0, 3.0, 10.0, 13.0])
     compiler = Compiler(
         lambda name, case: True, 5.0, lambda function, **options: function, lambda: next(seconds)
@@ -135,23 +135,23 @@ def test_after_its_seconds_nothing_more_is_compiled() -> None:
     ]
 
 
-def test_a_record_tells_how_compiling_failed_but_no_path(capsys: pytest.CaptureFixture) -> None:
+def test_a_record_states_how_compiling_failed_without_a_path(capsys: pytest.CaptureFixture) -> None:
     def fails(function: object, **options: bool):
-        raise RuntimeError("no compiler at /home/somebody/bin/cc")
+        raise RuntimeError("no compiler at /home/user/bin/cc")
 
     compiler = Compiler(lambda name, case: True, compile_function=fails)
     assert compiler.made(COMPILED, STEERED, STEERED, torch.add, ()) is None
     assert compiler.left_out[0].why == "failed with RuntimeError"
-    assert "/home/somebody/bin/cc" in capsys.readouterr().err
+    assert "/home/user/bin/cc" in capsys.readouterr().err
 
 
 class OnGpu:
-    """A tensor as far as Liger's kernel is concerned."""
+    """Stand-in for a CUDA tensor, as far as Liger's kernel is concerned."""
 
     device = torch.device("cuda")
 
 
-def test_liger_is_told_missing_on_a_gpu_and_not_mentioned_on_a_cpu(
+def test_a_missing_liger_is_reported_on_a_gpu_and_not_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiler, inputs = no_compiler(), random_inputs(NORM)

@@ -1,4 +1,4 @@
-"""Timings are taken and reported as the benchmarks say."""
+"""The benchmarks take and report timings as documented."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BF16, F32 = Dtype.bfloat16, Dtype.float32
 
 
 class Machine:
-    """A clock, and functions that take as long on it as they are told."""
+    """A simulated clock, and functions that take a given time on it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -41,7 +41,7 @@ class Machine:
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        # 32 KiB a row and the 8 KiB weight.
+        # 32 KiB per row and the 8 KiB weight.
         pytest.param(Case(NORM, BF16, 1, 4096), 40_960, id="idle"),
         # 32 KiB, weight, four vectors of 8 KiB, four entries of 8 bytes.
         pytest.param(Case(NORM, BF16, 1, 4096, 4, Entries.per_row), 73_760, id="one row"),
@@ -55,9 +55,9 @@ class Machine:
         pytest.param(
             Case(NORM, BF16, 64, 4096, 1, Entries.per_sequence, F32), 2_236_480, id="sequences"
         ),
-        # 64 KiB a row and the 16 KiB weight.
+        # 64 KiB per row and the 16 KiB weight.
         pytest.param(Case(NORM, F32, 1, 4096), 81_920, id="idle in float32"),
-        # 24 KiB a row, no weight, four vectors, 512 rows of 32 bytes.
+        # 24 KiB per row, no weight, four vectors, 512 rows of 32 bytes.
         pytest.param(Case(ADD, BF16, 512, 4096, 4, Entries.per_row), 12_632_064, id="add"),
         # 64 MiB, and a state of 65,544 bytes read and written.
         pytest.param(Case(MOMENTS, BF16, 8192, 4096), 67_239_952, id="moments"),
@@ -84,15 +84,15 @@ def test_every_sequence_reads_a_vector_of_its_own() -> None:
     assert inputs.vectors.dtype == torch.float32
 
 
-def test_variants_take_turns_in_the_order_given() -> None:
+def test_variants_are_interleaved_in_the_order_given() -> None:
     machine = Machine()
     variants = {name: machine.call(name, 0.5) for name in ("a", "b", "c")}
     interleaved(variants, rounds=4, sample_seconds=0.25, clock=machine.clock)
-    turns = [name for name, _ in groupby(machine.calls)]
-    assert turns == ["a", "b", "c"] * 5  # the first turn is the warm-up
+    order = [name for name, _ in groupby(machine.calls)]
+    assert order == ["a", "b", "c"] * 5  # the first round is the warm-up
 
 
-def test_a_slow_function_is_called_three_times_a_sample_and_a_fast_one_until_it_is_full() -> None:
+def test_a_sample_has_three_calls_of_a_slow_function_and_fills_up_with_a_fast_one() -> None:
     machine = Machine()
     variants = {"slow": machine.call("slow", 0.5), "fast": machine.call("fast", 2.0**-5)}
     interleaved(variants, rounds=1, sample_seconds=0.25, clock=machine.clock)
@@ -108,7 +108,7 @@ def test_a_slow_first_call_does_not_shorten_the_samples() -> None:
     assert len(machine.calls) == 1 + (3 + 6 + 12) + 2 * 12
 
 
-def test_a_median_is_that_of_the_seconds_a_call() -> None:
+def test_a_median_is_of_seconds_per_call() -> None:
     machine = Machine()
     warm_up = [0.5] * 4
     rounds = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 9.0, 9.0, 9.0]
@@ -123,7 +123,7 @@ def test_a_speedup_is_the_median_of_the_ratios_within_rounds() -> None:
     assert samples.speedup("ours", over="theirs") == 3.0  # the ratio of the medians is 5
 
 
-def test_the_facts_of_a_machine_hold_no_path_and_no_host_name() -> None:
+def test_the_facts_of_a_machine_contain_no_path_and_no_host_name() -> None:
     facts = {str(fact) for fact in machine_facts().values()}
     assert platform.node() not in facts
     assert not any(fact.startswith("/") for fact in facts)

@@ -1,4 +1,4 @@
-"""The check for machines with a GPU, as far as it goes without one."""
+"""The check for machines with a GPU, as far as it runs without one."""
 
 import json
 import runpy
@@ -13,7 +13,7 @@ PROGRAM = BENCHMARKS / "cuda_check.py"
 check = runpy.run_path(str(PROGRAM))
 
 
-def test_without_a_gpu_it_says_so_and_checks_nothing(tmp_path: Path) -> None:
+def test_without_a_gpu_the_check_exits_with_an_error(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     done = subprocess.run(
         [sys.executable, str(PROGRAM), "--output", str(output)],
@@ -27,20 +27,20 @@ def test_without_a_gpu_it_says_so_and_checks_nothing(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_a_command_that_takes_too_long_has_failed_and_what_it_said_is_kept() -> None:
-    says = "import time; print('begun', flush=True); time.sleep(60)"
+def test_a_command_that_exceeds_its_limit_fails_and_its_output_is_kept() -> None:
+    says = "import time; print('started', flush=True); time.sleep(60)"
     result = check["run"](sys.executable, "-c", says, limit=3.0)
     assert result.returncode == 124
-    assert "begun" in result.stdout
-    assert check["last_lines"](result) == ["begun", "stopped after 3 s"]
+    assert "started" in result.stdout
+    assert check["last_lines"](result) == ["started", "stopped after 3 s"]
 
 
-def test_what_is_kept_tells_no_folder() -> None:
-    said = check["without_paths"](f"{ROOT}/csrc/a.cu and {Path.home()}/b")
-    assert said == "./csrc/a.cu and ~/b"
+def test_stored_output_contains_no_absolute_path() -> None:
+    kept = check["without_paths"](f"{ROOT}/csrc/a.cu and {Path.home()}/b")
+    assert kept == "./csrc/a.cu and ~/b"
 
 
-def test_the_outcome_of_every_test_is_kept_by_name(tmp_path: Path) -> None:
+def test_the_outcome_of_every_test_is_stored_by_name(tmp_path: Path) -> None:
     tests = tmp_path / "test_three.py"
     tests.write_text(
         "import pytest\n"
@@ -64,7 +64,7 @@ def test_the_outcome_of_every_test_is_kept_by_name(tmp_path: Path) -> None:
 def test_results_of_a_program_are_part_of_the_record(tmp_path: Path) -> None:
     output = tmp_path / "ops.json"
     done = subprocess.CompletedProcess([], 0, "a line\n", "")
-    assert check["finished"](done, output) == {"passed": True, "said": ["a line"]}
+    assert check["finished"](done, output) == {"passed": True, "output": ["a line"]}
     output.write_text(json.dumps({"x": 1}))
     assert check["finished"](done, output)["results"] == {"x": 1}
 
@@ -73,10 +73,10 @@ def test_results_of_a_program_are_part_of_the_record(tmp_path: Path) -> None:
 def test_a_sanitizer_that_is_not_installed_is_recorded_as_absent(tool: str, monkeypatch) -> None:
     stage = check["STAGES"][tool]
     monkeypatch.setenv("PATH", "")
-    assert stage(Path()) == {"passed": None, "said": ["compute-sanitizer is not installed"]}
+    assert stage(Path()) == {"passed": None, "output": ["compute-sanitizer is not installed"]}
 
 
-def test_a_model_that_was_timed_is_judged_by_the_targets(monkeypatch) -> None:
+def test_a_timed_model_is_judged_by_the_targets(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
     ratios = {"stock": 1.0, "faststeer, idle": 0.98, "faststeer, 4 vectors a row": 0.983}
     rows = [
@@ -90,18 +90,18 @@ def test_a_model_that_was_timed_is_judged_by_the_targets(monkeypatch) -> None:
         for name, ratio in ratios.items()
     ]
     results = {"device": "NVIDIA H100", "settings": {"batch_sizes": [8]}, "results": rows}
-    found = check["judged"]({"passed": True, "said": ["a line"], "results": results})
+    found = check["judged"]({"passed": True, "output": ["a line"], "results": results})
     assert [(each["against"], each["at_most"], each["met"]) for each in found["targets"]] == [
         ("faststeer, idle", 1.005, True),
         ("stock", 1.0, True),
     ]
-    assert found["said"][0] == "a line"
-    assert sum("met" in line for line in found["said"]) == 2
-    assert check["judged"]({"passed": False, "said": []}) == {"passed": False, "said": []}
+    assert found["output"][0] == "a line"
+    assert sum("met" in line for line in found["output"]) == 2
+    assert check["judged"]({"passed": False, "output": []}) == {"passed": False, "output": []}
 
 
 @pytest.mark.parametrize("name", ["model", "compiled"])
-def test_models_are_timed_in_batches_of_1_8_and_32_and_not_with_results_of_another(
+def test_models_are_timed_in_batches_of_1_8_and_32_and_stale_results_are_not_reused(
     name: str, tmp_path: Path, monkeypatch
 ) -> None:
     (tmp_path / "model.json").write_text("{}")
@@ -115,7 +115,7 @@ def test_models_are_timed_in_batches_of_1_8_and_32_and_not_with_results_of_anoth
 
     stage = check["STAGES"][name]
     monkeypatch.setitem(stage.__globals__, "run", run)
-    assert stage(tmp_path) == {"passed": False, "said": ["it failed"]}
+    assert stage(tmp_path) == {"passed": False, "output": ["it failed"]}
     assert called[called.index("--batch-sizes") + 1] == "1,8,32"
     assert called[called.index("--model") + 1] == "random:llama-2-7b"
     assert ("--compiled" in called) == (name == "compiled")

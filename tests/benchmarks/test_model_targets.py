@@ -1,4 +1,4 @@
-"""Verdicts on what injection costs a whole model follow from what `faststeer bench` measured."""
+"""Verdicts on the cost of injection follow from the measurements of `faststeer bench`."""
 
 import json
 import runpy
@@ -14,7 +14,7 @@ targets = runpy.run_path(str(BENCHMARKS / "models" / "targets.py"))
 
 
 def measured(device: str = "cpu", phase: str = "decode", **against_idle: float) -> dict[str, Any]:
-    """All variants as fast as stock but those named, with the ratios to idle that are given."""
+    """Return a record in which all variants match stock except those named, with given ratios."""
     ratios = {name.replace(" ", "_").replace(",", ""): name for name in NAMES}
     slow = {ratios[f"faststeer_{name}"]: ratio for name, ratio in against_idle.items()}
     rows = [
@@ -78,7 +78,7 @@ def test_sixty_four_vectors_may_not_cost_more_than_one_does() -> None:
     assert missed(measured(**alike)) == []
 
 
-def test_a_prefill_has_no_target_and_what_was_not_measured_has_no_verdict() -> None:
+def test_prefills_and_unmeasured_variants_have_no_verdict() -> None:
     assert targets["verdicts_on"](measured(phase="prefill")) == []
     record = measured("NVIDIA H100", "decode, compiled")
     compiled = ("stock", "faststeer, idle", "faststeer, 4 vectors a row")
@@ -86,7 +86,7 @@ def test_a_prefill_has_no_target_and_what_was_not_measured_has_no_verdict() -> N
     assert len(targets["verdicts_on"](record)) == 2
 
 
-def test_verdicts_are_kept_in_the_file_and_printed(tmp_path: Path, capsys) -> None:
+def test_verdicts_are_stored_in_the_file_and_printed(tmp_path: Path, capsys) -> None:
     path = tmp_path / "model.json"
     path.write_text(json.dumps(measured(**{"64_vectors": 1.03})))
     targets["main"]([path])

@@ -1,4 +1,4 @@
-"""The comparison with other libraries, as far as it goes without them."""
+"""The comparison with other libraries, as far as it runs without them."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ FOLDER = BENCHMARKS / "parity"
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[dict[str, Any]]:
-    """Its modules by name; they find each other as they do when it runs."""
+    """Import the program's modules by name, with the import path that they have when it runs."""
     sys.path.insert(0, str(FOLDER))
     try:
         yield {name: __import__(name) for name in ("cost", "equality", "steerers")}
@@ -31,19 +31,19 @@ def program() -> Iterator[dict[str, Any]]:
 
 
 def scaled(factor: float) -> Callable[..., nn.Module]:
-    """A library that steers by plain hooks, with so many times the coefficient."""
+    """Return a stand-in library that steers by plain hooks, with a scaled coefficient."""
 
     def steer(model: nn.Module, vector: SteeringVector, coefficient: float) -> nn.Module:
         other = twin(model)
         hooks = steer_with_hooks(other, [(vector, factor * coefficient)])
         hooks.__enter__()
-        other.__dict__["hooks"] = hooks  # a block that nobody holds is left
+        other.__dict__["hooks"] = hooks  # an unreferenced context manager would exit
         return other
 
     return steer
 
 
-def test_a_library_that_does_the_same_is_equal_and_one_that_adds_more_is_not(program) -> None:
+def test_a_library_that_adds_the_same_is_equal_and_one_that_adds_more_is_not(program) -> None:
     libraries = {
         "right": scaled(1.0),
         "wrong": scaled(1.01),
@@ -115,7 +115,7 @@ def results(cores_elsewhere: float) -> dict[str, Any]:
     }
 
 
-def test_a_table_tells_versions_agreement_and_ratios() -> None:
+def test_a_table_shows_versions_agreement_and_ratios() -> None:
     table = parity_table(results(0.01))
     assert "repeng 0.4.0, transformers 4.57.6" in table
     assert "of 2 comparisons" in table

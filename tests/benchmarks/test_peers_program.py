@@ -1,4 +1,4 @@
-"""`make peers` finds what faststeer changes for other code, on tests of a project made up here."""
+"""`make peers` detects changes that faststeer causes in other code, on a made-up project."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_something_fails_anyway():
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[ModuleType]:
-    """`run.py`, which finds its neighbours as it does when it is run."""
+    """Import `run.py` with the import path that it has when it runs."""
     names = ("run", "hub", "sources", "suites")
     before = {name: sys.modules.pop(name, None) for name in names}
     sys.path.insert(0, str(FOLDER))
@@ -70,7 +70,7 @@ def test_outcomes_that_install_changes_are_found_and_others_are_equal(
     assert found["fused_without_install"] == 0
 
 
-def test_a_test_that_ran_once_only_differs(program: ModuleType) -> None:
+def test_a_test_that_ran_only_once_differs(program: ModuleType) -> None:
     one = {"id": "a", "outcome": "passed", "reason": "", "fused": {}}
     other = {"id": "b", "outcome": "passed", "reason": "", "fused": {}}
     found = program.compared([one, other], [one])

@@ -1,4 +1,4 @@
-"""`faststeer bake` writes what the library bakes, whole or not at all."""
+"""`faststeer bake` writes the same checkpoint as the library, completely or not at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def run(monkeypatch: pytest.MonkeyPatch, command: str) -> int:
 
 
 @pytest.mark.parametrize("output", ["out", "empty"])
-def test_the_command_writes_what_the_library_bakes(folder, monkeypatch, capsys, output) -> None:
+def test_the_command_writes_the_checkpoint_that_the_library_writes(
+    folder, monkeypatch, capsys, output
+) -> None:
     more = f"--steer v.safetensors:layer=1 --output {output} --dtype bfloat16"
     assert run(monkeypatch, f"{BAKE} {more}") == 0
     assert f"wrote {output}: add v +3, v +1" in capsys.readouterr().out
@@ -74,7 +76,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("more", "message"), MISTAKES, ids=[m[0] for m in MISTAKES])
-def test_a_mistake_is_one_line_and_writes_nothing(
+def test_a_user_error_prints_one_line_and_writes_nothing(
     folder, monkeypatch, capsys, more, message
 ) -> None:
     before = sorted(folder.rglob("*"))
@@ -85,7 +87,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_checkpoint_is_written_whole_or_not_at_all(folder, monkeypatch) -> None:
+def test_a_checkpoint_is_written_completely_or_not_at_all(folder, monkeypatch) -> None:
     def stop(self: Any, path: Path) -> None:
         assert (path / "config.json").is_file()
         raise OSError("No space left on device")

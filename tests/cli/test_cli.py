@@ -23,22 +23,22 @@ PAIRS = [
 ]
 
 
-def test_info_tells_what_runs_here() -> None:
-    said = run("info")
+def test_info_reports_the_versions_and_capabilities() -> None:
+    output = run("info")
     cuda = cuda_library.unavailable_reason() or "loaded; built by nvcc"
     for fact in (faststeer.__version__, torch.__version__, "CPU kernels", "CUDA kernels", cuda):
-        assert fact in said
+        assert fact in output
 
 
-def test_two_vectors_extracted_and_stacked_say_what_the_library_says(
+def test_generate_with_two_extracted_vectors_prints_the_texts_of_the_library(
     demo: Loaded, tmp_path: Path
 ) -> None:
     file, prompts = tmp_path / "warm.safetensors", ["Today I feel", "The food was"]
-    said = run(
+    output = run(
         *("extract", "--model", "demo", "--output", file, "--layers", "12,15"),
         *("--pairs", write_pairs(tmp_path / "pairs.jsonl", PAIRS)),
     )
-    assert f"wrote {file}: SteeringVector('warm', resid_post, hidden size 576" in said
+    assert f"wrote {file}: SteeringVector('warm', resid_post, hidden size 576" in output
     vector = faststeer.extract(
         demo.model, demo.tokenizer, PAIRS, name="warm", layers=[12, 15], progress=False
     )
@@ -69,12 +69,12 @@ def test_two_vectors_extracted_and_stacked_say_what_the_library_says(
         steered = continuations()
     assert plain != steered
     words = " ".join(shown.split())
-    for said in plain + steered:
-        assert " ".join(said.split()) in words
+    for text in plain + steered:
+        assert " ".join(text.split()) in words
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_extraction_that_is_stopped_leaves_the_old_file_whole_and_no_other(
+def test_an_interrupted_extraction_leaves_the_old_file_intact_and_no_other(
     tiny_folder: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     output = tmp_path / "v.safetensors"
@@ -87,7 +87,7 @@ def test_an_extraction_that_is_stopped_leaves_the_old_file_whole_and_no_other(
         env=environment(TTY_COMPATIBLE="1", FORCE_COLOR="1", TERM="xterm"),  # shows the progress
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell's background jobs, and so their children, are deaf to SIGINT.
+        # A shell's background jobs, and so their children, ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stdout is not None

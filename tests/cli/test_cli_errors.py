@@ -1,4 +1,4 @@
-"""A user's mistake is one line on standard error and exit code 2, never a traceback."""
+"""A user error is one line on standard error and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from faststeer.cli import main
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_folder: Path) -> Path:
-    """Files that are well, and some that are not."""
+    """Return a folder of valid and invalid files."""
     write_pairs(tmp_path / "pairs.jsonl", [("good", "bad")])
     write_pairs(tmp_path / "none.jsonl", []).write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"positive": "a", "negative": "b"}\n{"positive": 1}\n')
@@ -109,7 +109,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[0][9:] for m in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_a_user_error_is_one_line_and_exit_code_2(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -128,7 +128,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert sorted(folder.iterdir()) == before
 
 
-def test_the_commands_that_the_mistakes_were_made_in_work(
+def test_the_commands_work_without_the_errors(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
@@ -140,11 +140,11 @@ def test_the_commands_that_the_mistakes_were_made_in_work(
     assert SteeringVector.load("out.safetensors").layers == [0, 1, 2, 3]
     for output in ("swept", "answers"):
         records = (folder / output / "results.jsonl").read_text().splitlines()
-        assert len(records) == 3  # what they are of, unsteered, steered
+        assert len(records) == 3  # columns: kind, unsteered, steered
         assert (folder / output / "summary.json").is_file()
 
 
-def test_the_process_itself_ends_so_too(folder: Path) -> None:
+def test_a_real_process_exits_with_the_same_line_and_code(folder: Path) -> None:
     command = [*FASTSTEER, *f"{EXTRACT} --pairs bad.jsonl".split()]
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The demo's vectors do far more than random directions of their norm."""
+"""The demo's vectors have a far larger effect than random directions of their norm."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`faststeer inspect`, `highlight` and `calibrate` show what the library computes."""
+"""`faststeer inspect`, `highlight` and `calibrate` show the library's results."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def run(
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as exit_:
         main.main()
-    said = capsys.readouterr()
-    return int(exit_.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
 
 
-def test_inspect_shows_and_draws_what_it_is_given(
+def test_inspect_prints_and_plots_the_inspection(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, alone, _ = run("inspect v.safetensors --beside one.safetensors", monkeypatch, capsys)
@@ -53,46 +53,48 @@ def test_inspect_shows_and_draws_what_it_is_given(
     assert "cosine between vectors" in alone
     assert "+1.000" in alone
     assert "not computed: dose and logit lens: these need a model" in alone
-    code, said, _ = run(
+    code, output, _ = run(
         "inspect v.safetensors --model tiny --pairs pairs.jsonl --texts texts.jsonl --layers 2 "
         "--coefficient 4 --plots out",
         monkeypatch,
         capsys,
     )
     assert code == 0
-    told = json.loads((folder / "out" / "inspection.json").read_text())
-    own = told["layers"]["2"]
+    inspection = json.loads((folder / "out" / "inspection.json").read_text())
+    own = inspection["layers"]["2"]
     for shown in (f"{own['dose']:.1%}", f"{own['auc']:.3f}", "dose at +4", "logit lens"):
-        assert shown in said
+        assert shown in output
     model = AutoModelForCausalLM.from_pretrained("tiny")
     tokenizer = AutoTokenizer.from_pretrained("tiny")
     vector = SteeringVector.load("v.safetensors").select([2])
     aucs = diagnostics.separability(model, tokenizer, vector, PAIRS, progress=False)
     assert own["auc"] == aucs[2]
-    assert "wrote out/separability.png" in said
+    assert "wrote out/separability.png" in output
 
 
 def test_highlight_shows_the_texts_and_writes_a_page(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "highlight one.safetensors --model tiny --text <b>bold</b> --texts texts.jsonl"
-    code, said, _ = run(f"{command} --html page.html", monkeypatch, capsys)
+    code, output, _ = run(f"{command} --html page.html", monkeypatch, capsys)
     assert code == 0
-    assert "<b>bold</b>" in said
-    assert "Basalt is a rock." in said
+    assert "<b>bold</b>" in output
+    assert "Basalt is a rock." in output
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "<title>one, layer 1, tiny</title>" in page
     assert "<b>" not in page
     assert len(re.findall(r'<span style="background', page)) == len("<b>bold</b>Basalt is a rock.")
 
 
-def test_calibrate_tells_the_option_that_steers_so(
+def test_calibrate_prints_the_steer_option_that_reaches_the_target(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "calibrate v.safetensors --model tiny --target 0.05 --layers 2 --texts texts.jsonl"
-    code, said, _ = run(f"{command} --opposite", monkeypatch, capsys)
+    code, output, _ = run(f"{command} --opposite", monkeypatch, capsys)
     assert code == 0
-    found = re.search(r"--steer v\.safetensors:layer=2:coefficient=(-[0-9.]+)$", said, re.MULTILINE)
+    found = re.search(
+        r"--steer v\.safetensors:layer=2:coefficient=(-[0-9.]+)$", output, re.MULTILINE
+    )
     assert found
     again = diagnostics.calibrate(
         AutoModelForCausalLM.from_pretrained("tiny"),
@@ -104,7 +106,7 @@ def test_calibrate_tells_the_option_that_steers_so(
         opposite=True,
     )
     assert float(found[1]) == pytest.approx(again.coefficient, rel=1e-4)
-    assert f"{again.divergence:.4g}" in said
+    assert f"{again.divergence:.4g}" in output
 
 
 MISTAKES = [
@@ -144,7 +146,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[0] for m in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_a_user_error_is_one_line_and_exit_code_2(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Commands name a path that is missing, empty or of the wrong kind, in a sentence."""
+"""Commands name a path that is missing, empty or of the wrong kind in one sentence."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_path_that_cannot_be_used_is_named_in_one_line(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_error_of_the_system_s_that_nobody_foresaw_is_a_sentence_too(
+def test_an_unexpected_system_error_is_one_sentence_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -132,7 +132,7 @@ def test_an_error_of_the_system_s_that_nobody_foresaw_is_a_sentence_too(
     assert capsys.readouterr().err == "error: v.gguf: no space left on device\n"
 
 
-def test_a_folder_that_cannot_be_written_is_named_and_not_the_temporary_file_in_it(
+def test_an_unwritable_folder_is_named_instead_of_the_temporary_file_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tempfile

@@ -1,4 +1,4 @@
-"""What `faststeer extract` makes a vector from: the library makes the same from the same."""
+"""The sources of `faststeer extract` give the same vectors as the library."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, tiny_folder: Path) -> Path:
 
 @pytest.fixture
 def extracted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Extracted:
-    """The vector that the command writes with such options."""
+    """Return a function that runs the command and loads the vector it writes."""
 
     def run(options: str) -> SteeringVector:
         monkeypatch.chdir(folder)
@@ -59,7 +59,7 @@ def extracted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Extracted:
 
 
 def equal(vector: SteeringVector, folder: Path, **texts: Any) -> bool:
-    """To what the library makes from these texts."""
+    """Return whether the vector equals the library's from these texts."""
     loaded = load(str(folder / "tiny"))
     ours = faststeer.extract(loaded.model, loaded.tokenizer, **texts, progress=False)
     return vector.layers == ours.layers and all(
@@ -70,18 +70,22 @@ def equal(vector: SteeringVector, folder: Path, **texts: Any) -> bool:
 @pytest.mark.parametrize(
     "options", ["--behaviour myopic --data sets", "--behaviour sets/myopic.json"]
 )
-def test_a_behaviour_by_name_or_by_file(folder: Path, extracted: Extracted, options: str) -> None:
+def test_a_behaviour_is_given_by_name_or_by_file(
+    folder: Path, extracted: Extracted, options: str
+) -> None:
     pairs = [(row["question"] + "B", row["question"] + "A") for row in QUESTIONS]
     assert equal(extracted(options), folder, pairs=pairs)
 
 
-def test_two_sets_of_documents(folder: Path, extracted: Extracted) -> None:
+def test_a_vector_is_extracted_from_two_sets_of_documents(
+    folder: Path, extracted: Extracted
+) -> None:
     vector = extracted("--positive prose --negative code/*.txt")
     texts = {"positive": ["a tale", "of seas"], "negative": ["x = 1", "y = [2]"]}
     assert equal(vector, folder, **texts)
 
 
-def test_chat_messages_in_the_template_without_further_special_tokens(
+def test_chat_messages_are_templated_without_further_special_tokens(
     folder: Path, extracted: Extracted
 ) -> None:
     open_ = "<user>Hi</s><assistant>Hello"
@@ -90,7 +94,7 @@ def test_chat_messages_in_the_template_without_further_special_tokens(
     assert equal(vector, folder, pairs=pairs, add_special_tokens=False)
 
 
-def test_a_dataset_by_its_columns(
+def test_a_dataset_is_read_by_its_columns(
     folder: Path, extracted: Extracted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
@@ -120,7 +124,7 @@ ONE = "give one source: --pairs, --behaviour, --dataset, or --positive and --neg
         ("--positive none --negative code", "none: no such file or folder"),
     ],
 )
-def test_a_source_that_is_missing_or_one_too_many_is_told_before_the_model_is_loaded(
+def test_a_missing_or_superfluous_source_is_reported_before_the_model_is_loaded(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -137,13 +141,13 @@ def test_a_source_that_is_missing_or_one_too_many_is_told_before_the_model_is_lo
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("option", "meant"),
     [("last", -1), ("-2", -2), ("-4:", range(-4, 0)), ("2:-1", slice(2, -1)), ("answer", "answer")],
 )
-def test_the_read_token_of_the_command_line_is_the_library_s(
-    folder: Path, extracted: Extracted, said: str, meant: Any
+def test_the_read_token_option_means_what_it_means_in_the_library(
+    folder: Path, extracted: Extracted, option: str, meant: Any
 ) -> None:
-    vector = extracted(f"--behaviour myopic --data sets --read-token {said}")
+    vector = extracted(f"--behaviour myopic --data sets --read-token {option}")
     pairs = [(row["question"] + "B", row["question"] + "A") for row in QUESTIONS]
     again = parse_read_token(str(vector.metadata["read_token"]))
     for read_token in (meant, again):

@@ -22,7 +22,7 @@ from faststeer.cli.steer_option import SteerOption
         ("v:multiplier=4", SteerOption("v", None, 4.0)),
     ],
 )
-def test_an_option_reads_as(text: str, option: SteerOption) -> None:
+def test_a_steer_option_is_parsed(text: str, option: SteerOption) -> None:
     assert SteerOption.parse(text) == option
 
 
@@ -37,13 +37,13 @@ def test_an_option_reads_as(text: str, option: SteerOption) -> None:
         ("v:coefficient=much", "could not convert string to float: 'much'"),
     ],
 )
-def test_what_is_no_option_is_refused_with_the_form(text: str, reason: str) -> None:
+def test_an_invalid_option_is_refused_with_the_expected_form(text: str, reason: str) -> None:
     form = "; expected FILE[:layer=N[,N...]][:coefficient=X]"
     with pytest.raises(ValueError, match=re.escape(f"--steer {text!r}: {reason}{form}")):
         SteerOption.parse(text)
 
 
-def test_options_steer_where_and_as_strongly_as_they_say(
+def test_options_steer_at_their_layers_with_their_coefficients(
     tiny_model: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     file = tmp_path / "v.safetensors"
@@ -57,7 +57,7 @@ def test_options_steer_where_and_as_strongly_as_they_say(
     assert found == [("v", [2], -3.0), ("v-2", [1, 2], 1.0), ("v-3", [1], 1.0)]
 
 
-def test_a_coefficient_that_is_no_finite_number_is_refused(
+def test_a_coefficient_that_is_not_a_finite_number_is_refused(
     tiny_model: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     file = tmp_path / "v.safetensors"

@@ -46,7 +46,7 @@ def test_questions_become_pairs_that_differ_in_the_answer(
         ("[" * 100_000, ": not JSON (maximum recursion depth exceeded"),
     ],
 )
-def test_an_array_that_is_broken_is_told_with_the_place(
+def test_a_malformed_array_is_reported_with_its_position(
     tmp_path: Path, content: str, message: str
 ) -> None:
     file = tmp_path / "q.json"
@@ -62,7 +62,7 @@ def test_an_array_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
         data.QuestionPairs(file)
 
 
-def test_an_array_above_the_limit_is_refused_unread_and_its_rows_are_taken_as_json_lines(
+def test_an_array_above_the_limit_is_refused_unread_but_its_rows_load_as_json_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array, rows = tmp_path / "pairs.json", list(pair_rows(1_000))
@@ -82,7 +82,7 @@ def test_an_array_above_the_limit_is_refused_unread_and_its_rows_are_taken_as_js
     assert len(data.PairsFile(write_lines(tmp_path / "pairs.jsonl", rows))) == 1_000
 
 
-def test_the_shared_behaviours_are_the_ones_that_are_pinned() -> None:
+def test_the_shared_behaviours_match_the_pinned_hashes() -> None:
     if not BEHAVIOURS.is_dir():
         pytest.skip(f"the behaviours are not there: no {BEHAVIOURS}")
     pinned = SETS["behaviours"].files
@@ -93,7 +93,7 @@ def test_the_shared_behaviours_are_the_ones_that_are_pinned() -> None:
     assert len(data.behaviour("wealth_seeking", BEHAVIOURS)) == 985
 
 
-def test_a_behaviour_that_is_unknown_or_not_there_is_told_with_the_way_to_it(
+def test_an_unknown_or_missing_behaviour_is_reported_with_the_way_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTSTEER_CACHE", str(tmp_path))
@@ -106,7 +106,9 @@ def test_a_behaviour_that_is_unknown_or_not_there_is_told_with_the_way_to_it(
         data.behaviour("../myopic", tmp_path)
 
 
-def test_a_file_is_one_document_a_folder_many_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_a_file_is_one_document_and_a_folder_many_in_the_order_of_their_names(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "b").mkdir()
     for name in ("c.txt", "a.py", "b/z.py", "b/a.md"):
         (tmp_path / name).write_text(name + "\n", encoding="utf-8")
@@ -114,12 +116,12 @@ def test_a_file_is_one_document_a_folder_many_in_the_order_of_their_names(tmp_pa
     assert list(data.Documents(tmp_path / "c.txt")) == ["c.txt\n"]
     whole = data.Documents(tmp_path)
     assert list(whole) == ["a.py\n", "c.txt\n", "b/a.md\n", "one", "two", "b/z.py\n"] == list(whole)
-    (tmp_path / "__init__.py").touch()  # has nothing to be read
+    (tmp_path / "__init__.py").touch()  # has no text to read
     assert list(data.Documents(tmp_path / "*.py")) == ["a.py\n", "b/z.py\n"]
     assert list(data.Documents(str(tmp_path / "b" / "rows.jsonl"))) == ["one", "two"]
 
 
-def test_documents_that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> None:
+def test_documents_that_are_missing_or_not_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow" / "a.txt").touch()
@@ -138,7 +140,7 @@ def test_documents_that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> 
         list(data.Documents(tmp_path))
 
 
-def test_columns_of_rows_are_pairs_and_texts(tmp_path: Path) -> None:
+def test_columns_of_rows_become_pairs_and_texts(tmp_path: Path) -> None:
     rows = [{"chosen": "good", "rejected": "bad", "n": 1}, {"chosen": "kind", "rejected": "cruel"}]
     assert list(data.PairsIn(rows, "chosen", "rejected")) == [("good", "bad"), ("kind", "cruel")]
     assert list(data.TextsIn(rows, "rejected")) == ["bad", "cruel"]
@@ -148,7 +150,7 @@ def test_columns_of_rows_are_pairs_and_texts(tmp_path: Path) -> None:
         list(data.TextsIn(rows, "n"))
 
 
-def test_a_hugging_face_dataset_streams_as_often_as_asked_for(
+def test_a_hugging_face_dataset_can_be_streamed_repeatedly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -174,7 +176,7 @@ def chat_tokenizer(tiny_folder: Path) -> Any:
     return tokenizer
 
 
-def test_an_answer_is_left_open_and_a_question_is_handed_to_the_assistant(
+def test_an_answer_is_left_open_and_a_question_gets_a_generation_prompt(
     chat_tokenizer: Any,
 ) -> None:
     question = {"role": "user", "content": "Hi?"}
@@ -187,7 +189,7 @@ def test_an_answer_is_left_open_and_a_question_is_handed_to_the_assistant(
     assert list(pairs) == [(asked, "<user>Hi?</s><assistant>Go away")] == list(pairs)
 
 
-def test_messages_that_a_template_does_not_take_are_refused_with_the_pair(
+def test_messages_that_a_template_rejects_are_refused_with_the_pair(
     chat_tokenizer: Any, byte_tokenizer: Any
 ) -> None:
     pairs = data.InChat([("Hi", [{"role": "system", "content": "x"}])], chat_tokenizer)
@@ -212,7 +214,7 @@ def test_messages_in_a_pairs_file_are_checked_with_the_line(tmp_path: Path) -> N
 
 
 def peak_of(texts: Iterable[Any]) -> int:
-    """Bytes that Python holds at most while all of it is read."""
+    """Return the peak bytes of Python objects while all of it is read."""
     tracemalloc.start()
     for _ in texts:
         pass
@@ -244,7 +246,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(
     tmp_path: Path, chat_tokenizer: Any, source: Callable[[Path, int, Any], Iterable[Any]]
 ) -> None:
     file = tmp_path / "rows.jsonl"
-    peak_of(source(file, 2_000, chat_tokenizer))  # what is made once
+    peak_of(source(file, 2_000, chat_tokenizer))  # one-time allocations
     few = peak_of(source(file, 2_000, chat_tokenizer))
     many = peak_of(source(file, 20_000, chat_tokenizer))
     assert many < 1.2 * few + 50_000

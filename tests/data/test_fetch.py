@@ -1,4 +1,4 @@
-"""`faststeer data fetch`: from a pinned address, checked, whole or not at all."""
+"""`faststeer data fetch`: from a pinned address, verified, completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTENT = {"one.json": b"[1]", "two.json": b"[2]"}
 
 @dataclass
 class Server:
-    """What it serves, and what it was asked for."""
+    """A server with its files and the requests it received."""
 
     files: dict[str, bytes]
     asked: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         listening.shutdown()
 
 
-def test_a_set_is_fetched_once_and_lies_in_the_cache(server: Server, tmp_path: Path) -> None:
+def test_a_set_is_fetched_once_into_the_cache(server: Server, tmp_path: Path) -> None:
     files = data.fetch("numbers")
     assert [file.read_bytes() for file in files] == list(CONTENT.values())
     assert {file.parent for file in files} == {tmp_path / "cache" / "data" / "numbers"}
@@ -65,7 +65,7 @@ def test_a_set_is_fetched_once_and_lies_in_the_cache(server: Server, tmp_path: P
     assert server.asked == ["one.json", "two.json"]
 
 
-def test_a_file_that_was_changed_is_fetched_anew_into_the_folder_that_is_named(
+def test_a_changed_file_is_fetched_again_into_the_named_folder(
     server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
@@ -79,7 +79,7 @@ def test_a_file_that_was_changed_is_fetched_anew_into_the_folder_that_is_named(
 
 
 @pytest.mark.parametrize("content", [b"[3]", b"[1", b"[1] and a gigabyte more", b""])
-def test_what_is_not_what_was_pinned_is_not_kept(
+def test_a_file_with_another_hash_is_not_kept(
     server: Server, tmp_path: Path, content: bytes
 ) -> None:
     server.files["one.json"] = content
@@ -88,7 +88,7 @@ def test_what_is_not_what_was_pinned_is_not_kept(
     assert not list((tmp_path / "mine").iterdir())
 
 
-def test_a_wrong_file_leaves_the_one_that_was_there(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_download_leaves_the_existing_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_bytes(b"mine")
     server.files["one.json"] = b"[3]"
     with pytest.raises(ValueError, match=r"invalid hash value .* nothing was kept"):
@@ -110,14 +110,14 @@ def test_an_address_may_be_a_folder_of_files(
     assert server.asked == []
 
 
-def test_a_folder_in_the_place_of_a_file_is_left_as_it_is(server: Server, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_left_unchanged(server: Server, tmp_path: Path) -> None:
     (tmp_path / "one.json").mkdir()
     with pytest.raises(IsADirectoryError, match=r"one\.json: is a folder"):
         data.fetch("numbers", tmp_path)
     assert not list((tmp_path / "one.json").iterdir())
 
 
-def test_without_the_file_or_a_network_the_error_says_what_to_do(
+def test_without_the_file_or_a_network_the_error_states_what_to_do(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files.clear()
@@ -129,7 +129,7 @@ def test_without_the_file_or_a_network_the_error_says_what_to_do(
         data.fetch("numbers", tmp_path / "mine")
 
 
-def test_an_unknown_set_is_told_with_those_there_are() -> None:
+def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="data 'words' is unknown; there are behaviours"):
         data.fetch("words")
 

@@ -9,7 +9,7 @@ import pytest
 from faststeer.data.jsonl import PairsFile, read_texts
 
 
-def test_pairs_come_in_the_order_of_the_lines_as_often_as_asked_for(tmp_path: Path) -> None:
+def test_pairs_come_in_the_order_of_the_lines_and_can_be_read_repeatedly(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     pairs = [("gut, größer", "schlecht"), ("良い", "悪い\n"), ("", "🙂")]
     records = [{"positive": a, "negative": b, "more": [1]} for a, b in pairs]
@@ -19,7 +19,7 @@ def test_pairs_come_in_the_order_of_the_lines_as_often_as_asked_for(tmp_path: Pa
     assert list(read) == pairs == list(read)
 
 
-def test_texts_may_end_their_lines_as_windows_does(tmp_path: Path) -> None:
+def test_texts_may_have_windows_line_endings(tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_bytes(b'{"text": "a\xc3\xbc"}\r\n{"text": "b\\u2028c"}\r\n')
     assert list(read_texts(file)) == ["aü", "b\u2028c"]
@@ -39,7 +39,9 @@ def test_texts_may_end_their_lines_as_windows_does(tmp_path: Path) -> None:
     ],
     ids=["cut off", "no UTF-8", "deep", "long number", "a list", "no negative", "a number", "null"],
 )
-def test_a_bad_line_is_found_at_once_and_named(tmp_path: Path, line: bytes, message: str) -> None:
+def test_a_bad_line_is_reported_at_once_with_its_number(
+    tmp_path: Path, line: bytes, message: str
+) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(b'{"positive": "a", "negative": "b"}\n\n' + line + b"\n")
     with pytest.raises(ValueError, match=re.escape(f"{file}, line 3: {message}")):

@@ -17,12 +17,12 @@ def test_each_persona_meets_each_suffix() -> None:
     ]
 
 
-def test_a_template_without_a_place_for_the_suffix_has_it_at_the_end() -> None:
+def test_a_template_without_a_placeholder_gets_the_suffix_at_the_end() -> None:
     assert pairs("Act {persona}.", ["glad"], ["sad"], [" I"]) == [("Act glad. I", "Act sad. I")]
     assert pairs("Act {persona}.", ["glad"], ["sad"]) == [("Act glad.", "Act sad.")]
 
 
-def test_braces_of_a_suffix_or_a_persona_are_text() -> None:
+def test_braces_in_a_suffix_or_a_persona_are_literal() -> None:
     assert pairs("{persona}: {suffix}!", ["{suffix}"], ["{x}"], ["{persona} {}"]) == [
         ("{suffix}: {persona} {}!", "{x}: {persona} {}!")
     ]
@@ -42,6 +42,6 @@ def test_a_persona_may_be_named_twice() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_pairs_refuses_with(given: Any, message: str) -> None:
+def test_pairs_refuses_wrong_arguments(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         pairs(*given)

@@ -39,7 +39,7 @@ def written(file: Path, row: dict[str, str], encoding: str, array: bool = False)
 
 @readers
 @pytest.mark.parametrize("array", [False, True], ids=["JSONL", "array"])
-def test_a_file_with_a_byte_order_mark_reads_as_without(
+def test_a_file_with_a_byte_order_mark_reads_the_same_as_without(
     tmp_path: Path, read: Read, row: dict[str, str], array: bool
 ) -> None:
     plain = written(tmp_path / "plain.jsonl", row, "utf-8", array)
@@ -49,7 +49,7 @@ def test_a_file_with_a_byte_order_mark_reads_as_without(
     assert len(read(marked)) == 2
 
 
-def test_a_document_with_a_byte_order_mark_reads_as_without(tmp_path: Path) -> None:
+def test_a_document_with_a_byte_order_mark_reads_the_same_as_without(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("größer\nals", encoding="utf-8-sig")
     assert list(Documents(tmp_path / "a.txt")) == ["größer\nals"]
     assert list(Documents(tmp_path)) == ["größer\nals"]
@@ -95,7 +95,7 @@ def test_a_file_without_rows_is_refused_with_its_name(
 
 
 @readers
-def test_a_missing_file_is_a_sentence_that_names_it(
+def test_a_missing_file_is_named_in_one_sentence(
     tmp_path: Path, read: Read, row: dict[str, str]
 ) -> None:
     file = tmp_path / "missing.jsonl"
@@ -105,14 +105,14 @@ def test_a_missing_file_is_a_sentence_that_names_it(
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "documents"])
-def test_a_folder_in_place_of_a_file_is_a_sentence_that_names_it(tmp_path: Path, name: str) -> None:
+def test_a_folder_in_place_of_a_file_is_named_in_one_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         READERS[name][0](tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: is a folder; expected JSONL or a JSON array")
 
 
 @readers
-def test_a_file_that_may_not_be_read_is_a_sentence_that_names_it(
+def test_an_unreadable_file_is_named_in_one_sentence(
     tmp_path: Path, read: Read, row: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path / "closed.jsonl", row, "utf-8")

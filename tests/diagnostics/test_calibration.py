@@ -1,4 +1,4 @@
-"""Coefficients for a divergence: the divergence itself, the search, and both on models."""
+"""Calibration of coefficients to a divergence: the divergence, the search, and both on models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXTS = ["The lighthouse stands on a hill.", "Basalt is a rock.", "x"]
 def slow_divergence(
     model: LlamaForCausalLM, tokenizer: ByteTokenizer, vector: SteeringVector, coefficient: float
 ) -> float:
-    """With plain hooks, one text at a time, in float64."""
+    """Return the divergence with plain hooks, one text at a time, in float64."""
     each: list[Tensor] = []
     for text in TEXTS:
         ids = torch.tensor([tokenizer(text)["input_ids"]])
@@ -57,7 +57,7 @@ def test_the_calibrated_coefficient_has_the_target_s_divergence_by_plain_hooks(
     assert found.divergence == found.measured[found.coefficient]
 
 
-def test_calibration_leaves_the_model_as_it_was(
+def test_calibration_leaves_the_model_unchanged(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     stock = type(tiny_model.model.layers[0])
@@ -71,10 +71,10 @@ def test_calibration_leaves_the_model_as_it_was(
         with pytest.raises(ValueError, match="is not reached"):
             diagnostics.calibrate(tiny_model, byte_tokenizer, vector, 1e9, texts=TEXTS)
         assert [handle.name for handle in patched.handles] == ["other"]
-    assert again == found  # what steers otherwise is off
+    assert again == found  # other steering is off
 
 
-def test_a_target_out_of_reach_is_told_with_the_largest_found(
+def test_an_unreachable_target_is_reported_with_the_largest_divergence_found(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     with pytest.raises(ValueError, match=r"the target 1e\+09 is not reached: the largest found is"):
@@ -94,7 +94,7 @@ def test_a_target_out_of_reach_is_told_with_the_largest_found(
         ({"layers": [2]}, "no direction for layer 2"),
     ],
 )
-def test_what_cannot_be_calibrated_is_refused_in_words(
+def test_what_cannot_be_calibrated_is_refused_with_a_clear_error(
     tiny_model: LlamaForCausalLM,
     byte_tokenizer: ByteTokenizer,
     arguments: dict[str, object],
@@ -105,7 +105,7 @@ def test_what_cannot_be_calibrated_is_refused_in_words(
         diagnostics.calibrate(tiny_model, byte_tokenizer, random_vector("v", [1]), **given)
 
 
-def test_texts_that_can_be_read_once_calibrate_as_a_list_does(
+def test_an_iterator_of_texts_calibrates_like_a_list(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     vector = random_vector("v", [1])
@@ -114,7 +114,7 @@ def test_texts_that_can_be_read_once_calibrate_as_a_list_does(
     assert streamed == listed
 
 
-def test_a_model_that_is_broken_without_steering_is_told_at_once(
+def test_a_model_that_is_not_finite_without_steering_is_reported_at_once(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_a_model_that_is_broken_without_steering_is_told_at_once(
 
 
 class Counted:
-    """A function of a coefficient, and how often it was asked."""
+    """A function of a coefficient that counts its calls."""
 
     def __init__(self, function) -> None:
         self.function = function
@@ -144,7 +144,7 @@ def test_a_parabola_s_crossing_is_found_whatever_its_scale_in_a_few_rounds(scale
     assert falls(known, 0.0) == []
 
 
-def test_of_several_crossings_the_smallest_measured_is_found_and_the_fall_is_told() -> None:
+def test_of_several_crossings_the_smallest_is_found_and_the_decrease_is_reported() -> None:
     def bump(c: float) -> float:  # rises to 1 at 0.5, falls to 0 at 1, and rises for good
         return math.sin(math.pi * c) ** 2 if c < 1 else (c - 1) ** 2
 
@@ -173,7 +173,7 @@ def test_a_function_that_stays_low_ends_the_search() -> None:
     assert LARGEST == 2**24
 
 
-def test_a_divergence_that_falls_is_told_in_a_warning(
+def test_a_divergence_that_decreases_gives_a_warning(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from faststeer.diagnostics import calibration

@@ -1,4 +1,4 @@
-"""Texts coloured by a vector: the numbers, the pieces, the terminal's colours and the page."""
+"""Texts coloured by a vector: the values, the pieces, the terminal colours and the page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_values_are_each_token_s_residual_stream_on_the_unit_direction(
         assert own.values == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_pieces_put_together_are_the_text_and_characters_of_several_tokens_are_whole(
+def test_joined_pieces_are_the_text_and_characters_of_several_tokens_are_not_split(
     demo: Loaded, tiny_tokenizer
 ) -> None:
     text = "naïve  café, 東京 🙂\n\ttabs"
@@ -63,7 +63,7 @@ def test_pieces_put_together_are_the_text_and_characters_of_several_tokens_are_w
     ]
 
 
-def test_a_token_alone_is_told_with_its_space_or_by_its_name(demo: Loaded) -> None:
+def test_a_single_token_is_shown_with_its_space_or_by_its_name(demo: Loaded) -> None:
     tokenizer = demo.tokenizer
     (hotel,) = tokenizer(" hotel", add_special_tokens=False)["input_ids"]
     assert token_text(tokenizer, hotel) == " hotel"
@@ -71,7 +71,7 @@ def test_a_token_alone_is_told_with_its_space_or_by_its_name(demo: Loaded) -> No
     assert token_text(tokenizer, first) == tokenizer.convert_ids_to_tokens(first)
 
 
-def test_white_is_the_median_red_the_vector_s_way_and_an_outlier_does_not_pale_the_rest() -> None:
+def test_white_is_the_median_red_the_vector_s_side_and_an_outlier_does_not_fade_the_rest() -> None:
     values = [-1000.0, *(float(n) for n in range(41))]
     scale = Scale.of([projections(["x"] * 42, values)])
     assert scale.middle == 19.5
@@ -101,7 +101,7 @@ def test_the_terminal_s_text_is_the_text_with_control_characters_escaped() -> No
 
 
 class Page(HTMLParser):
-    """Texts, titles and colours of spans, and the names of all tags."""
+    """Parser of texts, titles and colours of spans, and of the names of all tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def test_the_page_runs_and_loads_nothing_even_with_a_hostile_title() -> None:
     assert "\x1b" not in written
 
 
-def test_what_cannot_be_projected_is_refused_in_words(
+def test_what_cannot_be_projected_is_refused_with_a_clear_error(
     tiny_model: LlamaForCausalLM, tiny_tokenizer, byte_tokenizer: ByteTokenizer
 ) -> None:
     project = diagnostics.project_tokens
@@ -164,7 +164,7 @@ def test_what_cannot_be_projected_is_refused_in_words(
         project(tiny_model, byte_tokenizer, one, ["a" * 1024])
 
 
-def test_a_sentiment_vector_colours_praise_otherwise_than_blame(
+def test_a_sentiment_vector_colours_praise_and_blame_differently(
     demo: Loaded,
 ) -> None:
     pairs = Behaviour.shipped("sentiment").pairs

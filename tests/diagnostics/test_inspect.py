@@ -1,4 +1,4 @@
-"""What is told of a vector with its file, with a model, with pairs; as tables and as pictures."""
+"""Inspections of a vector alone, with a model and with pairs, as tables and as plots."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_cosines_are_numpy_s_between_layers_and_between_vectors() -> None:
         np.testing.assert_allclose(table, [[1, mine], [mine, 1]], atol=1e-12)
 
 
-def test_vectors_that_cannot_be_compared_are_refused_with_what_differs() -> None:
+def test_vectors_that_cannot_be_compared_are_refused_with_the_difference() -> None:
     between = diagnostics.cosines_between
     with pytest.raises(ValueError, match="got no vectors"):
         between([])
@@ -79,7 +79,7 @@ def test_residual_norms_are_those_of_every_token_and_the_dose_is_relative_to_the
         assert doses[layer] == pytest.approx(2 * 8 * (layer + 1) / middle, rel=1e-5)
 
 
-def test_norms_of_nothing_and_a_layer_without_norms_are_refused(
+def test_norms_without_texts_and_a_layer_without_norms_are_refused(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     with pytest.raises(ValueError, match="got no texts; at least one is needed"):
@@ -88,7 +88,7 @@ def test_norms_of_nothing_and_a_layer_without_norms_are_refused(
         diagnostics.relative_dose(steering(), {0: torch.ones(1)})
 
 
-def test_a_file_alone_tells_norms_and_cosines_and_says_what_it_takes_to_tell_more() -> None:
+def test_a_file_alone_gives_norms_and_cosines_and_lists_what_the_rest_needs() -> None:
     vector, other = steering(), steering(1, "w")
     found = diagnostics.inspect(vector, others=[other])
     assert {layer: own.norm for layer, own in found.layers.items()} == vector.norms()
@@ -101,12 +101,12 @@ def test_a_file_alone_tells_norms_and_cosines_and_says_what_it_takes_to_tell_mor
     ]
 
 
-def test_vectors_of_one_name_are_told_apart_by_a_number() -> None:
+def test_vectors_of_the_same_name_are_numbered() -> None:
     found = diagnostics.inspect(steering(0), others=[steering(1), steering(2)])
     assert list(found.between) == [("v", "v-2"), ("v", "v-3"), ("v-2", "v-3")]
 
 
-def test_a_model_and_pairs_tell_what_the_functions_alone_do(
+def test_with_a_model_and_pairs_the_results_are_those_of_the_single_functions(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     made = faststeer.extract(
@@ -127,7 +127,7 @@ def test_a_model_and_pairs_tell_what_the_functions_alone_do(
     )
     norms = diagnostics.residual_norms(tiny_model, tiny_tokenizer, TEXTS, layers=[1, 2])
     doses = diagnostics.relative_dose(made, norms, 3.0)
-    options = {"read_token": -2, "progress": False}  # as the vector's metadata say
+    options = {"read_token": -2, "progress": False}  # as stated in the vector's metadata
     aucs = diagnostics.separability(tiny_model, tiny_tokenizer, made, PAIRS, **options)
     halves = diagnostics.halves(
         tiny_model, tiny_tokenizer, PAIRS, layers=[1, 2], method="pca_center", **options
@@ -147,7 +147,7 @@ def test_a_model_and_pairs_tell_what_the_functions_alone_do(
     assert found.missing == []
 
 
-def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
+def test_pairs_are_read_at_the_token_that_the_vector_s_file_states(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     def made(read_token: object) -> SteeringVector:
@@ -166,36 +166,36 @@ def test_pairs_are_read_as_the_vector_s_own_were_where_its_file_can_tell(
         aucs(made(lambda positions, lengths: positions == lengths - 1))
 
 
-def test_of_many_pairs_the_first_are_read_and_what_is_left_out_is_told(
+def test_of_many_pairs_the_first_are_read_and_the_rest_is_reported_as_missing(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     class Streamed:
         def __iter__(self):
             return iter(PAIRS)
 
-    def told(pairs: object, **options: int) -> tuple[list[float | None], list[str]]:
+    def aucs_and_missing(pairs: object, **options: int) -> tuple[list[float | None], list[str]]:
         found = diagnostics.inspect(
             vector, tiny_model, tiny_tokenizer, texts=TEXTS, pairs=pairs, progress=False, **options
         )
         return [own.auc for own in found.layers.values()], found.missing
 
     vector = faststeer.extract(tiny_model, tiny_tokenizer, PAIRS, progress=False)
-    expected, said = told(PAIRS[:5])
-    assert said == []
-    assert told(PAIRS, most_pairs=5) == (
+    expected, missing = aucs_and_missing(PAIRS[:5])
+    assert missing == []
+    assert aucs_and_missing(PAIRS, most_pairs=5) == (
         expected,
         ["separability and stability of 3 pairs beyond the first 5: most_pairs reads more"],
     )
-    assert told(Streamed(), most_pairs=5) == (
+    assert aucs_and_missing(Streamed(), most_pairs=5) == (
         expected,
         ["separability and stability of all pairs beyond the first 5: most_pairs reads more"],
     )
-    assert told(Streamed(), most_pairs=8)[1] == []
+    assert aucs_and_missing(Streamed(), most_pairs=8)[1] == []
     with pytest.raises(ValueError, match="most_pairs is 0; expected at least 1"):
-        told(PAIRS, most_pairs=0)
+        aucs_and_missing(PAIRS, most_pairs=0)
 
 
-def test_a_vector_of_unknown_making_is_halved_by_means_and_that_is_said(
+def test_a_vector_of_unknown_method_is_halved_by_means_and_that_is_reported(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     found = diagnostics.inspect(
@@ -206,7 +206,7 @@ def test_a_vector_of_unknown_making_is_halved_by_means_and_that_is_said(
     ]
 
 
-def test_what_cannot_be_inspected_is_refused_in_words(
+def test_what_cannot_be_inspected_is_refused_with_a_clear_error(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     with pytest.raises(ValueError, match="pairs and texts are read by a model; give it"):
@@ -219,19 +219,19 @@ def test_what_cannot_be_inspected_is_refused_in_words(
         )
 
 
-def test_a_direction_of_zeros_is_told_as_one_and_null_in_json(
+def test_a_zero_direction_is_reported_as_one_and_is_null_in_json(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     vector = SteeringVector("v", {0: torch.ones(64), 1: torch.zeros(64), 2: torch.ones(64)})
     found = diagnostics.inspect(vector, tiny_model, tiny_tokenizer, texts=TEXTS)
-    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert told["cosine_between_layers"] == [[1, None, 1], [None, None, None], [1, None, 1]]
-    assert told["layers"]["1"]["norm"] == told["layers"]["1"]["dose"] == 0
+    as_json = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert as_json["cosine_between_layers"] == [[1, None, 1], [None, None, None], [1, None, 1]]
+    assert as_json["layers"]["1"]["norm"] == as_json["layers"]["1"]["dose"] == 0
     assert found.missing[0].startswith("logit lens: vector 'v', layer 1: a zero cannot be")
     assert "zero" in as_shown(tables.facts_table(found))
 
 
-def test_the_table_shows_every_number_that_was_told_and_no_empty_column(
+def test_the_table_shows_every_computed_number_and_no_empty_column(
     tiny_model: LlamaForCausalLM, tiny_tokenizer
 ) -> None:
     found = diagnostics.inspect(
@@ -246,7 +246,7 @@ def test_the_table_shows_every_number_that_was_told_and_no_empty_column(
         assert heading not in as_shown(tables.facts_table(diagnostics.inspect(steering())))
 
 
-def test_names_of_others_act_neither_on_the_terminal_nor_as_markup() -> None:
+def test_foreign_names_act_neither_on_the_terminal_nor_as_markup() -> None:
     hostile = SteeringVector("[red]\x1b[2J", {0: torch.ones(4)}, metadata={"by": "\x1b]0;x\x07"})
     found = diagnostics.inspect(hostile, others=[hostile])
     for table in (tables.facts_table, tables.between_table, tables.metadata_table):

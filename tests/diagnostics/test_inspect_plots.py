@@ -1,4 +1,4 @@
-"""An inspection's pictures have their numbers beside them."""
+"""The plots of an inspection are written with their numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tiny_tokenizer(tiny_folder: Path):
     return AutoTokenizer.from_pretrained(tiny_folder)
 
 
-def test_each_picture_has_its_numbers_beside_it(
+def test_each_plot_has_its_numbers_beside_it(
     make_tiny: MakeTiny, tiny_tokenizer, tmp_path: Path
 ) -> None:
     model = make_tiny()
@@ -34,7 +34,7 @@ def test_each_picture_has_its_numbers_beside_it(
         progress=False,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as of letters that the font lacks
+        warnings.simplefilter("error")  # such as missing glyphs of the font
         written = diagnostics.write_plots(found, tmp_path / "new")
     names = ("norms", "cosines", "dose", "separability", "lens", "behaviours")
     assert {path.name for path in written} == {
@@ -54,16 +54,16 @@ def test_each_picture_has_its_numbers_beside_it(
         assert float(row["relative_dose"]) == found.layers[int(row["layer"])].dose
     assert len(data["lens"]) == 3 * 2 * 5
     assert data["behaviours"][0]["other"] == "東京"
-    told = json.loads((tmp_path / "new" / "inspection.json").read_text(encoding="utf-8"))
-    assert told["layers"]["1"]["auc"] == found.layers[1].auc
+    inspection = json.loads((tmp_path / "new" / "inspection.json").read_text(encoding="utf-8"))
+    assert inspection["layers"]["1"]["auc"] == found.layers[1].auc
 
 
-def test_a_file_alone_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_file_alone_gives_the_plots_that_need_no_model(tmp_path: Path) -> None:
     one = diagnostics.write_plots(diagnostics.inspect(steering(layers=(2,))), tmp_path)
     assert [path.name for path in one] == ["inspection.json", "norms.png", "norms.csv"]
 
 
-def test_without_matplotlib_plots_say_how_to_get_it(
+def test_without_matplotlib_the_error_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)

@@ -1,4 +1,4 @@
-"""The logit lens against the weights themselves, on families that differ, and on a real model."""
+"""The logit lens against the weights themselves, on different families and on a real model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def vector(layers: tuple[int, ...] = (0, 2), scale: float = 1.0) -> SteeringVect
 
 
 class Named:
-    """Tokens that are words of their own; only what the lens asks of a tokenizer."""
+    """Tokenizer whose tokens are single words, with only the methods that the lens calls."""
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [0]}
@@ -52,7 +52,7 @@ def test_logits_are_the_direction_through_norm_weight_and_unembedding(
         torch.testing.assert_close(row, expected.detach() * scale, rtol=1e-4, atol=1e-4)
 
 
-def test_the_tokens_told_are_those_moved_most_with_their_z(make_tiny: MakeTiny) -> None:
+def test_the_listed_tokens_are_those_moved_most_with_their_z_scores(make_tiny: MakeTiny) -> None:
     model = make_tiny()
     own = vector()
     found = diagnostics.logit_lens(model, Named(), own, 3)
@@ -64,11 +64,11 @@ def test_the_tokens_told_are_those_moved_most_with_their_z(make_tiny: MakeTiny) 
         assert [token for token, _, _ in promoted] == ranked[:-4:-1]
         assert [token for token, _, _ in suppressed] == ranked[:3]
         assert [text for _, text, _ in promoted] == [f" w{token}" for token, _, _ in promoted]
-        for token, _, told in promoted + suppressed:
-            assert told == pytest.approx(z[token], abs=1e-4)
+        for token, _, score in promoted + suppressed:
+            assert score == pytest.approx(z[token], abs=1e-4)
 
 
-def test_neither_norm_nor_patch_change_the_lens_and_its_opposite_is_its_mirror(
+def test_norm_and_patch_do_not_change_the_lens_and_the_opposite_mirrors_it(
     make_tiny: MakeTiny,
 ) -> None:
     model = make_tiny()
@@ -84,7 +84,7 @@ def test_neither_norm_nor_patch_change_the_lens_and_its_opposite_is_its_mirror(
             assert [token for token, _, _ in other] == tokens
 
 
-def test_what_has_no_lens_is_refused_in_words(make_tiny: MakeTiny) -> None:
+def test_what_has_no_lens_is_refused_with_a_clear_error(make_tiny: MakeTiny) -> None:
     model = make_tiny()
     zero = SteeringVector("zero", {1: torch.zeros(64)})
     small = SteeringVector("small", {1: torch.ones(8)})
@@ -102,7 +102,7 @@ def test_what_has_no_lens_is_refused_in_words(make_tiny: MakeTiny) -> None:
 def test_the_sentiment_vector_suppresses_blame_and_late_promotes_enjoyment(
     demo: Loaded, figure
 ) -> None:
-    """On the demo's model. At the layer where it steers best, 23, what it promotes says little."""
+    """On the demo's model. At layer 23, where it steers best, the promoted tokens mean little."""
     pairs = Behaviour.shipped("sentiment").pairs
     made = faststeer.extract(demo.model, demo.tokenizer, pairs, layers=[1, 23, 27], progress=False)
     found = diagnostics.logit_lens(demo.model, demo.tokenizer, made, 8)
@@ -116,10 +116,10 @@ def test_the_sentiment_vector_suppresses_blame_and_late_promotes_enjoyment(
     assert not {" worse", " Worse"} & set(suppressed[1])
 
 
-def test_tokens_that_only_the_model_knows_are_told_by_their_numbers(
+def test_tokens_that_only_the_model_has_are_shown_by_their_ids(
     make_tiny: MakeTiny, tiny_folder: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)  # 256 tokens, the model has 512
-    told = diagnostics.logit_lens(make_tiny(), tokenizer, vector((1,)), 300)[1].promoted
-    unknown = {text for token, text, _ in told if token >= 256}
-    assert unknown == {f"<{token}>" for token, _, _ in told if token >= 256} != set()
+    promoted = diagnostics.logit_lens(make_tiny(), tokenizer, vector((1,)), 300)[1].promoted
+    unknown = {text for token, text, _ in promoted if token >= 256}
+    assert unknown == {f"<{token}>" for token, _, _ in promoted if token >= 256} != set()

@@ -1,4 +1,4 @@
-"""Whether a vector tells positive from negative texts, against slow references."""
+"""Separability of positive and negative texts by a vector, against slow references."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def projections_one_by_one(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_auc_is_scikit_learn_s_ties_and_all(seed: int) -> None:
+def test_auc_is_scikit_learn_s_including_ties(seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     scores = torch.randint(7, (50,), generator=draw).double()
     labels = torch.randint(2, (50,), generator=draw).bool()
@@ -56,7 +56,7 @@ def test_auc_counts_pairs_in_order_and_equal_ones_half() -> None:
     assert diagnostics.auc(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])) == 0.625
 
 
-def test_auc_of_nothing_or_nan_is_refused() -> None:
+def test_auc_of_empty_or_nan_values_is_refused() -> None:
     with pytest.raises(ValueError, match="got 0 positive and 1 negative scores"):
         diagnostics.auc(torch.tensor([]), torch.tensor([1.0]))
     with pytest.raises(ValueError, match="a score is NaN"):
@@ -89,7 +89,7 @@ def test_separability_is_the_auc_of_positive_against_negative_texts(
     assert turned == pytest.approx({layer: 1 - own for layer, own in found.items()})
 
 
-def test_two_sets_of_texts_are_told_apart_as_pairs_of_them_are(
+def test_two_sets_of_texts_have_the_separability_of_their_pairs(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     positive, negative = zip(*PAIRS, strict=True)
@@ -116,7 +116,7 @@ def test_two_sets_of_texts_are_told_apart_as_pairs_of_them_are(
         )
 
 
-def test_halves_are_vectors_of_every_pair_once(
+def test_each_pair_is_in_exactly_one_half(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     made = diagnostics.halves(tiny_model, byte_tokenizer, PAIRS, layers=[2], progress=False)
@@ -129,7 +129,7 @@ def test_halves_are_vectors_of_every_pair_once(
     assert made.stability() == pytest.approx({2: float(cosine)}, abs=1e-6)
 
 
-def test_the_held_out_auc_is_of_pairs_that_a_half_has_not_seen() -> None:
+def test_the_held_out_auc_is_of_pairs_outside_the_half() -> None:
     sides = torch.tensor([0, 1, 1, 0])
     made = diagnostics.Halves(steering(), steering(), sides)
     right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -139,10 +139,10 @@ def test_the_held_out_auc_is_of_pairs_that_a_half_has_not_seen() -> None:
     assert made.held_out_auc({3: first}, {3: second}) == {3: 0.5}
 
 
-def test_an_order_in_the_data_does_not_divide_it(
+def test_the_halves_do_not_depend_on_a_periodic_order_of_the_data(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
-    """As of pairs from two templates that take turns."""
+    """For example pairs from two alternating templates."""
     pairs = [("good", "bad")] * 1200
     made = diagnostics.halves(
         tiny_model, byte_tokenizer, pairs, layers=0, batch_size=400, progress=False
@@ -160,7 +160,7 @@ def test_pairs_that_cannot_be_read_again_or_are_too_few_are_refused(
         diagnostics.halves(tiny_model, byte_tokenizer, PAIRS[:3], progress=False)
 
 
-def test_what_cannot_be_projected_is_refused_in_words(
+def test_what_cannot_be_projected_is_refused_with_a_clear_error(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     project = diagnostics.pair_projections
@@ -199,7 +199,7 @@ def test_a_projection_takes_no_more_memory_than_its_number(
 
     def peak(count: int) -> int:
         pairs = [(f"g{n % 7}", f"b{n % 5}") for n in range(count)]
-        tracemalloc.start()  # of what Python holds: tensors' numbers are beside it
+        tracemalloc.start()  # of Python objects, without the tensors' data
         how = {"batch_size": 16, "progress": False}
         diagnostics.pair_projections(model, byte_tokenizer, [own], pairs, **how)
         found = tracemalloc.get_traced_memory()[1]
@@ -207,4 +207,4 @@ def test_a_projection_takes_no_more_memory_than_its_number(
         return found
 
     few = peak(256)
-    assert (peak(768) - few) / (4 * 2 * 512) < 60  # bytes; a tensor for each took 143
+    assert (peak(768) - few) / (4 * 2 * 512) < 60  # bytes; a tensor per projection took 143

@@ -1,4 +1,4 @@
-"""Evaluation and diagnostics of any decoder are those of each text alone, or refused in words."""
+"""Evaluation and diagnostics of any decoder are those of each text alone, or refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that fastst
 
 
 def logprobs(model: Any, ids: list[int]) -> Tensor:
-    """``[T - 1]`` of each token given those before it, of one text alone."""
+    """Return the log-probabilities ``[T - 1]`` of the tokens of one text alone."""
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0, :-1].double()
     return logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]

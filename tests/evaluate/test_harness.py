@@ -1,4 +1,4 @@
-"""EleutherAI's harness, given a patched model, finds what `faststeer.evaluate` finds."""
+"""EleutherAI's harness on a patched model agrees with `faststeer.evaluate`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_harness_and_continuation_logprobs_agree_on_options_of_several_token
     ]
 
 
-def test_a_file_of_choices_is_not_scored_on_what_its_vector_is_made_from(
+def test_a_file_of_choices_is_scored_without_its_vector_s_training_questions(
     harness: dict[str, Any], tmp_path: Path
 ) -> None:
     keys = "question", "answer_matching_behavior", "answer_not_matching_behavior"
@@ -82,6 +82,6 @@ def test_a_file_of_choices_is_not_scored_on_what_its_vector_is_made_from(
 
 
 def log_probabilities(found: dict[str, Any]) -> list[tuple[float, float]]:
-    """Of both options of every choice, in their order."""
+    """Return those of both options of every choice, in their order."""
     samples = sorted(found["samples"]["choices"], key=lambda sample: sample["doc_id"])
     return [tuple(value for value, _ in sample["filtered_resps"]) for sample in samples]

@@ -1,4 +1,4 @@
-"""A forward pass that starts at a site is the whole forward, of every family, and runs less."""
+"""A forward pass resumed at a site equals the whole forward of every family, with less work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shared(patched, settings, **how) -> tuple[torch.Tensor, dict[int, torch.Tens
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("site", ["resid_mid", "resid_post"])
 @pytest.mark.parametrize("family", MORE)
-def test_one_setting_has_the_very_bits_of_a_whole_forward(make_tiny, family, site, dtype) -> None:
+def test_one_setting_has_the_exact_bits_of_a_whole_forward(make_tiny, family, site, dtype) -> None:
     model = make_tiny(family=family, dtype=dtype, **MORE[family])
     with steered(model, site) as patched:
         settings = [{"v": {layer: 2.0}} for layer in range(4)] + [{"v": {1: 1.0}, "w": {2: -1.0}}]
@@ -63,7 +63,7 @@ def test_settings_that_share_a_forward_do_not_mix(make_tiny, family) -> None:
         assert torch.equal(found[5], unsteered)
 
 
-def test_layers_below_the_first_steered_one_see_each_text_once(tiny_model) -> None:
+def test_layers_below_the_first_steered_one_run_once_per_text(tiny_model) -> None:
     seen = [0] * 4
     with steered(tiny_model) as patched:
         for number, layer in enumerate(tiny_model.model.layers):
@@ -109,7 +109,7 @@ def test_a_decoder_of_an_unknown_family_runs_whole(make_tiny) -> None:
     patched.unpatch()
 
 
-def test_nothing_of_it_stays_on_the_model_even_where_it_fails(tiny_model) -> None:
+def test_nothing_remains_on_the_model_even_after_an_error(tiny_model) -> None:
     with steered(tiny_model) as patched:
         expected = alone(patched, {"v": {2: 1.0}})
         runner = ManySettings(patched, [{"v": {1: 1.0}}])

@@ -1,4 +1,4 @@
-"""Log-probabilities of continuations and perplexity, against one forward a text."""
+"""Log-probabilities of continuations and perplexity, against one forward pass per text."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_perplexity_weighs_tokens_not_texts(tiny_model, byte_tokenizer) -> None:
     assert found == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
-def test_what_nothing_predicts_is_refused_in_words(tiny_model, byte_tokenizer) -> None:
+def test_a_text_without_a_predicted_token_is_refused(tiny_model, byte_tokenizer) -> None:
     def plain(text: str, **how) -> dict[str, list[int]]:
         return {"input_ids": list(text.encode())}  # no token in front
 

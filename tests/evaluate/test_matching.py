@@ -1,4 +1,4 @@
-"""The matching score is that of one greedy token a question, asked alone."""
+"""The matching score is that of one greedy token per question, asked alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHOICES = [
 
 @pytest.fixture
 def answering(make_tiny):
-    """A model that often says A, B or C, and sometimes something else."""
+    """Return a model that often answers A, B or C, and sometimes something else."""
     model = make_tiny()
     with torch.no_grad():
         model.lm_head.weight[[ord("A"), ord("B"), ord("C")]] *= 8
@@ -61,7 +61,7 @@ def require_same(found: Matching, expected: dict[str, list]) -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_fifty_answers_are_to_the_digit_those_of_questions_asked_alone(
+def test_fifty_answers_equal_those_of_questions_asked_alone(
     answering, byte_tokenizer, side, batch_size
 ) -> None:
     byte_tokenizer.padding_side = side
@@ -72,7 +72,7 @@ def test_fifty_answers_are_to_the_digit_those_of_questions_asked_alone(
     )
 
 
-def test_settings_in_one_batch_answer_as_one_after_the_other(
+def test_settings_in_one_batch_answer_as_one_at_a_time(
     answering, byte_tokenizer, make_tiny
 ) -> None:
     plain = make_tiny()
@@ -92,7 +92,7 @@ def test_settings_in_one_batch_answer_as_one_after_the_other(
     assert len({own.score for own in found}) > 2
 
 
-def test_an_answer_in_more_than_95_percent_is_a_collapse(byte_tokenizer) -> None:
+def test_one_answer_to_more_than_95_percent_of_questions_is_a_collapse(byte_tokenizer) -> None:
     def answered(count: int) -> Matching:
         none = torch.zeros(100)
         return Matching(["A"] * count + ["B"] * (100 - count), none.bool(), none.bool(), none, none)
@@ -106,7 +106,7 @@ def test_answers_count_by_their_text_and_not_by_the_token(answering, byte_tokeni
     assert matching_scores(answering, byte_tokenizer, CHOICES).score == plain.score
 
 
-def test_answers_go_to_files_and_back(answering, byte_tokenizer) -> None:
+def test_answers_are_restored_from_files(answering, byte_tokenizer) -> None:
     found = matching_scores(answering, byte_tokenizer, CHOICES)
     again = Matching.from_items(found.items())
     assert again.items() == found.items()
@@ -123,7 +123,7 @@ def test_answers_go_to_files_and_back(answering, byte_tokenizer) -> None:
         ([Choice("Is it (", "N", "N")], "choice 0: both options are 'N' for this model"),
     ],
 )
-def test_options_that_are_no_tokens_are_told_before_anything_runs(
+def test_options_that_are_not_single_tokens_are_refused_before_anything_runs(
     tiny_model, byte_tokenizer, choices, message
 ) -> None:
     tiny_model.forward = None
@@ -131,7 +131,7 @@ def test_options_that_are_no_tokens_are_told_before_anything_runs(
         matching_scores(tiny_model, byte_tokenizer, choices)
 
 
-def test_the_interval_of_a_share_is_the_binomial_one() -> None:
+def test_the_interval_of_a_share_is_binomial() -> None:
     hits = torch.arange(400) < 120
     lower, upper = interval(lambda at: float(hits[at].double().mean()), 400, draws=2000)
     spread = 1.96 * math.sqrt(0.3 * 0.7 / 400)
@@ -158,7 +158,7 @@ def test_options_whose_tokens_begin_with_a_space_match_answers_without(
     expected = matching_scores(answering, byte_tokenizer, CHOICES)
 
     class Spaced(type(byte_tokenizer)):
-        """One token for a letter and the space before it."""
+        """Tokenizer with one token for a letter and the space before it."""
 
         def __call__(self, text: str, **how) -> dict[str, list[int]]:
             return super().__call__(text.replace(" A", "A").replace(" B", "B"), **how)
@@ -172,7 +172,7 @@ def test_options_whose_tokens_begin_with_a_space_match_answers_without(
         matching_scores(answering, Spaced(), [Choice("Is it (", " A", "A")])
 
 
-def test_a_model_that_says_nothing_finite_gives_answers_that_count_as_misses(
+def test_answers_of_a_model_without_finite_logits_count_as_misses(
     make_tiny, byte_tokenizer
 ) -> None:
     broken = make_tiny(dtype=torch.float16)
@@ -185,7 +185,7 @@ def test_a_model_that_says_nothing_finite_gives_answers_that_count_as_misses(
     assert math.isnan(found.probability)
 
 
-def test_what_can_be_read_once_is_measured_as_lists_are(answering, byte_tokenizer) -> None:
+def test_iterators_are_measured_like_lists(answering, byte_tokenizer) -> None:
     expected = matching_scores(answering, byte_tokenizer, CHOICES)
     assert matching_scores(answering, byte_tokenizer, iter(CHOICES)).items() == expected.items()
     with faststeer.patch(answering) as patched:

@@ -1,4 +1,4 @@
-"""A file of records is taken up, or refused and left as it is."""
+"""A file of records is resumed, or refused and left unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from faststeer.evaluate.records import Records
 @pytest.mark.parametrize(
     "line", [b"{}\n", b"[1]\n", b"nothing\n", b'{"steering": {"v": 1}}\n', b'{"steering": {}}\n']
 )
-def test_a_file_of_something_else_is_refused(tmp_path, line) -> None:
+def test_a_file_of_other_content_is_refused(tmp_path, line) -> None:
     file = tmp_path / "results.jsonl"
     file.write_bytes(b'{"sweep": 1}\n' + line)
     with pytest.raises(ValueError, match=r"results.jsonl, line 2: not a record of a sweep"):
@@ -27,7 +27,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, line) -> None:
         (b'{"sweep": 1}\nnotes\nof my own', "line 2: not a record of a sweep"),
     ],
 )
-def test_a_file_that_is_refused_keeps_its_last_line_however_it_ends(
+def test_a_refused_file_keeps_its_last_line_even_if_it_is_incomplete(
     tmp_path, content, message
 ) -> None:
     file = tmp_path / "results.jsonl"

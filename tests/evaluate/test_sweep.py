@@ -1,4 +1,4 @@
-"""A sweep finds what one setting after the other finds, stops as the paper does, and goes on."""
+"""A sweep equals one setting at a time, stops like the paper's, and resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COEFFICIENTS = [-8.0, -2.0, -1.0, 1.0, 2.0, 8.0]
 
 @pytest.fixture
 def answering(make_tiny):
-    """A model that often says A, B or C, and finds it likely that letters repeat."""
+    """Return a model that often answers A, B or C and makes repeated letters likely."""
     model = make_tiny()
     with torch.no_grad():
         model.lm_head.weight[[ord("A"), ord("B"), ord("C")]] *= 8
@@ -50,7 +50,7 @@ def run(model, tokenizer, task, vectors, output, **how):
     return sweep(model, tokenizer, task, vectors, output=output, **how)
 
 
-def test_it_finds_what_one_setting_after_the_other_finds(
+def test_a_sweep_gives_the_results_of_one_setting_at_a_time(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     task = ChoicesTask("letters", CHOICES)
@@ -77,7 +77,7 @@ def test_it_finds_what_one_setting_after_the_other_finds(
                 assert record["items"][name]["top10"] == alone.top10.tolist()
 
 
-def test_lines_of_ones_own_may_steer_with_several_vectors_at_several_layers(
+def test_custom_lines_may_steer_with_several_vectors_at_several_layers(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     lines = [[{"v": {1: c}, "w": {2: -c, 3: c}} for c in (0.5, 1.0, 2.0)], [{"w": {0: 3.0}}]]
@@ -97,7 +97,7 @@ def test_lines_of_ones_own_may_steer_with_several_vectors_at_several_layers(
             assert Matching.from_items(own["items"]).score == alone.score
 
 
-def test_a_line_ends_at_its_verdict_whatever_was_measured_with_it(
+def test_a_line_ends_at_its_verdict_even_if_more_was_measured(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     class Ending(ChoicesTask):
@@ -122,7 +122,7 @@ def test_a_line_ends_at_its_verdict_whatever_was_measured_with_it(
     assert verdicts == set(Verdict)
 
 
-def test_the_rules_are_the_papers() -> None:
+def test_the_stopping_rules_are_the_papers() -> None:
     task = ChoicesTask("letters", CHOICES * 20)  # 240 choices, 5 % are 12
 
     def of(faulty: int, collapsed: bool = False) -> dict:
@@ -131,7 +131,7 @@ def test_the_rules_are_the_papers() -> None:
     assert task.verdict(of(12), of(0)) is GO
     assert task.verdict(of(13), of(0)) is Verdict.STOP
     assert task.verdict(of(0, True), of(0)) is Verdict.STOP
-    assert task.verdict(of(13, True), of(13, True)) is GO  # the unsteered model does so itself
+    assert task.verdict(of(13, True), of(13, True)) is GO  # so does the unsteered model
 
     def at(relative: float | None) -> Verdict:
         return LETTERS.verdict({"scores": {"letters": {"relative": relative}}}, {})
@@ -208,11 +208,11 @@ def test_a_file_of_another_sweep_is_refused_before_anything_is_measured(
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
-def test_steering_that_leaves_nothing_finite_ends_a_line_and_not_the_sweep(
+def test_steering_without_finite_results_ends_a_line_and_not_the_sweep(
     make_tiny, byte_tokenizer, tmp_path
 ) -> None:
     model = make_tiny(dtype=torch.float16)
-    far = random_vector("far", range(4)) * 1e7  # no number of float16 even at coefficient 1
+    far = random_vector("far", range(4)) * 1e7  # not representable in float16 even at coefficient 1
     found = run(model, byte_tokenizer, LETTERS, [far], tmp_path, coefficients=[1e-9, 1.0])
     scores = {key_of(own["steering"]): own["scores"]["letters"] for own in found}
     assert scores[key_of({"far": {1: 1e-9}})]["perplexity"] > 0
@@ -222,7 +222,7 @@ def test_steering_that_leaves_nothing_finite_ends_a_line_and_not_the_sweep(
         json.loads(line, parse_constant=pytest.fail)  # no NaN, which is not JSON
 
 
-def test_a_target_that_is_no_set_is_told_before_anything_is_measured(
+def test_a_target_that_is_not_a_known_set_is_refused_before_anything_is_measured(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     task = DocumentsTask(LETTERS.sets, target="lettres")
@@ -231,7 +231,7 @@ def test_a_target_that_is_no_set_is_told_before_anything_is_measured(
     assert not (tmp_path / "a").exists()
 
 
-def test_the_summary_says_what_it_was_made_with(
+def test_the_summary_states_the_settings_of_the_sweep(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     records = run(
@@ -245,7 +245,7 @@ def test_the_summary_says_what_it_was_made_with(
     assert [own["scores"] for own in summary["results"]] == [own["scores"] for own in records]
 
 
-def test_the_model_is_as_it_was_afterwards_also_where_it_was_steered_before(
+def test_the_model_is_restored_even_if_it_was_steered_before(
     answering, byte_tokenizer, vectors, tmp_path
 ) -> None:
     task = ChoicesTask("letters", CHOICES)
@@ -271,7 +271,7 @@ def test_the_model_is_as_it_was_afterwards_also_where_it_was_steered_before(
         ({"layers": [3]}, "'short' has no direction for layer 3; it has [0, 1]"),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_told_and_nothing_written(
+def test_an_invalid_grid_is_refused_and_nothing_written(
     answering, byte_tokenizer, tmp_path, how, message
 ) -> None:
     short = random_vector("short", range(2))
@@ -280,7 +280,7 @@ def test_a_grid_that_makes_no_sense_is_told_and_nothing_written(
     assert not (tmp_path / "a").exists()
 
 
-def test_texts_of_several_sets_may_be_checked_for_a_target_of_ones_own(
+def test_texts_of_several_sets_may_be_checked_for_a_custom_target(
     answering, byte_tokenizer
 ) -> None:
     own = DocumentsTask({"letters": ["aaa"], "prose": ["so", ""]}, target="both")

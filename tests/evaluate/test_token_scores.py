@@ -1,4 +1,4 @@
-"""Accuracy, perplexity and KL are those of one forward a text, however they are computed."""
+"""Accuracy, perplexity and KL equal those of one forward pass per text, however computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def same(scores: TokenScores, expected: list[dict[str, float]]) -> bool:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_fifty_texts_score_to_the_digit_as_token_by_token(
+def test_fifty_texts_score_exactly_as_token_by_token(
     tiny_model, byte_tokenizer, side, batch_size
 ) -> None:
     byte_tokenizer.padding_side = side
@@ -46,7 +46,7 @@ def test_fifty_texts_score_to_the_digit_as_token_by_token(
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_settings_in_one_batch_score_as_one_after_the_other_with_hooks(
+def test_settings_in_one_batch_score_as_one_at_a_time_with_hooks(
     tiny_model, plain, byte_tokenizer, side
 ) -> None:
     byte_tokenizer.padding_side = side
@@ -68,7 +68,7 @@ def test_settings_in_one_batch_score_as_one_after_the_other_with_hooks(
     assert found[5].accuracy10 != unsteered.accuracy10
 
 
-def test_the_divergence_is_that_of_whole_distributions(tiny_model, plain, byte_tokenizer) -> None:
+def test_the_divergence_is_over_the_whole_vocabulary(tiny_model, plain, byte_tokenizer) -> None:
     vector = random_vector("v", range(4))
     with faststeer.patch(tiny_model) as patched:
         patched.steer(vector, layers=2, coefficient=3.0)
@@ -97,7 +97,7 @@ def test_long_texts_are_cut_where_the_tokenizer_cuts(tiny_model, byte_tokenizer)
     assert whole.surprise == token_scores(tiny_model, byte_tokenizer, ["abcde"]).surprise
 
 
-def test_scores_go_to_files_and_back(tiny_model, byte_tokenizer) -> None:
+def test_scores_are_restored_from_files(tiny_model, byte_tokenizer) -> None:
     scores = token_scores(tiny_model, byte_tokenizer, TEXTS[:3])
     again = TokenScores.from_items(scores.items())
     assert again.items() == scores.items()
@@ -115,7 +115,9 @@ def test_scores_go_to_files_and_back(tiny_model, byte_tokenizer) -> None:
         (["x" * 2000], "text 0 has 2001 tokens, and the model's context is 1024; max_length=1024"),
     ],
 )
-def test_texts_that_cannot_be_scored_are_told(tiny_model, byte_tokenizer, texts, message) -> None:
+def test_texts_that_cannot_be_scored_are_reported(
+    tiny_model, byte_tokenizer, texts, message
+) -> None:
     with pytest.raises(ValueError, match=message):
         token_scores(tiny_model, byte_tokenizer, texts)
 

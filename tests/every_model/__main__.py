@@ -29,9 +29,9 @@ def main() -> int:
     chosen = list(classes) if given.only is None else given.only.split(",")
     reports: list[Report] = []
     for name in chosen:
-        begun = time.monotonic()
+        started = time.monotonic()
         reports.append(examined_apart(examine, name, classes[name], given.seconds))
-        print(_line(reports[-1], time.monotonic() - begun), flush=True)
+        print(_line(reports[-1], time.monotonic() - started), flush=True)
         if given.findings is not None:
             given.findings.write_text(_findings(reports))
     if given.output is not None:
@@ -43,8 +43,8 @@ def main() -> int:
 
 def _line(report: Report, seconds: float) -> str:
     failures = [f"{f.check} {f.outcome}" for f in report.findings if f.failed]
-    told = "; ".join(failures) or report.reason
-    return f"{seconds:5.1f} s  {report.name}: {report.way}{': ' + told if told else ''}"[:240]
+    details = "; ".join(failures) or report.reason
+    return f"{seconds:5.1f} s  {report.name}: {report.way}{': ' + details if details else ''}"[:240]
 
 
 def _findings(reports: list[Report]) -> str:

@@ -1,4 +1,4 @@
-"""Compares `Patched.ablate` with hooks that project at every site."""
+"""Compare `Patched.ablate` with hooks that project at every site."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _ablation(subject: Subject) -> Finding:
         return judged(check, error, subject.model)
     if expected is None:
         return Finding(check, WRONG, message=f"not refused, though {reason}")
-    # Projections are rounded in every layer: by how much that matters, two hooks show.
+    # Projections are rounded in every layer: the difference of two hooks shows the effect.
     return compared(check, found, expected, idle, 4 * share(single, expected, idle))
 
 

@@ -1,4 +1,4 @@
-"""Builds a tiny random model of a class from its recipe."""
+"""Build a tiny random model of a class from its recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from every_model.recipes import HEADS, LAYER_COUNTS, LAYERS, RECIPES, SIZES, Recipe
 
-LARGEST = 5_000_000  # parameters: more, and the recipe has left a size as it was
+LARGEST = 5_000_000  # parameters; more means that the recipe has left a size at its default
 
 
 class Unbuilt(Exception):
@@ -57,7 +57,7 @@ def build(name: str, model_type: str) -> Any:
         try:
             model = _built(kind, model_type, facts)
             break
-        except Exception as error:  # whatever a class raises is why it is not built
+        except Exception as error:  # any error of the class is the reason why it is not built
             failure = failure or f"{type(error).__name__}: {error}"
     if model is None:
         raise Unbuilt(failure)
@@ -109,7 +109,7 @@ def _require_tiny(kind: Any, config: Any) -> None:
     try:
         with torch.device("meta"):
             shape = kind(config)
-    except NotImplementedError:  # it computes its weights from each other; memory is limited
+    except NotImplementedError:  # its weights are computed from each other; memory is limited
         return
     count = sum(parameter.numel() for parameter in shape.parameters())
     if count > LARGEST:
@@ -119,7 +119,7 @@ def _require_tiny(kind: Any, config: Any) -> None:
 
 @torch.no_grad()
 def _randomize(model: nn.Module) -> None:
-    """Randomise weights that start as ones, as zeros or too small to matter; they hide mistakes."""
+    """Randomise weights initialised to ones, zeros or tiny values, which would hide mistakes."""
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if not parameter.is_floating_point() or not parameter.numel():

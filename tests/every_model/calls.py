@@ -1,7 +1,7 @@
-"""Prompts, and the calls of a model: which columns each call holds, and where a tensor has them.
+"""Prompts and calls of a model: the columns of each call, and their axes in a tensor.
 
 A hook sees a block's tensor without its columns. So a run counts the columns of its calls: the
-first call holds the prompts, and each later one ends a token further, whether it holds one token
+first call holds the prompts, and each later one ends one token later, whether it holds one token
 (with a cache) or all of them (without).
 """
 
@@ -27,7 +27,7 @@ class Unreadable(Exception):
 class Prompts:
     """Token ids ``[B, P]``, padded on the left where `mask` ``[B, P]`` is 0.
 
-    `lines`: of ids per sequence, as the codebooks of MusicGen, which all get the same ids here.
+    `lines`: rows of ids per sequence, such as MusicGen's codebooks; all get the same ids here.
     """
 
     ids: Tensor

@@ -1,4 +1,4 @@
-"""Runs all checks of one class."""
+"""Run all checks of one class."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def examine(name: str, model_type: str) -> Report:
 
 
 def examine_model(model: Any, report: Report, recipe: Recipe) -> Report:
-    """Fill in and return `report` for a model that exists already."""
+    """Fill in and return `report` for an existing model."""
     prompts = padded_prompts((7, 7, 7), 2, recipe.codebooks)
     try:
         before = _State(model, prompts)
@@ -92,7 +92,7 @@ def _examine_patched(
     _note(subject, report)
     for finding in report.findings:
         if finding.check == "forward" and finding.outcome == REFUSED:
-            # It patches, but not even steering of all positions is possible.
+            # It can be patched, but not even all positions can be steered.
             report.way, report.reason = "refused", finding.message
 
 

@@ -13,9 +13,9 @@ import faststeer
 PACKAGE = Path(faststeer.__file__).parent
 
 RIGHT = "right"
-REFUSED = "refused"  # in words, by faststeer
+REFUSED = "refused"  # by faststeer, with a reason
 STOCK = "stock"  # the stock model cannot do it, so there is nothing to compare with
-VOID = "void"  # nothing is proved: the right run and a wrong one are too near
+VOID = "void"  # inconclusive: the right run and a wrong one are too close
 WRONG = "wrong"
 CRASHED = "crashed"
 FAILURES = (WRONG, CRASHED, VOID)
@@ -32,7 +32,7 @@ class Finding:
 
     @property
     def failed(self) -> bool:
-        """Whether it shows a fault, or proves nothing."""
+        """Whether it shows a fault or is inconclusive."""
         return self.outcome in FAILURES
 
 
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong, void or crashed."""
+        """Whether any finding is wrong, inconclusive or a crash."""
         return self.way == CRASHED or any(f.failed for f in self.findings)
 
 

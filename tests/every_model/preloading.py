@@ -1,4 +1,4 @@
-"""Imports once, in the parent process, what every child would import."""
+"""Import modules once, in the parent process, for all children."""
 
 from __future__ import annotations
 

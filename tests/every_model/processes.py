@@ -1,4 +1,4 @@
-"""Examines each class in a separate process with limits on time and memory.
+"""Examine each class in a separate process with limits on time and memory.
 
 They are forked from a parent that has imported transformers, so that a class takes seconds.
 """
@@ -50,7 +50,7 @@ def _be_examined(
     examine: Callable[[str, str], Report], name: str, model_type: str, write_end: int
 ) -> None:
     """Run in the child: write the report and exit."""
-    os.setsid()  # so that it can be killed with all that it starts
+    os.setsid()  # so that it can be killed with its children
     status = 1
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

@@ -1,4 +1,4 @@
-"""Compares capture, activations and extract with states that plain hooks store."""
+"""Compare capture, activations and extract with states that plain hooks store."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from every_model.outcomes import RIGHT, STOCK, VOID, WRONG, Finding, judged
 from every_model.runs import logits_of, step_logits
 from every_model.subject import STEERED, Subject, random_tokens
 
-LIMIT = 1e-5  # of what is told apart: batches of another shape are summed in another order
+LIMIT = 1e-5  # largest accepted error: batches of another shape are summed in another order
 LENGTHS = (5, 9, 7, 6)
 
 
 class Words:
-    """A tokenizer for texts that consist of token ids."""
+    """Tokenizer for texts that consist of token ids."""
 
     pad_token_id = 0
     bos_token_id = None
@@ -182,8 +182,8 @@ def _compared(
     error = float((found - expected).abs().max() / scale(expected))
     if error <= LIMIT:
         return Finding(check, RIGHT, error)
-    said = [str(one.message) for one in caught if one.category is faststeer.FaststeerWarning]
-    told = [text for text in said if "padding" in text]
-    if told:
-        return Finding(check, RIGHT, error, f"with a warning: {told[0]}")
+    messages = [str(one.message) for one in caught if one.category is faststeer.FaststeerWarning]
+    warned = [text for text in messages if "padding" in text]
+    if warned:
+        return Finding(check, RIGHT, error, f"with a warning: {warned[0]}")
     return Finding(check, WRONG, error, f"off by {error:.1e}")

@@ -92,7 +92,7 @@ _SIZES = (
         "attention_chunk_size block_multiple_of",
     ),
 )
-# Tokens: prompts take none below 30, so that no special one is among them.
+# Tokens: prompts contain none below 30, so that no special one is among them.
 _TOKENS = "pad_token_id bos_token_id eos_token_id decoder_start_token_id sep_token_id cls_token_id "
 _TOKENS += "mask_token_id image_token_id video_token_id audio_token_id image_token_index "
 _TOKENS += "boi_token_id eoi_token_id boa_token_id eoa_token_id boi_token_index eoi_token_index "
@@ -114,9 +114,9 @@ SIZES: dict[str, Any] = {
 class Recipe:
     """Additions to the general sizes for one class.
 
-    `config`: facts of its configuration. `older`: those that releases before need, which are tried
-    where the first do not do. `blocks`: the path of its blocks, where several lists
-    could be meant. `codebooks`: lines of ids per sequence. `unbuilt`: why it cannot be built.
+    `config`: settings of its configuration. `older`: those that earlier releases need, tried where
+        the first do not work. `blocks`: the path of its blocks, where several lists
+        could be meant. `codebooks`: lines of ids per sequence. `unbuilt`: why it cannot be built.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Recipe:
     unbuilt: str | None = None
 
 
-_TURNS = ["linear_attention", "full_attention"] * 2
+_ALTERNATING = ["linear_attention", "full_attention"] * 2
 _WINDOWS = ["sliding_attention", "full_attention"] * 2
 
 RECIPES: dict[str, Recipe] = {
@@ -182,10 +182,10 @@ RECIPES: dict[str, Recipe] = {
     "GPTJForCausalLM": Recipe({"rotary_dim": 8}),
     "GPTNeoForCausalLM": Recipe({"attention_types": [[["global", "local"], 2]]}),
     "GraniteMoeHybridForCausalLM": Recipe(
-        {"layer_types": _TURNS}, older={"layer_types": ["mamba", "attention"] * 2}
+        {"layer_types": _ALTERNATING}, older={"layer_types": ["mamba", "attention"] * 2}
     ),
     "JambaForCausalLM": Recipe({"attn_layer_period": 2, "attn_layer_offset": 1}),
-    "KimiLinearForCausalLM": Recipe({"layer_types": _TURNS}),
+    "KimiLinearForCausalLM": Recipe({"layer_types": _ALTERNATING}),
     "Lfm2MoeForCausalLM": Recipe({"layer_types": ["conv", "full_attention"] * 2}),
     "Mamba2ForCausalLM": Recipe({"num_heads": 8}),
     "MllamaForCausalLM": Recipe(older={"rope_scaling": {"rope_type": "default"}}),

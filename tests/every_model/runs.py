@@ -1,4 +1,4 @@
-"""Runs of a model, stock with hooks or patched: a forward, or a generate with given tokens."""
+"""Runs of a model, stock with hooks or patched: a forward pass, or a generate with given tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def logits_of(model: Any, prompts: Prompts, edits: Edits = ()) -> Tensor:
     given: dict[str, Any] = {"input_ids": prompts.given}
     if not prompts.mask.all():
         given["attention_mask"] = prompts.mask
-    torch.manual_seed(0)  # for what is random at every call, as Reformer's hashes
+    torch.manual_seed(0)  # for models that are random at every call, such as Reformer's hashes
     with torch.no_grad(), hooked(model, prompts, edits):
         found: Tensor = model(**given).logits
     return found
@@ -41,7 +41,7 @@ def step_logits(
         chosen = continuation[:, ids.shape[1] - width, None]
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
-    torch.manual_seed(0)  # for what is random at every call, as Reformer's hashes
+    torch.manual_seed(0)  # for models that are random at every call, such as Reformer's hashes
     with torch.no_grad(), hooked(model, prompts, edits):
         found = model.generate(
             input_ids=prompts.given,

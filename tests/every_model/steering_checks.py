@@ -1,4 +1,4 @@
-"""Compares steering with plain hooks in the same cached generate, and those with recomputation."""
+"""Compare steering with plain hooks in a cached generate, and the hooks with recomputation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from every_model.subject import Subject
 
 LIMIT = 1e-6  # of the effect
 RECOMPUTED_LIMIT = 1e-3  # between runs with and without a cache, whose sums have other orders
-TELLING = 1e-3  # by so much of the effect a wrong run has to differ from the right one
-ALIKE = 1e-4  # a wrong result equals another run that has been made
+TELLING = 1e-3  # share of the effect by which a wrong run has to differ from the right one
+ALIKE = 1e-4  # a wrong result equals another run made here
 
 Inside = Callable[[int, int], bool]  # position, length of the prompt
 SCOPES: dict[str, tuple[Any, Inside | None]] = {
@@ -157,7 +157,7 @@ def _in_scopes(
         except Exception as error:
             yield judged(check, error, subject.model)
             continue
-        if name not in right:  # nothing but a refusal is right
+        if name not in right:  # only a refusal is correct
             yield Finding(check, WRONG, message=f"not refused, though {unreadable[name]}")
             continue
         finding = compared(check, found, right[name], idle)
@@ -171,7 +171,7 @@ def _in_scopes(
 def _void(
     subject: Subject, prompts: Prompts, right: Tensor, others: dict[str, Tensor], edits: Edits
 ) -> str | None:
-    """Return the reason why a result equal to `right` would prove nothing, or None.
+    """Return the reason why a result equal to `right` would be inconclusive, or None.
 
     A wrong run is too near, or the hooks differ from their own recomputation without a cache.
     """

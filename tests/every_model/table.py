@@ -1,4 +1,4 @@
-"""Writes the table of classes, `docs/models.md`."""
+"""Write the table of classes, `docs/models.md`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import faststeer
 from every_model.building import model_types
 from every_model.outcomes import REFUSED, RIGHT, STOCK, Finding, Report
 
-# Heading -> the checks that it stands for, by their names' beginnings.
+# Heading -> the checks that it covers, by prefixes of their names.
 COLUMNS = {
     "all positions": ("forward", "scope: all"),
     "some positions": ("scope:",),

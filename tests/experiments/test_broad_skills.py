@@ -1,4 +1,4 @@
-"""Broad skills: tables hold what was measured; two runs, also interrupted ones, are equal."""
+"""Broad skills: tables show the measurements; repeated and resumed runs are equal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIZE = Size(layers=(0, 1, 2, 9), coefficients=(0.5, 4.0), documents=6, max_lengt
 
 
 def source(name: str, words: str) -> Source:
-    """Documents of some words, each in an order of its own."""
+    """Return documents of a few words, each in a different order."""
 
     def shuffled(draw: random.Random) -> Iterator[str]:
         for _ in range(40):
@@ -64,7 +64,7 @@ def tokenizer(tiny_folder: Path):
 
 @pytest.fixture(scope="module")
 def model(make_tiny, tokenizer):
-    """It mostly says what most texts are full of."""
+    """Return a model that mostly predicts the most frequent words."""
     model = make_tiny()
     with torch.no_grad():
         model.lm_head.weight[tokenizer(" eats")["input_ids"]] *= 4
@@ -100,7 +100,7 @@ def test_two_runs_write_equal_files(run, done, tmp_path) -> None:
     assert files_in(tmp_path) == files_in(done)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_files(run, done, tmp_path) -> None:
+def test_an_interrupted_run_resumes_and_writes_the_same_files(run, done, tmp_path) -> None:
     folder = tmp_path / "cut off"
     shutil.copytree(done, folder)
     (folder / "outcome.json").unlink()
@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, done, tmp_path) -> No
     assert files_in(folder) == files_in(done)
 
 
-def test_what_another_seed_measured_is_not_taken_up(run, done, tmp_path) -> None:
+def test_measurements_of_another_seed_are_not_reused(run, done, tmp_path) -> None:
     shutil.copytree(done, tmp_path / "done")
     with pytest.raises(
         ValueError, match=r"code.jsonl is of another sweep: its seed is 0, and not 1"
@@ -119,14 +119,12 @@ def test_what_another_seed_measured_is_not_taken_up(run, done, tmp_path) -> None
         run(tmp_path / "done", seed=1)
 
 
-def test_the_model_is_as_it_was_afterwards(model, done) -> None:
+def test_the_model_is_unchanged_afterwards(model, done) -> None:
     assert type(model.model.layers[0]).__module__.startswith("transformers")
 
 
-def test_a_setting_is_as_hooks_that_add_the_difference_of_means_make_it(
-    model, tokenizer, done
-) -> None:
-    """Every score of it, from vectors of `extract` and documents drawn apart."""
+def test_a_setting_equals_hooks_that_add_the_difference_of_means(model, tokenizer, done) -> None:
+    """For every score, from vectors of `extract` and separately drawn documents."""
     sets = draw_sets(CODE_SOURCES, TEXT_SOURCES, tokenizer, documents=6, max_length=24, seed=0)
     rows = (done / "records" / "code.jsonl").read_text().splitlines()[1:]
     records = {json.dumps(row["steering"]): row for row in map(json.loads, rows)}
@@ -151,7 +149,7 @@ def test_a_setting_is_as_hooks_that_add_the_difference_of_means_make_it(
         assert record[skill]["relative"] == own.accuracy / unsteered.accuracy
 
 
-def test_layers_that_the_model_lacks_are_left_out_and_all_kinds_of_lines_are_told(done) -> None:
+def test_layers_that_the_model_lacks_are_skipped_and_all_kinds_of_lines_are_reported(done) -> None:
     result = Result.read(done)
     assert result.facts["layers"] == [0, 1, 2]
     by_skill = result.sections[0].tables
@@ -170,7 +168,7 @@ SKILLS = {name: {name: 8} for name in (CODE, TEXT)}
 def line(
     skill: str, text: list[int], own: list[int], layer: int = 10, kind: str = "vector"
 ) -> StrengthLine:
-    """Eight documents of a hundred tokens of each; hits at growing coefficients."""
+    """Return eight documents of a hundred tokens each, with hits at increasing coefficients."""
     records = []
     for step, hits in enumerate(zip(own, text, strict=True)):
         items = {
@@ -188,7 +186,7 @@ def line(
     return StrengthLine(kind, skill, [layer], records, {name: {name: 8} for name in (skill, TEXT)})
 
 
-def test_between_two_coefficients_what_is_kept_lies_on_a_straight_line() -> None:
+def test_accuracy_between_two_coefficients_is_interpolated_linearly() -> None:
     steered = line(CODE, text=[50, 40, 25], own=[80, 60, 20])
     assert steered.relative(CODE) == [1, 0.75, 0.25]
     assert steered.kept(0.75) == 0.8
@@ -196,7 +194,7 @@ def test_between_two_coefficients_what_is_kept_lies_on_a_straight_line() -> None
     assert math.isnan(steered.kept(0.2))
 
 
-def test_an_interval_of_equal_documents_has_no_width_and_an_unreached_level_has_none() -> None:
+def test_equal_documents_give_a_zero_width_interval_and_an_unreached_level_gives_none() -> None:
     steered = line(CODE, text=[50, 40, 25], own=[80, 60, 20])
     low, high = steered.interval(lambda at: steered.kept(0.5, documents=at), seed=0)
     assert low == pytest.approx(0.65)
@@ -204,7 +202,7 @@ def test_an_interval_of_equal_documents_has_no_width_and_an_unreached_level_has_
     assert steered.interval(lambda at: steered.kept(0.2, documents=at), seed=0) is None
 
 
-def test_text_kept_is_listed_per_level_and_a_dash_where_the_skill_did_not_fall_so_far() -> None:
+def test_text_kept_is_listed_per_level_with_a_dash_where_the_skill_did_not_fall_that_far() -> None:
     reached = line(CODE, text=[100, 90, 60, 40], own=[100, 80, 50, 30], layer=15)
     never = line(CODE, text=[100, 98], own=[100, 79], kind="permuted means")
     first, second = kept_table([reached, never], seed=0).rows
@@ -214,7 +212,7 @@ def test_text_kept_is_listed_per_level_and_a_dash_where_the_skill_did_not_fall_s
     assert second == ["layer 10, permuted means", *kept, 62.1]
 
 
-def test_comparisons_are_differences_at_half_of_the_skill_with_their_signs() -> None:
+def test_comparisons_are_signed_differences_at_half_of_the_skill() -> None:
     first = line(CODE, text=[50, 20, 5], own=[80, 40, 10], layer=0)
     middle = line(CODE, text=[50, 40, 25], own=[80, 40, 10])
     permuted = line(CODE, text=[50, 20, 5], own=[80, 40, 10], kind="permuted means")
@@ -236,9 +234,9 @@ def test_comparisons_are_differences_at_half_of_the_skill_with_their_signs() -> 
     ]
 
 
-def test_a_difference_has_no_interval_where_some_resamples_do_not_fall_so_far() -> None:
+def test_a_difference_has_no_interval_if_some_resamples_do_not_reach_the_level() -> None:
     sometimes = line(CODE, text=[100, 90], own=[100, 50], layer=0)
-    hits = [[100] * 8, [0, 100] * 4]  # documents that lose all of the skill, and none of it
+    hits = [[100] * 8, [0, 100] * 4]  # documents that lose all of the skill, or none
     for record, own in zip(sometimes.records, hits, strict=True):
         record["items"][CODE]["top1"] = own
     sometimes = StrengthLine("vector", CODE, [0], sometimes.records, SKILLS)
@@ -284,7 +282,9 @@ def test_every_setting_is_listed_with_the_accuracies_of_its_record(done) -> None
         (["--model", "random:tiny"], "has random weights and no tokenizer"),
     ],
 )
-def test_a_mistake_is_told_and_nothing_written(tiny_folder, tmp_path, options, message) -> None:
+def test_a_user_error_is_reported_and_nothing_written(
+    tiny_folder, tmp_path, options, message
+) -> None:
     output = tmp_path / "output"
     command = ["experiment", "broad-skills", "--model", str(tiny_folder), "--output", str(output)]
     result = CliRunner().invoke(app, [*command, *options])
@@ -292,7 +292,7 @@ def test_a_mistake_is_told_and_nothing_written(tiny_folder, tmp_path, options, m
     assert not output.exists()
 
 
-def test_the_command_writes_what_report_shows(tiny_folder, tmp_path) -> None:
+def test_report_shows_the_results_that_the_command_wrote(tiny_folder, tmp_path) -> None:
     output = tmp_path / "output"
     command = ["experiment", "broad-skills", "--model", str(tiny_folder), "--output", str(output)]
     size = ["--layers", "1", "--coefficients", "2", "--documents", "4", "--max-length", "16"]
@@ -301,12 +301,12 @@ def test_the_command_writes_what_report_shows(tiny_folder, tmp_path) -> None:
     result = Result.read(output)
     assert "documentation" in result.facts["sources"]
     names = [row[0] for table in result.sections[0].tables for row in table.rows]
-    assert not any("two at once" in name for name in names)  # of one layer
+    assert not any("two at once" in name for name in names)  # for one layer
     assert CliRunner().invoke(app, ["report", str(output)]).exit_code == 0
     assert "general code" in (output / "report.html").read_text()
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(tmp_path) -> None:
+def test_an_unwritable_output_is_reported_before_the_model_is_loaded(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     command = ["experiment", "broad-skills", "--model", str(tmp_path / "no model"), "--output"]
     result = CliRunner().invoke(app, [*command, str(tmp_path / "file" / "output")])

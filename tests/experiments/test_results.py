@@ -52,12 +52,12 @@ def result() -> Result:
     )
 
 
-def test_a_result_is_read_as_it_was_written(result: Result, tmp_path: Path) -> None:
+def test_a_result_is_read_back_unchanged(result: Result, tmp_path: Path) -> None:
     result.write(tmp_path)
     assert Result.read(tmp_path) == result
 
 
-def test_each_picture_has_its_data_beside_it(result: Result, tmp_path: Path) -> None:
+def test_each_plot_has_its_data_beside_it(result: Result, tmp_path: Path) -> None:
     result.write(tmp_path)
     for kind, data in DATA.items():
         assert (tmp_path / "figures" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
@@ -65,27 +65,27 @@ def test_each_picture_has_its_data_beside_it(result: Result, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_data_give_equal_pictures_and_other_data_others(kind: str) -> None:
+def test_equal_data_give_equal_plots_and_other_data_different_ones(kind: str) -> None:
     first = draw(kind, DATA[kind])
     assert draw(kind, DATA[kind]) == first
     assert draw(kind, DATA[kind] | {"title": "another"}) != first
 
 
-def test_what_cannot_be_drawn_is_said() -> None:
+def test_a_plot_that_cannot_be_drawn_is_reported() -> None:
     with pytest.raises(ValueError, match="kind 'pie' is unknown"):
         draw("pie", {})
     with pytest.raises(ValueError, match="a figure of bars needs 'groups'"):
         draw("bars", {"series": []})
 
 
-def test_a_number_that_is_none_is_never_written(tmp_path: Path) -> None:
+def test_nan_is_never_written(tmp_path: Path) -> None:
     broken = Result("some", "t", {"loss": float("nan")}, [])
     with pytest.raises(ValueError, match="JSON compliant"):
         broken.write(tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_the_page_holds_tables_and_pictures_and_loads_nothing(
+def test_the_page_contains_tables_and_plots_and_loads_nothing(
     result: Result, tmp_path: Path
 ) -> None:
     result.write(tmp_path / "one")
@@ -99,14 +99,14 @@ def test_the_page_holds_tables_and_pictures_and_loads_nothing(
     assert not re.search(r"<script|https?://|<experiment>|src=\"(?!data:)", page)
 
 
-def test_a_long_table_is_one_line_on_the_terminal(result: Result, capsys) -> None:
+def test_a_long_table_is_summarised_in_one_line_on_the_terminal(result: Result, capsys) -> None:
     short = Table("short", ["n"], [[n] for n in range(16)])
     long = Table("long", ["n"], [[1000 + n] for n in range(17)])
     Result("some", "t", {}, [Section("One", "", [short, long])]).show(Console())
-    told = capsys.readouterr().out
-    assert "│ 15 │" in told
-    assert "long: 17 rows in outcome.json" in told
-    assert "1000" not in told
+    output = capsys.readouterr().out
+    assert "│ 15 │" in output
+    assert "long: 17 rows in outcome.json" in output
+    assert "1000" not in output
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         results_in(tmp_path)
 
 
-def test_a_picture_that_is_gone_is_said(result: Result, tmp_path: Path) -> None:
+def test_a_missing_plot_is_reported(result: Result, tmp_path: Path) -> None:
     result.write(tmp_path)
     (tmp_path / "figures" / "bars.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"bars\.png"):
@@ -125,7 +125,7 @@ def test_a_picture_that_is_gone_is_said(result: Result, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["broad-skills", "behaviours"])
-def test_results_of_the_version_before_are_read_and_reported(name: str) -> None:
+def test_results_of_the_previous_version_are_read_and_reported(name: str) -> None:
     folder = ROOT / "docs" / "results" / name
     content = json.loads((folder / "outcome.json").read_text())
     page = as_page(results_in(folder))

@@ -50,7 +50,7 @@ TEXTS = ["well, well, and so it is", "one two three four", "aaaaaaaaaaaa", "it i
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sets with just enough questions; one with too few, one with answers of many letters."""
+    """Write two sets with just enough questions, one with too few, one with several letters."""
     folder = tmp_path_factory.mktemp("questions")
     sets = dict.fromkeys(NAMES, (710, ("A", "B")))
     sets |= {"sycophancy": (9, ("A", "B")), "wealth_seeking": (710, ("Yes", "No"))}
@@ -69,7 +69,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(make_tiny):
-    """It often says A or B."""
+    """Return a model that often answers A or B."""
     model = make_tiny(layers=8)
     with torch.no_grad():
         model.lm_head.weight[[ord("A"), ord("B")]] *= 8
@@ -100,7 +100,9 @@ def test_two_runs_write_equal_files(run, done: Path, tmp_path: Path) -> None:
     assert files_in(tmp_path) == files_in(done)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_files(run, done: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_writes_the_same_files(
+    run, done: Path, tmp_path: Path
+) -> None:
     whole = files_in(done)
     folder = tmp_path / "cut off"
     shutil.copytree(done, folder)
@@ -114,7 +116,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(run, done: Path, tmp_path:
     assert files_in(folder) == whole
 
 
-def test_a_model_that_is_steered_is_measured_as_if_it_were_not_and_left_as_it_was(
+def test_a_steered_model_is_measured_unsteered_and_its_steering_restored(
     run, done: Path, tmp_path: Path, model
 ) -> None:
     with faststeer.patch(model) as patched:
@@ -128,7 +130,7 @@ def test_a_model_that_is_steered_is_measured_as_if_it_were_not_and_left_as_it_wa
             run(tmp_path)
 
 
-def test_vectors_of_other_pairs_are_made_anew(
+def test_vectors_of_other_pairs_are_extracted_again(
     run, done: Path, tmp_path: Path, model, tiny_folder: Path, questions: Path
 ) -> None:
     shutil.copytree(done / "vectors", tmp_path / "vectors")
@@ -139,7 +141,7 @@ def test_vectors_of_other_pairs_are_made_anew(
     assert files_in(tmp_path / "vectors") == files_in(done / "vectors")
 
 
-def test_a_combined_vector_answers_as_the_weighted_sum_of_the_vectors(
+def test_a_combined_vector_answers_like_the_weighted_sum_of_the_vectors(
     done: Path, model, tiny_folder: Path, questions: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
@@ -187,7 +189,7 @@ def records_of(done: Path, file: str) -> dict[str, dict]:
 
 
 def cells(table: Table, row: str) -> list[float]:
-    """The numbers at the beginning of a row's cells."""
+    """Return the numbers at the start of a row's cells."""
     [found] = [own for own in table.rows if own[0] == row]
     return [float(str(cell).split()[0]) for cell in found[1:]]
 
@@ -202,7 +204,7 @@ def cells(table: Table, row: str) -> list[float]:
         ("probability", "Matching probability at layer 3"),
     ],
 )
-def test_tables_hold_the_scores_of_the_tested_records(
+def test_tables_show_the_scores_of_the_tested_records(
     done: Path, tables: dict[str, Table], measure: str, title: str
 ) -> None:
     chosen = {row[0]: row for row in tables["Coefficients chosen on the validation part"].rows}
@@ -259,13 +261,13 @@ def test_generated_texts_are_listed_with_their_repetition_and_perplexity(
     assert len(texts) == 2 * len(rows)
 
 
-def test_parts_do_not_overlap_and_are_as_large_as_the_protocol_says(questions: Path) -> None:
+def test_parts_do_not_overlap_and_have_the_sizes_of_the_protocol(questions: Path) -> None:
     [own, _] = read_behaviours(NAMES, questions, Protocol(), 13)
     parts = [own.train, own.validation, own.test]
     some = [len(part) for part in parts]
     assert some[:2] == [500, 50]
     assert len({choice.question for part in parts for choice in part}) == sum(some)
-    for part in parts[1:]:  # in turn
+    for part in parts[1:]:  # alternating
         assert abs(sum(1 if choice.matching == "A" else -1 for choice in part)) <= 1
     [balanced, _] = read_behaviours(NAMES, questions, Protocol.quick(), 13)
     answers = [choice.matching for choice in balanced.train]
@@ -298,7 +300,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[1][:30] for m in MISTAKES])
-def test_a_mistake_is_told_before_anything_is_written(
+def test_a_user_error_is_reported_before_anything_is_written(
     questions: Path,
     tiny_folder: Path,
     tmp_path: Path,
@@ -311,7 +313,7 @@ def test_a_mistake_is_told_before_anything_is_written(
     (tmp_path / "one.txt").write_text("one text")
     before = sorted(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(app, command.split()).exception
-    assert isinstance(told, (ValueError, OSError))
-    assert message in str(told)
+    error = CliRunner().invoke(app, command.split()).exception
+    assert isinstance(error, (ValueError, OSError))
+    assert message in str(error)
     assert sorted(tmp_path.iterdir()) == before

@@ -1,4 +1,4 @@
-"""What several behaviours are steered with is chosen by rules that can be checked by hand."""
+"""Layers and coefficients of several behaviours are chosen by rules that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from faststeer.experiments.several_behaviours.tune_alone import tune
 from faststeer.experiments.several_behaviours.tune_jointly import search
 
 
-def test_coefficients_are_chosen_by_score_then_probability_then_smallness() -> None:
+def test_coefficients_are_chosen_by_score_then_probability_then_size() -> None:
     def record(score: float, probability: float, collapsed: bool = False) -> dict:
         scores = {"score": score, "probability": probability, "faulty": 0, "collapsed": collapsed}
         return {"scores": scores, "items": {"answers": ["A"] * 20}}
@@ -34,11 +34,11 @@ def test_coefficients_are_chosen_by_score_then_probability_then_smallness() -> N
     found[key_of({})] = record(0.5, 0.5)
     chosen = tune({"myopic": found}, [1], list(measured))
     assert chosen == {Place("myopic", 1, "add"): 2.0, Place("myopic", 1, "subtract"): -2.0}
-    found[key_of({})] = record(0.5, 0.5, collapsed=True)  # then a collapse says nothing
+    found[key_of({})] = record(0.5, 0.5, collapsed=True)  # then a collapse is not informative
     assert tune({"myopic": found}, [1], list(measured))[Place("myopic", 1, "add")] == 5.0
 
 
-def test_the_search_finds_what_is_better_and_never_ends_worse() -> None:
+def test_the_search_finds_improvements_and_never_ends_worse() -> None:
     best = {"a": 1.5, "b": -0.5, "c": 3.0}
 
     def judge(choices):
@@ -50,7 +50,7 @@ def test_the_search_finds_what_is_better_and_never_ends_worse() -> None:
     assert search(lambda choices: [0.0 for _ in choices], start, step=0.5, rounds=3) == start
 
 
-def test_an_interval_of_means_is_that_of_drawn_means() -> None:
+def test_an_interval_of_means_is_that_of_resampled_means() -> None:
     values = torch.linspace(0, 1, 40) ** 3
     by_draws = interval(lambda at: float(values[at].mean()), 40, draws=4000)
     assert mean_interval(values, draws=4000) == pytest.approx(by_draws, abs=0.01)
@@ -60,14 +60,14 @@ def test_an_interval_of_means_is_that_of_drawn_means() -> None:
         mean_interval(values, values[:0])
 
 
-def test_repetition_is_the_share_of_three_words_that_were_there_before() -> None:
+def test_repetition_is_the_share_of_repeated_trigrams() -> None:
     assert repetition("to be or not to be") == 0
     assert repetition("so it is so it is") == 0.25
     assert repetition("no no no no no") == pytest.approx(2 / 3)
     assert repetition("no no") is None
 
 
-def test_layers_are_the_papers_where_a_model_is_nearly_as_deep_and_in_proportion_else() -> None:
+def test_layers_are_the_papers_for_a_similar_depth_and_proportional_otherwise() -> None:
     assert [fitted(layer, 30) for layer in (0, 10, 15, 29, 31)] == [0, 10, 15, 29, 29]
     assert [fitted(layer, 8) for layer in (0, 10, 15, 31)] == [0, 2, 3, 7]
     layers = Layers.of(Protocol(), BEHAVIOURS, 30)

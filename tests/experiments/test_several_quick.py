@@ -19,27 +19,27 @@ from faststeer.experiments.several_behaviours import BEHAVIOURS, Protocol, read_
 
 @pytest.fixture(scope="module")
 def quick(built_once) -> Path:
-    """The command's quick run on SmolLM2, one for all tests of it."""
+    """Return the folder of the command's quick run on SmolLM2, shared by all tests of it."""
     if not DATA.is_dir():
         pytest.skip(f"the behaviours are not there: no {DATA}")
 
     def build(place: Path) -> None:
-        said = command(
+        output = command(
             *f"experiment behaviours --quick --model demo --data {DATA}".split(),
             "--output",
             place,
         )
-        (place / "said.txt").write_text(said)
+        (place / "output.txt").write_text(output)
 
     return built_once("several-behaviours", build)
 
 
-def test_the_quick_run_shows_all_five_behaviours_in_tables_and_figures(quick: Path) -> None:
+def test_the_quick_run_shows_all_five_behaviours_in_tables_and_plots(quick: Path) -> None:
     result = Result.read(quick)
-    said = " ".join((quick / "said.txt").read_text().split())
+    output = " ".join((quick / "output.txt").read_text().split())
     tables = {}
     for section in result.sections:
-        assert all(paragraph in said for paragraph in section.paragraphs)
+        assert all(paragraph in output for paragraph in section.paragraphs)
         tables |= {table.title: table for table in section.tables}
     shown = ["myopia", "wealth seeking", "sycophancy", "agreeableness", "anti-immigration"]
     for layer in (10, 15):
@@ -63,7 +63,7 @@ def test_the_quick_run_shows_all_five_behaviours_in_tables_and_figures(quick: Pa
     assert str(quick) not in (quick / "outcome.json").read_text()
 
 
-def test_the_quick_runs_answers_are_those_of_hooks_and_its_prose_the_unsteered_models_own(
+def test_the_quick_runs_answers_equal_hooks_and_its_baseline_text_the_unsteered_model(
     quick: Path, demo
 ) -> None:
     asked = read_behaviours(BEHAVIOURS, DATA, Protocol.quick(), 13)[3].test
@@ -86,7 +86,7 @@ def test_the_quick_runs_answers_are_those_of_hooks_and_its_prose_the_unsteered_m
     assert seen == 4  # two layers, added and subtracted
 
 
-def test_its_texts_are_in_the_records_with_their_perplexity(quick: Path, demo) -> None:
+def test_generated_texts_are_in_the_records_with_their_perplexity(quick: Path, demo) -> None:
     _, *records = (quick / "records" / "continuations.jsonl").read_text().splitlines()
     plain, *steered = map(json.loads, records)
     assert plain["steering"] == {}

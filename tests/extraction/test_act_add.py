@@ -1,4 +1,4 @@
-"""ActAdd: position by position, from the front, in the prefill alone."""
+"""ActAdd: position by position, from the start of the prompt, during the prefill only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import faststeer
 LAYER, COEFFICIENT = 2, 3.0
 
 
-def test_the_vectors_are_differences_at_each_token_the_shorter_filled_up_with_spaces(
+def test_the_vectors_are_differences_per_token_with_the_shorter_text_padded_with_spaces(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     added = faststeer.act_add(tiny_model, byte_tokenizer, "Love", "Hates", layer=LAYER)
@@ -31,10 +31,10 @@ def test_the_vectors_are_differences_at_each_token_the_shorter_filled_up_with_sp
 
 
 @pytest.mark.parametrize("prompt", ["I think that", "I"])
-def test_applied_it_adds_to_the_front_of_the_prompt_and_to_nothing_generated(
+def test_applied_it_adds_to_the_start_of_the_prompt_and_to_no_generated_token(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, prompt: str
 ) -> None:
-    """As a hook that adds where it sees a whole prompt; the other prompt is padded on the left."""
+    """Like a hook that adds where it sees a whole prompt; the other prompt is left-padded."""
     added = faststeer.act_add(tiny_model, byte_tokenizer, "Love", "Hate", layer=LAYER)
     ids = torch.tensor([byte_tokenizer(prompt)["input_ids"]])
     options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "output_logits": True}
@@ -62,7 +62,7 @@ def test_applied_it_adds_to_the_front_of_the_prompt_and_to_nothing_generated(
     assert (logits[1] - logits[2]).abs().max() > 0.1
 
 
-def test_prompts_that_give_no_vector_are_refused(
+def test_prompts_without_a_difference_are_refused(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     for pair, layer, message in (

@@ -35,7 +35,7 @@ def test_activations_are_those_of_each_text_run_alone(
     assert row_error(read(model, byte_tokenizer, site=site), stock) < 1e-6
 
 
-def test_the_second_to_last_token_is_read_where_asked_for(
+def test_the_second_to_last_token_is_read_on_request(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     texts = [text for text in TEXTS if text]
@@ -82,7 +82,7 @@ def test_activations_do_not_depend_on_the_model_being_patched(
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_patched_model_is_read_steered_and_inside_off_bare(
+def test_a_patched_model_is_read_steered_and_unsteered_within_off(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, site: str
 ) -> None:
     direction = torch.randn(64, generator=torch.Generator().manual_seed(0))
@@ -93,7 +93,7 @@ def test_a_patched_model_is_read_steered_and_inside_off_bare(
         with patched.off():
             bare = read(tiny_model, byte_tokenizer, site=site)
     assert row_error(steered[:, 0], stock[:, 0] + 3.0 * direction) < 1e-5
-    assert row_error(steered[:, 1:], stock[:, 1:]) > 0.1  # what follows is carried along
+    assert row_error(steered[:, 1:], stock[:, 1:]) > 0.1  # the difference persists in later layers
     assert row_error(bare, stock) < 1e-5
 
 
@@ -105,7 +105,7 @@ def test_rows_are_in_the_order_of_the_texts_though_batches_are_sorted_by_length(
     assert row_error(read(tiny_model, byte_tokenizer, texts, batch_size=2), one_by_one) < 1e-5
 
 
-def test_layers_come_in_ascending_order_and_as_many_as_chosen(
+def test_only_the_chosen_layers_are_returned_in_ascending_order(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     every = read(tiny_model, byte_tokenizer)
@@ -121,7 +121,7 @@ def test_texts_are_cut_after_max_length_tokens(
     assert row_error(cut, read(tiny_model, byte_tokenizer, ["abc"])) < 1e-5
 
 
-def test_special_tokens_are_left_out_where_asked_for(
+def test_special_tokens_are_omitted_on_request(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     found = read(tiny_model, byte_tokenizer, ["abc"], add_special_tokens=False)
@@ -134,13 +134,11 @@ def test_activations_are_float32_on_the_cpu_whatever_the_model_s_dtype(
 ) -> None:
     found = read(make_tiny(dtype=torch.bfloat16), byte_tokenizer)
     assert (found.dtype, found.device.type) == (torch.float32, "cpu")
-    assert torch.equal(found, found.bfloat16().float())  # as the model had them
+    assert torch.equal(found, found.bfloat16().float())  # in the model's dtype
 
 
 @pytest.mark.parametrize("name", ["GPT2", "Bloom"])
-def test_decoders_of_unknown_families_are_read_too(
-    byte_tokenizer: ByteTokenizer, name: str
-) -> None:
+def test_decoders_of_unknown_families_can_be_read(byte_tokenizer: ByteTokenizer, name: str) -> None:
     """Bloom takes no position_ids."""
     config = getattr(transformers, f"{name}Config")(
         vocab_size=512, hidden_size=64, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0

@@ -11,7 +11,7 @@ ROWS = torch.randn(160, 96, generator=torch.Generator().manual_seed(0)).bfloat16
 CPU = torch.device("cpu")
 
 
-def a_layer(bias: bool) -> nn.Linear:
+def random_linear(bias: bool) -> nn.Linear:
     torch.manual_seed(1)
     return nn.Linear(96, 64, bias=bias).bfloat16()
 
@@ -19,20 +19,20 @@ def a_layer(bias: bool) -> nn.Linear:
 @torch.no_grad()
 def test_a_bfloat16_layer_gives_its_exact_result_rounded_once() -> None:
     for bias in (False, True):
-        layer = a_layer(bias)
+        layer = random_linear(bias)
         exact = nn.functional.linear(
             ROWS.double(), layer.weight.double(), layer.bias.double() if bias else None
         )
         with Float32Linear():
             found = layer(ROWS)
         assert found.dtype == torch.bfloat16
-        # Half a unit in the last of 8 bits, and what float32 sums leave open at a tie.
+        # Half a unit in the last of 8 bits, plus the error of float32 sums at a tie.
         assert ((found.double() - exact).abs() <= exact.abs() * (2**-8 + 2**-16) + 1e-6).all()
 
 
 @torch.no_grad()
-def test_few_rows_and_other_dtypes_are_multiplied_as_ever() -> None:
-    layer = a_layer(True)
+def test_few_rows_and_other_dtypes_are_multiplied_unchanged() -> None:
+    layer = random_linear(True)
     with Float32Linear():
         few = layer(ROWS[:100])
     assert torch.equal(few, layer(ROWS[:100]))
@@ -58,7 +58,7 @@ def test_a_processor_that_is_fast_at_bfloat16_is_left_alone(
     bf16_linear._slow_at_bfloat16.cache_clear()
 
 
-def test_reading_by_either_products_is_as_near_to_float32(
+def test_both_kinds_of_products_are_equally_near_to_float32(
     monkeypatch: pytest.MonkeyPatch, make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = make_tiny()

@@ -1,4 +1,4 @@
-"""faststeer.capture: moments of what a model computes, while it does."""
+"""faststeer.capture: moments of a model's activations during its forward passes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCHES = [(IDS, MASK), (IDS.flip(0), MASK.flip(0)), (IDS[:1, -3:], None)]
 
 
 def texts() -> list[list[int]]:
-    """Token ids of every sequence, without padding."""
+    """Return the token ids of every sequence, without padding."""
     return [
         row[torch.ones_like(row, dtype=torch.bool) if mask is None else mask[n].bool()].tolist()
         for ids, mask in BATCHES
@@ -29,7 +29,7 @@ def texts() -> list[list[int]]:
 
 
 def stored(model: Any, site: str, chosen: slice) -> Any:
-    """Float64 activations ``[N, L, H]`` of the chosen tokens, each text run alone."""
+    """Return float64 activations ``[N, L, H]`` of the chosen tokens, each text run alone."""
     rows = [residual_streams(model, ids)[site][:, chosen] for ids in texts()]
     return torch.cat(rows, 1).transpose(0, 1).double().numpy()
 
@@ -69,7 +69,7 @@ def test_moments_are_those_of_each_text_run_alone(make_tiny, name) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_moments_are_those_of_the_very_activations_in_float64(make_tiny, dtype) -> None:
+def test_moments_are_the_float64_moments_of_the_same_activations(make_tiny, dtype) -> None:
     model, kept = make_tiny(dtype=dtype), []
     with faststeer.patch(model) as patched:
         for layer in range(4):
@@ -88,20 +88,22 @@ def test_moments_are_those_of_the_very_activations_in_float64(make_tiny, dtype) 
     check(moments, rows.numpy(), 1e-6)
 
 
-def test_the_kernels_feed_them_in_float32_and_several_captures_nest(tiny_model, make_tiny) -> None:
+def test_float32_activations_use_the_kernels_and_several_captures_nest(
+    tiny_model, make_tiny
+) -> None:
     with faststeer.patch(tiny_model):
         with (
             faststeer.capture(tiny_model, layers=[1, 3]) as after,
             faststeer.capture(tiny_model, layers=2, site="resid_mid", positions="last") as middle,
         ):
             run(tiny_model)
-        run(tiny_model)  # counts no more
+        run(tiny_model)  # no longer counts
     check(after, stored(make_tiny(), "resid_post", slice(None))[:, [1, 3]], 1e-5)
     check(middle, stored(make_tiny(), "resid_mid", slice(-1, None))[:, [2]], 1e-5)
     assert type(tiny_model.model.layers[0]) is type(make_tiny().model.layers[0])
 
 
-def test_what_is_generated_is_told_from_the_prompt(tiny_model) -> None:
+def test_generated_tokens_are_distinguished_from_the_prompt(tiny_model) -> None:
     tiny_model.generation_config.eos_token_id = None
     kinds = ("all", "prompt", "generated")
     with faststeer.patch(tiny_model):
@@ -111,12 +113,12 @@ def test_what_is_generated_is_told_from_the_prompt(tiny_model) -> None:
                 greedy(tiny_model, IDS, MASK, max_new_tokens=4)
             found[kind] = moments[0]
     counts = [int(found[kind].count) for kind in kinds]
-    assert counts == [22 + 4 * 3, 22, 4 * 3]  # the last token is never read
+    assert counts == [22 + 4 * 3, 22, 4 * 3]  # the last token is never an input
     found["prompt"].merge(found["generated"])
     torch.testing.assert_close(found["prompt"].mean, found["all"].mean, rtol=0, atol=1e-5)
 
 
-def test_answers_are_what_follows_the_given_prompt_lengths(tiny_model) -> None:
+def test_answers_are_the_tokens_after_the_given_prompt_lengths(tiny_model) -> None:
     lengths = torch.tensor([1, 4, 2, 6])
     with faststeer.patch(tiny_model) as patched:
         patched.prompt_lengths = lengths
@@ -125,7 +127,7 @@ def test_answers_are_what_follows_the_given_prompt_lengths(tiny_model) -> None:
     assert int(moments[1].count) == int(MASK.sum() - lengths.sum())
 
 
-def test_what_steers_is_in_what_is_captured(tiny_model) -> None:
+def test_captured_activations_include_the_steering(tiny_model) -> None:
     vector = random_vector("v", [1])
     with faststeer.patch(tiny_model) as patched:
         with faststeer.capture(tiny_model, layers=1) as bare:
@@ -138,7 +140,7 @@ def test_what_steers_is_in_what_is_captured(tiny_model) -> None:
     torch.testing.assert_close(steered[1].variance, bare[1].variance, rtol=1e-4, atol=0)
 
 
-def test_sequences_of_nothing_but_padding_are_left_out_and_told(tiny_model) -> None:
+def test_sequences_of_only_padding_are_left_out_and_reported(tiny_model) -> None:
     mask = MASK.clone()
     mask[2] = 0
     for positions in ("all", "last"):
@@ -159,7 +161,7 @@ def test_a_failing_forward_leaves_no_reader_behind(tiny_model) -> None:
     assert not any(table.readers for table in patched.plan.tables.values())
 
 
-def test_what_cannot_be_captured_is_refused(tiny_model) -> None:
+def test_invalid_captures_are_refused(tiny_model) -> None:
     for given, message in (
         ({"layers": 4}, "layer 4 is out of range: the model has 0 to 3"),
         ({"site": "mlp"}, "site 'mlp' is unknown"),

@@ -44,7 +44,7 @@ def test_a_vector_is_the_difference_of_the_mean_activations(
     assert row_error(stacked(vector), means[0] - means[1]) < 1e-6
 
 
-def test_two_sets_of_texts_give_what_their_pairs_give(
+def test_two_sets_of_texts_give_the_vector_of_their_pairs(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     positive, negative = zip(*PAIRS, strict=True)
@@ -53,7 +53,7 @@ def test_two_sets_of_texts_give_what_their_pairs_give(
     assert row_error(stacked(of_sets), stacked(paired)) < 1e-5
 
 
-def test_sets_of_unequal_size_weigh_the_same(
+def test_sets_of_unequal_size_have_equal_weight(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     once = extract(tiny_model, byte_tokenizer, positive=["a"], negative=["b"])
@@ -61,7 +61,7 @@ def test_sets_of_unequal_size_weigh_the_same(
     assert row_error(stacked(often), stacked(once)) < 1e-5
 
 
-def test_swapping_the_sides_turns_the_vector_round(
+def test_swapping_the_sides_negates_the_vector(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     there = extract(tiny_model, byte_tokenizer, PAIRS)
@@ -69,7 +69,7 @@ def test_swapping_the_sides_turns_the_vector_round(
     assert row_error(stacked(-back), stacked(there)) < 1e-5
 
 
-def test_a_vector_says_how_it_was_made(
+def test_a_vector_states_how_it_was_made(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     tiny_model.config._name_or_path = "tiny"
@@ -131,7 +131,7 @@ def test_the_final_norm_and_the_logits_are_never_computed(
     extract(tiny_model, byte_tokenizer, PAIRS[:2])
 
 
-def test_pairs_are_taken_from_a_stream_as_they_are_needed(
+def test_pairs_are_consumed_from_a_stream_as_needed(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     given = 0
@@ -150,7 +150,7 @@ def test_pairs_are_taken_from_a_stream_as_they_are_needed(
 
 
 def state(model: nn.Module) -> list[Any]:
-    """All that an extraction might leave behind on a module."""
+    """Return all state that an extraction might leave on a module."""
     return [
         (
             *(name, type(module), module.training, sorted(module.__dict__)),
@@ -161,11 +161,11 @@ def state(model: nn.Module) -> list[Any]:
 
 
 @pytest.mark.parametrize("patched", [False, True])
-def test_an_extraction_leaves_the_model_as_it_was(
+def test_an_extraction_leaves_the_model_unchanged(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, patched: bool
 ) -> None:
     tiny_model.train()
-    tiny_model.model.layers[1].eval()  # as someone does who trains the other layers only
+    tiny_model.model.layers[1].eval()  # as when only the other layers are trained
     if patched:
         faststeer.patch(tiny_model)
     before = state(tiny_model)
@@ -176,7 +176,7 @@ def test_an_extraction_leaves_the_model_as_it_was(
 
 
 @pytest.mark.parametrize("reason", [RuntimeError, KeyboardInterrupt])
-def test_an_extraction_that_fails_midway_leaves_the_model_as_it_was(
+def test_an_extraction_that_fails_midway_leaves_the_model_unchanged(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, reason: type[BaseException]
 ) -> None:
     forwards = 0
@@ -208,7 +208,7 @@ def test_an_extraction_records_nothing_for_a_backward_pass(
     assert recorded == [False]
 
 
-def test_dropout_of_a_model_in_training_does_not_reach_the_vector(
+def test_dropout_of_a_model_in_training_mode_does_not_affect_the_vector(
     make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = make_tiny(attention_dropout=0.5)
@@ -239,5 +239,5 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
         command, capture_output=True, text=True, check=True, env=os.environ | settings
     )
     few, many = map(int, done.stdout.split())
-    kept = 2 * 1536 * 8 * 1024 * 4 // 1024  # KiB, were the activations kept: 98,304
+    kept = 2 * 1536 * 8 * 1024 * 4 // 1024  # KiB; storing the activations would take 98,304
     assert many - few < kept / 10

@@ -98,7 +98,7 @@ def test_extract_refuses_with(
         faststeer.extract(tiny_model, byte_tokenizer, progress=False, **given)
 
 
-def test_what_is_wrong_with_the_options_is_said_before_the_model_runs(
+def test_invalid_options_are_refused_before_the_model_runs(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     tiny_model.model.register_forward_pre_hook(lambda *_: pytest.fail("ran"))
@@ -125,7 +125,7 @@ def test_activations_refuses_with(
         faststeer.activations(tiny_model, byte_tokenizer, texts, progress=False)
 
 
-def test_a_model_that_cannot_be_patched_cannot_be_read_either(
+def test_a_model_that_cannot_be_patched_cannot_be_read(
     byte_tokenizer: ByteTokenizer,
 ) -> None:
     with pytest.raises(ValueError, match="Linear holds no decoder that can be patched"):
@@ -134,24 +134,24 @@ def test_a_model_that_cannot_be_patched_cannot_be_read_either(
         faststeer.extract("demo", byte_tokenizer, PAIR)  # type: ignore[arg-type]
 
 
-def test_what_counts_less_than_a_user_may_think_is_told_with_its_number(
+def test_texts_that_count_less_than_expected_are_reported_with_their_number(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
-    def said(*pairs: tuple[str, str], **options: Any) -> str:
+    def warning_of(*pairs: tuple[str, str], **options: Any) -> str:
         with pytest.warns(faststeer.FaststeerWarning) as caught:
             faststeer.extract(tiny_model, byte_tokenizer, pairs, progress=False, **options)
         [warning] = caught
         assert warning.filename == __file__
         return str(warning.message)
 
-    assert "got one pair: its vector contains every difference" in said(*PAIR)
-    equal = said(*PAIR, ("x", "x"), ("y", "z"))
+    assert "got one pair: its vector contains every difference" in warning_of(*PAIR)
+    equal = warning_of(*PAIR, ("x", "x"), ("y", "z"))
     assert "1 of 3 pairs have equal tokens: they are included" in equal
-    cut = said(*PAIR, ("x", "y"), max_length=4)
+    cut = warning_of(*PAIR, ("x", "y"), max_length=4)
     assert "1 texts were longer than max_length=4 and were truncated" in cut
 
 
-def test_hooks_that_come_after_what_is_read_are_told(
+def test_hooks_after_the_read_site_are_reported(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     tiny_model.model.layers[1].register_forward_hook(lambda module, args, output: output + 1)

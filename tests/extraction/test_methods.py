@@ -1,4 +1,4 @@
-"""Every method against float64 over stored activations, by numpy or scikit-learn."""
+"""Every extraction method against float64 over stored activations, by numpy or scikit-learn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAIRS = [
 
 @pytest.fixture
 def stored(tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer) -> list[Any]:
-    """Float64 activations ``[N, L, H]`` of the positive and of the negative texts."""
+    """Return float64 activations ``[N, L, H]`` of the positive and of the negative texts."""
     return [
         faststeer.activations(tiny_model, byte_tokenizer, texts, progress=False).double().numpy()
         for texts in zip(*PAIRS, strict=True)
@@ -89,7 +89,7 @@ def test_components_are_those_of_scikit_learn_and_point_to_positive(
 def test_kept_differences_and_their_second_moment_give_one_component(
     kind: type[CentredComponent], pairs: int
 ) -> None:
-    """Up to 2 H differences are kept; then only their second moment is, however many come."""
+    """Up to 2 H differences are stored; beyond that only their second moment."""
     draw = torch.Generator().manual_seed(pairs)
     scale = torch.linspace(1, 3, 8) * 30
     differences = torch.randn(pairs, 8, generator=draw) * scale + torch.linspace(900, 1100, 8)
@@ -107,7 +107,7 @@ def test_kept_differences_and_their_second_moment_give_one_component(
     assert sum(map(len, kept)) <= 16
 
 
-def test_a_probe_is_the_normal_of_scikit_learn_s_and_points_to_positive(
+def test_a_probe_is_scikit_learn_s_normal_and_points_to_positive(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, stored: list[Any]
 ) -> None:
     found = extract(tiny_model, byte_tokenizer, "logistic_probe")

@@ -17,7 +17,7 @@ import faststeer
 from faststeer import Moments
 
 GROUPS, HIDDEN = 3, 40
-# Batches whose groups differ in mean, of which some lack a group.
+# Batches whose groups differ in mean; some lack a group.
 BATCHES = [
     (random_rows(rows, HIDDEN, torch.bfloat16, seed, mean=seed - 3.0), random_groups(rows, g, seed))
     for seed, (rows, g) in enumerate([(5, 3), (64, 2), (1, 3), (700, 3), (33, 1), (0, 3), (48, 3)])
@@ -55,7 +55,7 @@ def test_the_order_of_batches_changes_nothing_beyond_float64_rounding() -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(BATCHES) + 1))
-def test_moments_of_two_parts_merge_to_those_of_the_whole(cut: int) -> None:
+def test_moments_of_two_parts_merge_into_those_of_the_whole(cut: int) -> None:
     first, second = moments_of(BATCHES[:cut]), moments_of(BATCHES[cut:])
     before = state(second).mean.clone()
     first.merge(second)
@@ -63,7 +63,7 @@ def test_moments_of_two_parts_merge_to_those_of_the_whole(cut: int) -> None:
     assert torch.equal(second.mean, before)
 
 
-def test_a_file_holds_all_that_is_needed_to_go_on(tmp_path: Path) -> None:
+def test_a_file_contains_everything_needed_to_resume(tmp_path: Path) -> None:
     moments_of(BATCHES[:3]).save(tmp_path / "part.safetensors")
     resumed = Moments.load(tmp_path / "part.safetensors")
     for x, group in BATCHES[3:]:
@@ -72,7 +72,7 @@ def test_a_file_holds_all_that_is_needed_to_go_on(tmp_path: Path) -> None:
         assert torch.equal(found, expected)
 
 
-def test_updating_takes_in_activations_of_inference_mode_and_records_no_gradients() -> None:
+def test_updates_accept_inference_mode_activations_and_record_no_gradients() -> None:
     with torch.inference_mode():
         moments = Moments(4)
         moments.update(torch.ones(2, 4))
@@ -102,7 +102,7 @@ def _reduce(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_three_processes_have_the_bits_of_one_merge_in_the_order_of_ranks(tmp_path: Path) -> None:
+def test_three_processes_give_the_bits_of_a_merge_in_rank_order(tmp_path: Path) -> None:
     world = 3
     torch.multiprocessing.start_processes(
         _reduce, (world, str(tmp_path)), world, start_method="fork"
@@ -127,7 +127,7 @@ def test_three_processes_have_the_bits_of_one_merge_in_the_order_of_ranks(tmp_pa
         ({"extra": torch.zeros(1)}, "expected the tensors count, mean and m2"),
     ],
 )
-def test_a_state_that_is_none_is_refused(change: dict[str, Tensor | None], message: str) -> None:
+def test_an_invalid_state_is_refused(change: dict[str, Tensor | None], message: str) -> None:
     moments = Moments(4, groups=2)
     given = {k: v for k, v in (moments.state_dict() | change).items() if v is not None}
     with pytest.raises(ValueError, match=message):
@@ -135,7 +135,7 @@ def test_a_state_that_is_none_is_refused(change: dict[str, Tensor | None], messa
     assert moments.count.tolist() == [0, 0]
 
 
-def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     with pytest.raises(FileNotFoundError, match=r"a\.safetensors: no such file"):
         Moments.load(file)

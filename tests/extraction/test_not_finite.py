@@ -1,4 +1,4 @@
-"""Activations that overflow are refused by layer, site and dtype, whatever is made of them."""
+"""Activations that overflow are refused by layer, site and dtype, whatever their use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[[str], Any]
 
 @pytest.fixture(params=["Llama", "Gemma3"])
 def overflowing(request: pytest.FixtureRequest, make_tiny: MakeTiny) -> Any:
-    """Adds more at layer 2 than float16 holds."""
+    """Return a model that adds more at layer 2 than float16 can hold."""
     more = {"head_dim": 16} if request.param == "Gemma3" else {}
     model = make_tiny(dtype=torch.float16, family=request.param, **more)
     layer = model.model.layers[2]
@@ -36,7 +36,7 @@ def overflowing(request: pytest.FixtureRequest, make_tiny: MakeTiny) -> Any:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_refuses_it_alike(
+def test_every_method_refuses_activations_that_overflow(
     method: str, overflowing: Any, byte_tokenizer: ByteTokenizer
 ) -> None:
     given: dict[str, Any] = {"pairs": PAIRS}
@@ -51,7 +51,7 @@ def test_every_method_refuses_it_alike(
 
 
 @pytest.mark.parametrize("read_token", [-1, "all"])
-def test_activations_refuse_it_and_name_the_text(
+def test_activations_that_overflow_are_refused_with_the_text(
     read_token: Any, overflowing: Any, byte_tokenizer: ByteTokenizer
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(MESSAGE) + "text [012]: "):
@@ -60,7 +60,9 @@ def test_activations_refuse_it_and_name_the_text(
         )
 
 
-def test_so_do_all_that_read_every_token(overflowing: Any, byte_tokenizer: ByteTokenizer) -> None:
+def test_functions_that_read_every_token_refuse_activations_that_overflow(
+    overflowing: Any, byte_tokenizer: ByteTokenizer
+) -> None:
     vector = faststeer.SteeringVector("v", {2: torch.ones(64)})
     for call in (
         lambda: faststeer.act_add(
@@ -76,7 +78,7 @@ def test_so_do_all_that_read_every_token(overflowing: Any, byte_tokenizer: ByteT
             call()
 
 
-def test_steering_that_overflows_is_refused_too_and_without_it_all_is_finite(
+def test_steering_that_overflows_is_refused_and_the_unsteered_model_is_not(
     make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = make_tiny(dtype=torch.float16)

@@ -1,4 +1,4 @@
-"""Several processes make the vector that one makes: each computes its share of the batches."""
+"""Several processes give the vector of one: each computes its share of the batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS = ("mean_difference", "pca_diff", "logistic_probe")
 
 
 def vector_of(method: str, group: dist.ProcessGroup | None, pairs: int) -> faststeer.SteeringVector:
-    """With a hidden size so small that more than 16 differences are folded."""
+    """Extract with a hidden size so small that more than 16 differences are folded."""
     model = make_tiny_model(layers=2, hidden=8, num_attention_heads=2, num_key_value_heads=1)
     return faststeer.extract(
         model,
@@ -46,7 +46,7 @@ def _extract(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_processes_share_the_batches_and_have_one_result(tmp_path: Path) -> None:
+def test_processes_share_the_batches_and_get_the_same_result(tmp_path: Path) -> None:
     world = 3
     arguments = world, str(tmp_path)
     torch.multiprocessing.start_processes(_extract, arguments, world, start_method="fork")

@@ -1,4 +1,4 @@
-"""Which tokens are read, and that what the texts of a pair share is computed once, exactly."""
+"""The tokens that are read; a prefix shared by a pair is computed exactly once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 import faststeer
 from faststeer import SteeringVector
 
-# One pair shares nearly all, one as much as ends anywhere, one is the other's beginning.
+# One pair shares nearly all tokens, one a prefix of any length, and one text is a prefix.
 PAIRS = [
     ("a question that is long: (A", "a question that is long: (B"),
     ("another question: yes", "another question: no"),
@@ -32,7 +32,7 @@ def extract(model: Any, tokenizer: Any, pairs: Any = PAIRS, **options: Any) -> T
 def expected(
     model: Any, tokenizer: Any, site: str, chosen: Callable[[int, int], slice], pairs: Any = PAIRS
 ) -> Tensor:
-    """The mean difference of each text's mean over tokens, each text run alone."""
+    """Return the mean difference of each text's mean over tokens, each text run alone."""
     total = torch.zeros(len(model.model.layers), 64, dtype=torch.float64)
     for pair in pairs:
         ids = [tokenizer(text)["input_ids"] for text in pair]
@@ -45,7 +45,7 @@ def expected(
 
 
 def lengths(model: Any) -> list[tuple[int, int]]:
-    """Rows and tokens of every forward from now on."""
+    """Return a list that collects rows and tokens of every later forward pass."""
     found: list[tuple[int, int]] = []
     model.model.register_forward_pre_hook(
         lambda module, args, kwargs: found.append(tuple(kwargs["input_ids"].shape)),
@@ -56,7 +56,7 @@ def lengths(model: Any) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("read_token", [-1, -2])
-def test_what_a_pair_begins_with_is_computed_once_and_changes_nothing(
+def test_a_pair_s_shared_prefix_is_computed_once_with_the_same_result(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, site: str, read_token: int
 ) -> None:
     one = slice(read_token, read_token + 1 or None)
@@ -64,7 +64,7 @@ def test_what_a_pair_begins_with_is_computed_once_and_changes_nothing(
     forwards = lengths(tiny_model)
     found = extract(tiny_model, byte_tokenizer, site=site, read_token=read_token, layers=[1, 3])
     assert row_error(found, wanted[[1, 3]]) < 1e-5
-    # The longest beginning with BOS, without what is read; then the longest of what is left.
+    # The longest prefix with BOS, without the read tokens; then the longest remainder.
     assert forwards == [(4, 28 + read_token), (8, 4 - read_token)]
 
 
@@ -101,7 +101,7 @@ def test_several_tokens_are_averaged_in_each_text(
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_answer_is_what_follows_the_first_difference(
+def test_the_answer_begins_at_the_first_difference(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, whole: bool
 ) -> None:
     pairs = [PAIRS[0], PAIRS[1], PAIRS[3]]
@@ -110,14 +110,14 @@ def test_the_answer_is_what_follows_the_first_difference(
     )
     forwards = lengths(tiny_model)
     with faststeer.patch(tiny_model) as patched:
-        if whole:  # a scope, though it steers nothing
+        if whole:  # a scope, although it steers nothing
             patched.steer(SteeringVector("v", {0: torch.ones(64)}), 0.0, positions="last")
         found = extract(tiny_model, byte_tokenizer, pairs, site="resid_mid", read_token="answer")
     assert row_error(found, wanted) < 1e-5
     assert len(forwards) == (1 if whole else 2)
 
 
-def test_steering_is_read_the_same_whether_it_looks_at_positions_or_not(
+def test_steering_is_read_equally_with_and_without_positions(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     vector = SteeringVector("v", {0: torch.randn(64, generator=torch.Generator().manual_seed(1))})
@@ -133,7 +133,7 @@ def test_steering_is_read_the_same_whether_it_looks_at_positions_or_not(
 
 
 @pytest.mark.parametrize("window", [8, 200])
-def test_attention_that_slides_is_that_of_whole_texts(
+def test_sliding_attention_equals_that_of_whole_texts(
     byte_tokenizer: ByteTokenizer, window: int
 ) -> None:
     config = MistralConfig(
@@ -153,7 +153,7 @@ def test_attention_that_slides_is_that_of_whole_texts(
     assert row_error(found, wanted) < 1e-5
 
 
-def test_in_bfloat16_the_shared_beginning_costs_no_more_than_rounding(
+def test_in_bfloat16_the_shared_prefix_changes_only_rounding(
     make_tiny: MakeTiny, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = make_tiny(dtype=torch.bfloat16)

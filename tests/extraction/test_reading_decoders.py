@@ -1,6 +1,6 @@
-"""Activations and vectors of any decoder are those of each text alone, whatever padding does to it.
+"""Activations and vectors of any decoder are those of each text alone, unaffected by padding.
 
-Against states that plain hooks store, of one text per forward pass and without padding.
+Compared with states that plain hooks store, of one text per forward pass and without padding.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def test_the_last_token_of_padded_texts_is_that_of_each_text_alone(
     alone = [stored_states(model, byte_tokenizer(text)["input_ids"]) for text in TEXTS]
     last = torch.stack([states[:, -1] for states in alone])
     before = torch.stack([states[:, -2] for states in alone])
-    assert row_error(before, last) > 0.1  # another token would be seen
+    assert row_error(before, last) > 0.1  # another token would be detected
     assert row_error(read(model, byte_tokenizer), last) < CLOSE
 
 
 @pytest.mark.parametrize("name", ["RobertaForCausalLM", "BartForCausalLM"])
-def test_position_ids_or_left_padding_of_ours_would_have_been_wrong(
+def test_adding_position_ids_or_left_padding_would_be_wrong(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name)
@@ -69,7 +69,7 @@ def test_several_tokens_and_the_second_to_last_are_those_of_each_text_alone(
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_vector_is_the_mean_difference_of_states_stored_of_each_text_alone(
+def test_a_vector_is_the_mean_difference_of_the_states_of_each_text_alone(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name)
@@ -86,7 +86,7 @@ def test_a_vector_is_the_mean_difference_of_states_stored_of_each_text_alone(
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith("Rwkv")])
-def test_what_steers_some_tokens_is_read_as_in_each_text_alone(
+def test_steering_of_some_tokens_is_read_as_in_each_text_alone(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name)
@@ -105,7 +105,7 @@ def test_what_steers_some_tokens_is_read_as_in_each_text_alone(
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_input_of_a_layer_is_the_output_of_the_one_before(
+def test_the_input_of_a_layer_is_the_output_of_the_previous_one(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name)
@@ -114,7 +114,9 @@ def test_the_input_of_a_layer_is_the_output_of_the_one_before(
     assert torch.equal(before, after)
 
 
-def test_as_many_texts_as_tokens_are_told_apart_in_xlnet(byte_tokenizer: ByteTokenizer) -> None:
+def test_texts_and_tokens_of_equal_number_are_not_confused_in_xlnet(
+    byte_tokenizer: ByteTokenizer,
+) -> None:
     model = strange("XLNetLMHeadModel")
     texts = ["abc", "xyz", "123", "pqr"]  # four tokens each: [T, B, H] is [4, 4, H]
     alone = [stored_states(model, byte_tokenizer(text)["input_ids"]) for text in texts]

@@ -1,4 +1,4 @@
-"""Whether padding changes what a decoder computes is measured, and texts are batched by that."""
+"""Texts are batched by whether padding changes a decoder's results, which is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unusual_decoders import MixesAll, strange
 
 from faststeer.models.text_calls import TextCalls, decoder_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def mixing() -> MixesAll:
     return MixesAll().eval()
 
 
-def test_texts_of_a_model_that_padding_changes_share_a_forward_with_their_equals_alone(
+def test_if_padding_changes_results_only_texts_of_equal_length_share_a_forward(
     mixing: MixesAll, byte_tokenizer: ByteTokenizer
 ) -> None:
     texts = ["ab", "a", "xy", "longer text", "b"]
@@ -32,12 +32,12 @@ def test_texts_of_a_model_that_padding_changes_share_a_forward_with_their_equals
         mixing.lengths.clear()
         found = read(mixing, byte_tokenizer, texts, read_token=read_token)
         assert row_error(found, alone) < CLOSE
-        # One text alone and beside padding, to find out; then lengths 2, 3 and 12.
+        # One text with and without padding, for the measurement; then lengths 2, 3 and 12.
         assert mixing.lengths[-3:] == [(2,), (3,), (12,)]
         assert sum(len(lengths) > 1 for lengths in mixing.lengths) == 1
 
 
-def test_what_padding_does_is_measured_once_and_of_known_families_never(
+def test_the_effect_of_padding_is_measured_once_and_never_for_known_families(
     tiny_model: Any, byte_tokenizer: ByteTokenizer
 ) -> None:
     texts = [f"{'x' * (n % 7)}{n}" for n in range(40)]
@@ -46,14 +46,14 @@ def test_what_padding_does_is_measured_once_and_of_known_families_never(
         decoder = decoder_of(model)
         decoder.register_forward_pre_hook(lambda *given, calls=calls: calls.append(1))
         read(model, byte_tokenizer, texts, batch_size=4)
-        # How often layers run, texts of two lengths alone, and both beside padding.
+        # Number of layer calls: texts of two lengths separately, and both with padding.
         assert len(calls) == 10 + more
 
 
 @pytest.mark.parametrize(
     ("dtype", "padding"), [(torch.float32, True), (torch.bfloat16, True), (torch.float16, True)]
 )
-def test_rounding_is_not_taken_for_an_effect_of_padding(
+def test_rounding_is_not_mistaken_for_an_effect_of_padding(
     dtype: torch.dtype, padding: bool, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange("GPT2LMHeadModel").to(dtype)

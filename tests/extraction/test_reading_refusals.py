@@ -1,4 +1,4 @@
-"""What is no stream of one state per token and layer is refused by class, layer and length."""
+"""Streams without one state per token and layer are refused by class, layer and length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faststeer.models.text_calls import context_of, decoder_of
 
 PAIRS = [("I love it", "I hate it, and more"), ("so good", "bad"), ("yes, it is", "no")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no decoder whose parts faststeer knows")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that faststeer fuses")
 
 
 PARALLEL: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ PARALLEL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", [name for name in PARALLEL if hasattr(transformers, name)])
-def test_several_parallel_streams_or_tokens_of_its_own_are_refused_by_class_and_shape(
+def test_parallel_streams_and_extra_tokens_are_refused_by_class_and_shape(
     name: str, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name, **PARALLEL[name])
@@ -50,7 +50,7 @@ def test_several_parallel_streams_or_tokens_of_its_own_are_refused_by_class_and_
 
 
 class Looped(MixesAll):
-    """Runs its second layer three times."""
+    """Decoder that runs its second layer three times."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         hidden = self.blocks[0](self.embed(input_ids))
@@ -103,7 +103,7 @@ def test_a_layer_that_runs_several_times_is_refused_and_one_that_runs_once_is_re
     assert int(moments[0].count) == ids.shape[1]
 
 
-def test_layers_that_do_not_run_on_text_are_refused_by_their_numbers(
+def test_layers_that_do_not_run_on_text_are_refused_by_number(
     byte_tokenizer: ByteTokenizer,
 ) -> None:
     class Skips(MixesAll):
@@ -117,7 +117,7 @@ def test_layers_that_do_not_run_on_text_are_refused_by_their_numbers(
     assert read(model, byte_tokenizer, layers=0).shape == (len(TEXTS), 1, 32)
 
 
-def test_a_decoder_of_several_codebooks_reads_no_texts(byte_tokenizer: ByteTokenizer) -> None:
+def test_a_decoder_with_several_codebooks_is_refused(byte_tokenizer: ByteTokenizer) -> None:
     sizes = {"num_hidden_layers": 2, "ffn_dim": 128, "max_position_embeddings": 64}
     config = transformers.MusicgenDecoderConfig(hidden_size=64, num_attention_heads=4, **sizes)
     model = transformers.MusicgenForCausalLM(config).eval()
@@ -133,7 +133,7 @@ def test_a_decoder_of_several_codebooks_reads_no_texts(byte_tokenizer: ByteToken
         ("MambaForCausalLM", {}, None),
         ("GPT2LMHeadModel", {}, 128),
         ("MptForCausalLM", {"max_seq_len": 96, "d_model": 64, "n_layers": 2, "n_heads": 4}, 96),
-        ("RobertaForCausalLM", {}, 128),  # 130 positions, of which 0 and 1 are for padding
+        ("RobertaForCausalLM", {}, 128),  # 130 positions; 0 and 1 are for padding
         ("OPTForCausalLM", {}, 128),
         ("BartForCausalLM", {}, 128),
         (
@@ -147,7 +147,7 @@ def test_a_decoder_of_several_codebooks_reads_no_texts(byte_tokenizer: ByteToken
         ("GPTNeoXForCausalLM", {"max_position_embeddings": 0}, None),
     ],
 )
-def test_the_longest_text_that_a_model_has_positions_for_is_read_and_one_more_token_is_refused(
+def test_a_text_of_the_model_s_maximum_length_is_read_and_a_longer_one_is_refused(
     name: str, config: dict[str, Any], context: int | None, byte_tokenizer: ByteTokenizer
 ) -> None:
     model = strange(name, **config)

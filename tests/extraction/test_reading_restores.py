@@ -1,4 +1,4 @@
-"""A model whose forward fails in the middle of a reading is afterwards what it was before."""
+"""A model whose forward fails while it is read is restored to its previous state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that fastst
 
 
 class Failure(RuntimeError):
-    """Of the model's own."""
+    """An error raised by the model itself."""
 
 
 VECTOR = faststeer.SteeringVector("v", {1: torch.ones(64)})
@@ -50,7 +50,7 @@ def state(model: nn.Module) -> Any:
 
 @pytest.fixture(params=["stock", "unknown", "patched", "installed"])
 def model(request: pytest.FixtureRequest, make_tiny: MakeTiny) -> Iterator[Any]:
-    """In training, but for a layer; with what `faststeer` put on it before."""
+    """Return a model of each kind, in training mode except for one layer."""
     if request.param == "installed":
         faststeer.install()
     made = strange("GPT2LMHeadModel") if request.param == "unknown" else make_tiny()
@@ -68,7 +68,7 @@ def layers_of(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_wherever_it_fails_the_model_is_as_before_and_can_be_read_again(
+def test_wherever_it_fails_the_model_is_restored_and_can_be_read_again(
     name: str, model: Any, byte_tokenizer: ByteTokenizer
 ) -> None:
     passes: list[int] = []

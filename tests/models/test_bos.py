@@ -25,18 +25,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is not of a family that fastst
 
 
 class NeedsBos(transformers.GPT2Model):
-    """Behind a BOS it predicts the alphabet; without one all tokens are as likely."""
+    """Model that predicts the alphabet after a BOS and a uniform distribution without one."""
 
     def forward(self, input_ids: Tensor, **given: Any) -> Any:
         output = super().forward(input_ids, **given)
-        begun = (input_ids[:, :1] == BOS)[..., None]
+        begins_with_bos = (input_ids[:, :1] == BOS)[..., None]
         follows = 30 * self.wte((input_ids + 1) % 300)
-        output.last_hidden_state = torch.where(begun, follows, 0 * output.last_hidden_state)
+        output.last_hidden_state = torch.where(
+            begins_with_bos, follows, 0 * output.last_hidden_state
+        )
         return output
 
 
 class Tokenizer(ByteTokenizer):
-    """Adds a BOS by default if `adds`; one in the text stays."""
+    """Tokenizer that adds a BOS by default if `adds`; one in the text is kept."""
 
     bos_token: str | None = "<s>"
     eos_token_id: int | None = 2
@@ -61,7 +63,7 @@ def model() -> Any:
 
 
 def bos_warnings(call: Callable[[], Any]) -> list[str]:
-    """The warnings about a BOS."""
+    """Return the warnings about a BOS."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()
@@ -117,11 +119,11 @@ def test_a_missing_bos_is_reported_once_with_perplexities_by(name: str, model: A
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_nothing_is_reported_where_the_tokenizer_adds_it_by(name: str, model: Any) -> None:
+def test_nothing_is_reported_if_the_tokenizer_adds_it_by(name: str, model: Any) -> None:
     assert bos_warnings(lambda: EVERYWHERE[name](model, Tokenizer(adds=True))) == []
 
 
-def test_calibration_reports_it_once_though_it_measures_many_times(model: Any) -> None:
+def test_calibration_reports_it_once_although_it_measures_many_times(model: Any) -> None:
     def calibrate() -> None:
         diagnostics.calibrate(
             model, Tokenizer(adds=False), vector(), 0.1, texts=LETTERS, tolerance=0.5, layers=1
@@ -138,7 +140,7 @@ def test_calibration_reports_it_once_though_it_measures_many_times(model: Any) -
     assert len(bos_warnings(calibrate)) == 1
 
 
-def test_the_way_to_mend_it_is_the_callers_own(model: Any) -> None:
+def test_the_suggested_fix_is_the_callers_own_option(model: Any) -> None:
     adds = Tokenizer(adds=True)
     [message] = bos_warnings(lambda: extract(model, adds, add_special_tokens=False))
     assert message.endswith("add_special_tokens=True adds it")
@@ -167,16 +169,16 @@ def strange_like(model: Any) -> Any:
     [(None, 2), (BOS, BOS)],
     ids=["Qwen has no BOS", "GPT-2's BOS is its end of text"],
 )
-def test_a_tokenizer_without_a_bos_of_its_own_is_no_fault(
-    bos: int | None, eos: int, model: Any
-) -> None:
+def test_a_tokenizer_without_a_bos_is_not_reported(bos: int | None, eos: int, model: Any) -> None:
     tokenizer = Tokenizer(adds=False)
     tokenizer.bos_token_id, tokenizer.eos_token_id = bos, eos
     assert bos_warnings(lambda: extract(model, tokenizer)) == []
     assert bos_warnings(lambda: evaluate.perplexity(model, tokenizer, LETTERS)) == []
 
 
-def test_a_model_that_does_as_well_without_is_no_fault(tiny_model: Any, demo: Loaded) -> None:
+def test_a_model_that_predicts_as_well_without_a_bos_is_not_reported(
+    tiny_model: Any, demo: Loaded
+) -> None:
     assert bos_warnings(lambda: extract(tiny_model, Tokenizer(adds=False))) == []
     assert demo.tokenizer.bos_token_id not in (None, demo.tokenizer.eos_token_id)
     texts = ["The hotel was clean and the staff were kind.", "Rain fell on the town all night."]
@@ -196,7 +198,7 @@ def test_without_a_head_the_tokenizer_shows_what_the_model_needs(make_tiny: Make
     assert bos_warnings(lambda: extract(make_tiny().model, plain)) == []
 
 
-def test_a_text_that_brings_its_bos_gets_no_second_one(model: Any) -> None:
+def test_a_text_with_a_bos_gets_no_second_one(model: Any) -> None:
     adds, not_again = Tokenizer(adds=True), {"add_special_tokens": False}
     texts = ["<s>abcdefgh", "<s>klmno"]
     assert adds(texts[0])["input_ids"][:2] == [BOS, BOS]

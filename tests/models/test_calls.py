@@ -1,4 +1,4 @@
-"""How decoders are called: what carries the past is found in signatures, or refused by name."""
+"""Calls of decoders: the cache argument is found in signatures, or refused by name."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ IDS = torch.tensor([[1, 2, 3]])
 
 
 class Cache:
-    """As transformers' own, as far as tokens are counted."""
+    """Cache that counts tokens like transformers' own."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -24,7 +24,7 @@ class Cache:
 
 
 class Foreign:
-    """A cache of a class of its own, which counts something else while it is empty."""
+    """Cache of a custom class that counts something else while it is empty."""
 
     def get_seq_length(self) -> int:
         return 7
@@ -51,18 +51,18 @@ def tomorrow(self, input_ids=None, attention_mask=None, memory=None, use_cache=N
 
 
 @pytest.mark.parametrize(("forward", "name"), [(today, "cache"), (before, "past_key_values")])
-def test_the_past_is_counted_under_either_name_by_place_or_by_name(forward, name) -> None:
+def test_the_past_is_counted_under_either_name_positionally_or_by_keyword(forward, name) -> None:
     assert call(forward, IDS).past_length() == 0
     assert call(forward, IDS, **{name: Cache(4)}).past_length() == 4
     assert call(forward, IDS, None, Cache(4)).past_length() == 4
     assert columns_of(call(forward, IDS, **{name: Cache(4)})) == [4, 5, 6]
 
 
-def test_a_name_that_the_class_renames_is_understood_too() -> None:
+def test_an_argument_that_the_class_renames_is_recognised() -> None:
     assert call(today, IDS, past_key_values=Cache(4)).past_length() == 4
 
 
-def test_a_past_that_does_not_count_is_refused_once_there_is_one() -> None:
+def test_a_past_without_a_token_count_is_refused_once_it_is_passed() -> None:
     assert call(recurrent, IDS).past_length() == 0
     with pytest.raises(ValueError, match=r"a Own got a past, state= \(a list\), that does not co"):
         call(recurrent, IDS, state=[1]).past_length()
@@ -72,14 +72,14 @@ def test_a_past_that_does_not_count_is_refused_once_there_is_one() -> None:
     assert columns_of(call(mamba, IDS, cache_position=torch.arange(4))) == [0, 1, 2]
 
 
-def test_a_cache_of_a_class_of_its_own_is_believed_less_than_the_columns_given() -> None:
+def test_the_number_of_columns_takes_precedence_over_a_custom_cache_s_count() -> None:
     columns = torch.arange(3)
     found = call(before, IDS, past_key_values=Foreign(), cache_position=columns)
     assert int(found.past_length()) == 0
     assert found.columns(3, 0, IDS.device) is columns
 
 
-def test_an_unknown_name_of_the_past_refuses_what_depends_on_it_and_names_the_arguments() -> None:
+def test_with_an_unknown_past_argument_dependent_features_are_refused_with_its_names() -> None:
     assert call(without, IDS).past_length() == 0
     signature = DecoderSignature.of(decoder(tomorrow, "NextModel"))
     assert signature.unknown == ("memory", "use_cache")
@@ -124,7 +124,7 @@ def test_a_mask_of_another_length_than_past_and_input_is_refused(tiny_model) -> 
         tiny_model.model(IDS, attention_mask=torch.ones(1, 5, dtype=torch.long))
 
 
-def test_hidden_states_are_found_where_they_are_not_the_first_argument() -> None:
+def test_hidden_states_are_found_even_if_not_the_first_argument() -> None:
     def reformer(self, prev_attn_output, hidden_states, attention_mask=None): ...
     def xlnet(self, output_h, output_g, attn_mask_h): ...
 
@@ -132,7 +132,7 @@ def test_hidden_states_are_found_where_they_are_not_the_first_argument() -> None
     assert hidden_argument(decoder(xlnet)) == (0, "output_h")
 
 
-def test_an_attention_that_takes_the_past_by_another_name_is_not_fused() -> None:
+def test_an_attention_with_another_past_argument_is_not_fused() -> None:
     def layer(self, hidden_states, attention_mask=None, cache=None, **kwargs): ...
     def attention(self, hidden_states, attention_mask=None, past_key_values=None, **kwargs): ...
 
@@ -140,7 +140,7 @@ def test_an_attention_that_takes_the_past_by_another_name_is_not_fused() -> None
         require_same_names(decoder(layer, "Layer"), decoder(attention, "Attention"))
 
 
-def test_a_steered_layer_hands_on_arguments_of_any_name(tiny_model) -> None:
+def test_a_steered_layer_passes_on_arguments_of_any_name(tiny_model) -> None:
     seen: list[dict[str, Any]] = []
     attention = tiny_model.model.layers[1].self_attn
     attention.register_forward_pre_hook(lambda m, a, k: seen.append(k), with_kwargs=True)
@@ -149,7 +149,7 @@ def test_a_steered_layer_hands_on_arguments_of_any_name(tiny_model) -> None:
     assert seen[0]["some_new_argument"] == 5
 
 
-def test_layers_called_by_place_are_fused_too() -> None:
+def test_layers_called_with_positional_arguments_are_fused() -> None:
     config = transformers.MixtralConfig(
         vocab_size=64,
         hidden_size=32,

@@ -1,4 +1,4 @@
-"""A dozen of the most different decoders, as `make models` examines all; and that it finds faults.
+"""A dozen diverse decoders, examined as by `make models`; and it detects faults.
 
 The reference, plain hooks in the same cached `generate`, is in `every_model`.
 """
@@ -89,7 +89,7 @@ def test_steering_that_does_nothing_is_reported_wrong(model, monkeypatch) -> Non
     assert found["scope: last"].message == "it equals unsteered"
 
 
-def test_a_hook_left_behind_is_reported(model, monkeypatch) -> None:
+def test_a_leftover_hook_is_reported(model, monkeypatch) -> None:
     unpatch = faststeer.Patched.unpatch
 
     def leaving(self: Any) -> None:
@@ -106,10 +106,10 @@ def test_a_hook_left_behind_is_reported(model, monkeypatch) -> None:
             hook.remove()
 
 
-def test_a_model_that_a_wrong_run_would_leave_alike_proves_nothing(model) -> None:
+def test_a_model_on_which_a_wrong_run_makes_no_difference_is_inconclusive(model) -> None:
     layers = model.model.layers
     with torch.no_grad():
-        for layer in layers[2:]:  # what a token holds does not reach later ones
+        for layer in layers[2:]:  # a token does not influence later ones
             layer.self_attn.o_proj.weight.zero_()
     try:
         found = outcomes(model)
@@ -127,7 +127,9 @@ def test_faststeers_own_errors_that_name_the_class_are_refusals_and_others_are_n
 
     with faststeer.patch(model) as patched:
         vector = faststeer.SteeringVector("v", {9: torch.ones(32)})
-        assert not is_refusal(raised(lambda: patched.steer(vector)), model)  # names no class
+        assert not is_refusal(
+            raised(lambda: patched.steer(vector)), model
+        )  # does not name the class
         unknown = {1: torch.ones(32)}
         vector = faststeer.SteeringVector("v", unknown)
         refused = raised(lambda: patched.steer(vector, positions="nowhere"))
@@ -154,12 +156,12 @@ def test_a_class_whose_process_dies_or_raises_or_takes_too_long_is_reported_cras
     assert reasons[2] == "took longer than 1 s"
 
 
-def test_what_a_class_had_started_ends_with_it(tmp_path: Path) -> None:
+def test_child_processes_of_a_class_end_with_it(tmp_path: Path) -> None:
     def hanging(name: str, model_type: str) -> Report:
         if os.fork() == 0:
             (tmp_path / "began").touch()
             time.sleep(3)
-            (tmp_path / "went on").touch()
+            (tmp_path / "still running").touch()
             os._exit(0)
         time.sleep(60)
         raise AssertionError
@@ -167,7 +169,7 @@ def test_what_a_class_had_started_ends_with_it(tmp_path: Path) -> None:
     examined_apart(hanging, "X", "x", 1.5)
     assert (tmp_path / "began").exists()
     time.sleep(3)
-    assert not (tmp_path / "went on").exists()
+    assert not (tmp_path / "still running").exists()
 
 
 def test_the_table_shows_faults_refusals_and_the_worst_error() -> None:

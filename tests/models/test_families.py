@@ -1,4 +1,4 @@
-"""Every family is steered as plain hooks would, and is its stock self again afterwards."""
+"""Every family is steered as by plain hooks and restored to stock afterwards."""
 
 import copy
 from typing import Any
@@ -33,7 +33,7 @@ def test_each_family_is_known_by_its_decoder(make_tiny) -> None:
     assert known_families() == [type(model.model).__name__ for model in made]
 
 
-def test_idle_it_computes_what_stock_does_and_stock_is_restored(model) -> None:
+def test_an_idle_model_equals_stock_and_stock_is_restored(model) -> None:
     stock = logits(model)
     types = [type(module) for module in model.modules()]
     with faststeer.patch(model) as patched:
@@ -48,7 +48,7 @@ def test_idle_it_computes_what_stock_does_and_stock_is_restored(model) -> None:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_it_is_steered_as_plain_hooks_do(model, site: str) -> None:
+def test_each_family_is_steered_as_by_plain_hooks(model, site: str) -> None:
     vector = random_vector("v", range(4), site=site)
     with hooked(model.model, [(vector, 1.5, range(4))]):
         expected = logits(model)

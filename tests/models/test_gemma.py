@@ -1,4 +1,4 @@
-"""What sets the Gemmas apart: norms of one plus the weight, more norms a layer, images."""
+"""Gemma's particularities: norms of one plus the weight, more norms per layer, images."""
 
 import copy
 from typing import Any
@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest, make_tiny: MakeTiny) -> Any:
 
 @pytest.fixture
 def seeing(make_tiny: MakeTiny) -> Any:
-    """Gemma 3 with a tower for images of four tokens."""
+    """Return a Gemma 3 with a vision tower for images of four tokens."""
     text = make_tiny(family="Gemma3", **MORE["Gemma3"])
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     tower |= {"num_attention_heads": 2, "image_size": 16, "patch_size": 4}
@@ -44,14 +44,14 @@ def seeing(make_tiny: MakeTiny) -> Any:
 
 
 def seen() -> dict[str, Tensor]:
-    """Two prompts, each with an image."""
+    """Return two prompts, each with an image."""
     ids = IDS.clone()
     ids[:, 2:6] = IMAGE
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     return {"input_ids": ids, "pixel_values": pixels, "token_type_ids": (ids == IMAGE).long()}
 
 
-def test_a_graph_of_the_steered_model_is_whole_and_sees_changes(model) -> None:
+def test_the_steered_model_compiles_to_one_graph_that_sees_changes(model) -> None:
     torch._dynamo.reset()
     with faststeer.patch(model) as patched, torch.inference_mode():
         handle = patched.steer(VECTOR, 1.0)
@@ -62,7 +62,7 @@ def test_a_graph_of_the_steered_model_is_whole_and_sees_changes(model) -> None:
                 torch.testing.assert_close(compiled(IDS).logits, model(IDS).logits, **CLOSE)
 
 
-def test_in_bfloat16_it_is_no_farther_from_the_truth_than_plain_hooks(model) -> None:
+def test_in_bfloat16_the_error_is_no_larger_than_with_plain_hooks(model) -> None:
     def distance() -> float:
         return float((model(ids).logits.double() - truth).norm())
 
@@ -101,7 +101,7 @@ def test_hidden_states_and_attentions_are_those_of_stock_and_show_the_steering(m
     assert not torch.allclose(shown[1], stock.hidden_states[1], atol=0.1)
 
 
-def test_a_prompt_with_an_image_is_steered_as_plain_hooks_do(seeing) -> None:
+def test_a_prompt_with_an_image_is_steered_as_by_plain_hooks(seeing) -> None:
     with torch.inference_mode():
         stock = seeing(**seen()).logits
         with hooked(seeing.model.language_model, [(VECTOR, 1.5, range(4))]):
@@ -117,7 +117,7 @@ def test_a_prompt_with_an_image_is_steered_as_plain_hooks_do(seeing) -> None:
     torch.testing.assert_close(rows, torch.stack([stock[0], expected[1]]), **CLOSE)
 
 
-def test_what_is_said_of_an_image_is_steered_from_the_last_token_of_the_prompt(seeing) -> None:
+def test_text_about_an_image_is_steered_from_the_last_prompt_token(seeing) -> None:
     options: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
     dose = 30.0  # Gemma's embeddings are large

@@ -1,4 +1,4 @@
-"""What `faststeer generate` asks the model."""
+"""The prompts that `faststeer generate` passes to the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from faststeer.models.loading import Loaded
 
 
 class BeginsTexts:
-    """A tokenizer that puts a token in front of texts, as LLaMA's does; so does its template."""
+    """Tokenizer that puts a token in front of texts, like LLaMA's; its template does too."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.own = tokenizer
@@ -29,7 +29,7 @@ class BeginsTexts:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_a_prompt_begins_once_in_the_chat_template_too(
+def test_a_prompt_has_one_bos_in_the_chat_template_too(
     tiny_model, tiny_folder, tmp_path, chat
 ) -> None:
     tokenizer = BeginsTexts(PreTrainedTokenizerFast.from_pretrained(tiny_folder))

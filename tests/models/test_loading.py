@@ -15,7 +15,7 @@ from faststeer.models.loading import Loaded
 
 
 class StubTokenizer:
-    """Saves a file, and does before that what a test wants to happen at the very end."""
+    """Tokenizer stub whose save runs a test's action at the end of a conversion."""
 
     def __init__(self, before_saving: Callable[[], None]) -> None:
         self.before_saving = before_saving
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def demo_stub(
     cache: Path, tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[], None]], LlamaForCausalLM]:
-    """The demo's GGUF reads as a tiny model: the real one takes half a minute to convert."""
+    """Load the demo's GGUF as a tiny model: converting the real one takes half a minute."""
     tiny_model.config.quantization_config = {"quant_method": "gguf"}
 
     def install(before_saving: Callable[[], None] = lambda: None) -> LlamaForCausalLM:
@@ -77,7 +77,7 @@ def test_the_demo_is_converted_once_with_its_weights_unchanged(demo_stub: Any, c
 def test_an_interrupted_conversion_leaves_nothing_and_the_next_one_works(
     demo_stub: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo_stub(before_saving=interrupt)  # the weights are written then, the tokenizer is not
+    demo_stub(before_saving=interrupt)  # the weights are written by then, the tokenizer is not
     with pytest.raises(KeyboardInterrupt):
         loading.demo_folder()
     assert not files(cache)
@@ -91,7 +91,7 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_next_one_works(
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
 
 
-def test_of_two_conversions_at_once_the_first_to_finish_is_kept(
+def test_of_two_concurrent_conversions_the_first_to_finish_is_kept(
     demo_stub: Any, cache: Path
 ) -> None:
     demo_stub()
@@ -104,7 +104,7 @@ def test_of_two_conversions_at_once_the_first_to_finish_is_kept(
     assert {path: path.read_bytes() for path in files(cache)} == kept
 
 
-def test_each_major_version_of_transformers_has_a_conversion_of_its_own(
+def test_each_major_version_of_transformers_has_its_own_conversion(
     cache: Path, demo_stub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo_stub()
@@ -112,10 +112,10 @@ def test_each_major_version_of_transformers_has_a_conversion_of_its_own(
     for version in ("4.57.6", "5.0.0", "5.23.0"):
         monkeypatch.setattr(transformers, "__version__", version)
         folders.add(loading.demo_folder())
-    assert len(folders) == 2  # 4 reads what 5 wrote with another rope_theta, silently
+    assert len(folders) == 2  # 4 silently reads another rope_theta from files of 5
 
 
-def test_without_the_demo_s_package_it_says_how_to_get_it(
+def test_without_the_demo_s_package_the_error_says_how_to_install_it(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -132,7 +132,7 @@ def test_the_demo_knows_some_geography(demo: Loaded) -> None:
     assert demo.tokenizer.decode(following).strip() == "Paris"
 
 
-def test_a_random_model_has_the_shape_asked_for_and_no_norm_weights_of_one() -> None:
+def test_a_random_model_has_the_requested_shape_and_no_norm_weights_of_one() -> None:
     loaded = loading.load("random:tiny", num_layers=2)
     assert loaded.tokenizer is None
     assert not loaded.model.training
@@ -142,12 +142,12 @@ def test_a_random_model_has_the_shape_asked_for_and_no_norm_weights_of_one() -> 
     assert all(weight.std() > 0.1 for weight in norms)  # all ones would hide mistakes
 
 
-def test_a_random_model_has_the_dtype_asked_for() -> None:
+def test_a_random_model_has_the_requested_dtype() -> None:
     model = loading.load("random:tiny", dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_an_unknown_shape_is_refused_with_those_there_are() -> None:
+def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="random:huge is unknown; there are llama-2-7b, tiny"):
         loading.load("random:huge")

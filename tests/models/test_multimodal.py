@@ -1,6 +1,6 @@
-"""Decoders inside larger models: padding and prompts come from around them, or are asked for.
+"""Decoders inside larger models: masks and prompts come from the outer model or the caller.
 
-Each refusal's advice is followed, and gives what plain hooks give.
+Each refusal's advice is followed, and gives the result of plain hooks.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def decoder_of(model) -> Any:
     ("positions", "chosen"),
     [("all", slice(None)), ("last", slice(-1, None)), (range(1, 3), slice(1, 3))],
 )
-def test_capture_counts_each_token_of_a_padded_batch_and_padding_never(
+def test_capture_counts_each_token_of_a_padded_batch_and_never_padding(
     model, positions, chosen
 ) -> None:
     alone = []
@@ -127,7 +127,7 @@ def test_scopes_are_right_in_generate(model, how) -> None:
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
 
 
-def test_a_prepared_mask_without_the_model_around_it_is_refused_with_advice_that_works(
+def test_a_prepared_mask_without_the_outer_model_is_refused_with_advice_that_works(
     model,
 ) -> None:
     decoder = decoder_of(model)
@@ -163,7 +163,7 @@ def test_a_mask_of_other_tokens_than_the_decoders_is_refused(model) -> None:
         model(IDS[:, :4], attention_mask=MASK[:, :4])
 
 
-def test_a_forward_that_fails_keeps_no_mask_and_unpatching_leaves_no_hook(model) -> None:
+def test_a_failed_forward_leaves_no_mask_and_unpatching_no_hook(model) -> None:
     def ours() -> int:
         every = [
             h
@@ -180,7 +180,7 @@ def test_a_forward_that_fails_keeps_no_mask_and_unpatching_leaves_no_hook(model)
     assert ours() == 0
 
 
-def test_after_in_a_plain_forward_of_embeddings_says_to_generate_and_that_works(model) -> None:
+def test_after_in_a_plain_forward_of_embeddings_is_refused_with_advice_that_works(model) -> None:
     with faststeer.patch(model) as patched, torch.inference_mode():
         patched.steer(V, 3.0, positions=faststeer.after([int(IDS[1, 4])]))
         with pytest.raises(
@@ -194,7 +194,7 @@ def test_after_in_a_plain_forward_of_embeddings_says_to_generate_and_that_works(
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
 
 
-def test_a_generate_without_ids_says_what_is_missing_and_with_them_it_works(tiny_model) -> None:
+def test_a_generate_without_ids_is_refused_and_works_with_them(tiny_model) -> None:
     tiny_model.generation_config.bos_token_id = 1
     start = torch.tensor([[1]])
     terms = [(random_vector("v", [1]), lambda b, p, n: 3.0 * (p >= n))]
@@ -213,7 +213,7 @@ def test_a_generate_without_ids_says_what_is_missing_and_with_them_it_works(tiny
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
 
 
-def test_in_an_encoder_decoder_the_decoders_prompt_is_asked_for_and_prompt_lengths_tell() -> None:
+def test_an_encoder_decoder_requires_prompt_lengths_for_the_decoders_prompt() -> None:
     sides = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 3, "vocab_size": 300}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     ends = {"eos_token_id": None, "forced_eos_token_id": None, "init_std": 0.1}

@@ -1,4 +1,4 @@
-"""Streams that are not [B, T, H]: each row and token is steered as itself, or nothing is."""
+"""Streams that are not [B, T, H]: each row and token is steered correctly, or refused."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ V = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(0))
 # Token 1 of sequence 0 gets the first vector, token 2 of sequence 1 twice the second.
 INDEX = torch.tensor([[-1], [0], [-1], [-1], [-1], [1]], dtype=torch.int32)
 COEFFICIENT = torch.tensor([[1.0], [1.0], [1.0], [1.0], [1.0], [2.0]])
-# [B, T, H] of each layout: batch and time moved to where it has them.
+# [B, T, H] in each layout: batch and time moved to its axes.
 SHAPES = {
     "XLNetModel": ((TOKENS, BATCH, HIDDEN), lambda h: h.transpose(0, 1)),
     "Gemma3nTextModel": ((4, BATCH, TOKENS, HIDDEN), lambda h: h),
@@ -44,21 +44,21 @@ def test_one_setting_for_all_and_one_per_sequence_are_right_too(decoder) -> None
         assert torch.equal(batch_first(found), batch_first(hidden) + own)
 
 
-def test_what_is_ambiguous_goes_by_the_decoder_and_else_to_the_batch_first() -> None:
+def test_an_ambiguous_layout_follows_the_decoder_and_defaults_to_batch_first() -> None:
     assert StreamLayout.find((3, 3, 8), 3, 3, "XLNetModel").time_first
     assert StreamLayout.find((3, 3, 8), 3, 3, "GPT2Model") == StreamLayout()
     assert StreamLayout.find((3, 3, 3, 8), 3, 3, "Gemma3nTextModel").streams_first == 3
     assert StreamLayout.find((3, 3, 3, 8), 3, 3, "DeepseekV4Model").streams_first == 0
 
 
-def test_where_the_sequences_are_nowhere_it_is_refused_by_name_and_shape() -> None:
+def test_a_stream_without_a_batch_axis_is_refused_by_name_and_shape() -> None:
     with pytest.raises(ValueError, match=r"a CpmAntModel was given 2 sequences of 3 .* \[6, 8\]"):
         StreamLayout.find((6, 8), BATCH, TOKENS, "CpmAntModel")
     with pytest.raises(ValueError, match="a GPT2Model was given 2 sequences of 3 tokens"):
         StreamLayout.find((TOKENS, BATCH, HIDDEN), BATCH, TOKENS, "GPT2Model")
 
 
-def test_tokens_of_the_decoders_own_leave_rows_but_no_positions_and_no_reading() -> None:
+def test_with_extra_tokens_rows_work_but_positions_and_reading_are_refused() -> None:
     shape = (BATCH, 5 + TOKENS, HIDDEN)
     layout = StreamLayout.find(shape, BATCH, TOKENS, "CpmAntModel")
     index = torch.tensor([[0], [1]], dtype=torch.int32)
@@ -71,7 +71,7 @@ def test_tokens_of_the_decoders_own_leave_rows_but_no_positions_and_no_reading()
         layout.require_readable(shape, "CpmAntModel")
 
 
-def test_several_streams_are_not_read() -> None:
+def test_several_parallel_streams_are_not_read() -> None:
     shape, _ = SHAPES["Gemma3nTextModel"]
     layout = StreamLayout.find(shape, BATCH, TOKENS, "Gemma3nTextModel")
     with pytest.raises(ValueError, match="several streams per token: there is no single residual"):

@@ -17,7 +17,7 @@ from faststeer.models import transformers_release
 
 @pytest.fixture(autouse=True)
 def first_in_its_process() -> Iterator[None]:
-    """No test finds the warning given already, and none leaves it so for a pretended release."""
+    """Reset the once-only warning before and after each test."""
     transformers_release._warn_of_untested.cache_clear()
     yield
     transformers_release._warn_of_untested.cache_clear()
@@ -45,7 +45,7 @@ def test_the_newest_tested_release_is_the_pinned_one() -> None:
 def test_a_newer_transformers_is_warned_of_once_with_both_releases(
     tiny_model, monkeypatch, release
 ) -> None:
-    monkeypatch.setattr("transformers.__version__", release)  # as it is imported now
+    monkeypatch.setattr("transformers.__version__", release)  # as now imported
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -62,7 +62,7 @@ def test_a_newer_transformers_is_warned_of_once_with_both_releases(
 def test_a_tested_or_earlier_transformers_is_not_warned_of(
     tiny_model, monkeypatch, release
 ) -> None:
-    monkeypatch.setattr("transformers.__version__", release)  # as it is imported now
+    monkeypatch.setattr("transformers.__version__", release)  # as now imported
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         patched_and_unpatched(tiny_model)
@@ -74,7 +74,7 @@ def test_an_older_transformers_is_refused_before_anything_changes(
 ) -> None:
     stock = type(tiny_model.model.layers[0])
     made = transformers.PreTrainedModel.post_init
-    monkeypatch.setattr("transformers.__version__", release)  # as it is imported now
+    monkeypatch.setattr("transformers.__version__", release)  # as now imported
     for attempt in (lambda: faststeer.patch(tiny_model), faststeer.install):
         with pytest.raises(ImportError, match=rf"4\.57 or later, and {re.escape(release)} is inst"):
             attempt()

@@ -1,7 +1,7 @@
-"""A decoder of no known family is steered by hooks: all that can be done there works, with notice.
+"""A decoder of an unknown family is steered by hooks, with a warning; all features work.
 
-By a hook a layer, against plain hooks; GPT-2 (positional arguments, blocks in `h`) and GPT-NeoX
-(parallel residual, blocks in `layers`).
+One hook per layer, compared with plain hooks; GPT-2 (positional arguments, blocks in `h`)
+and GPT-NeoX (parallel residual, blocks in `layers`).
 """
 
 import copy
@@ -42,7 +42,7 @@ def logits(model, **kwargs) -> torch.Tensor:
     return found
 
 
-def test_the_notice_names_the_class_and_what_is_lost(model) -> None:
+def test_the_warning_names_the_class_and_the_missing_features(model) -> None:
     decoder = type(model.base_model).__name__
     with pytest.warns(
         faststeer.FaststeerWarning, match=f"{decoder} .*one more op per layer.*resid_mid"
@@ -58,7 +58,7 @@ def test_the_notice_names_the_class_and_what_is_lost(model) -> None:
     assert patched.handles == []
 
 
-def test_idle_it_is_stock_to_the_bit_and_unpatching_leaves_no_hook(model) -> None:
+def test_an_idle_model_equals_stock_bit_for_bit_and_unpatching_leaves_no_hook(model) -> None:
     def hooks() -> list[tuple[int, int]]:
         return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
 
@@ -75,7 +75,7 @@ def test_idle_it_is_stock_to_the_bit_and_unpatching_leaves_no_hook(model) -> Non
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_post"])
-def test_it_is_steered_as_plain_hooks_do_and_follows_its_handle(model, patched, site) -> None:
+def test_it_is_steered_as_by_plain_hooks_and_follows_its_handle(model, patched, site) -> None:
     vector = random_vector("v", range(3), site=site)
     stock = logits(model)
     handle = patched.steer(vector, 9.0)
@@ -112,7 +112,7 @@ def test_rows_and_positions_are_right_under_padding_in_cached_generation(
     assert not torch.equal(scores, idle[1])
 
 
-def test_hidden_states_show_what_the_model_reads(model, patched) -> None:
+def test_hidden_states_show_the_steered_stream(model, patched) -> None:
     patched.steer(V, 2.0, layers=[0, 1])
     seen = [None] * 3
     for n, block in enumerate(model.blocks.layers):  # later hooks see the steered stream
@@ -153,7 +153,7 @@ def test_it_compiles_in_one_graph_which_follows_the_handle(model, patched) -> No
 
 
 class Block(nn.Module):
-    """Returns what `wrap` makes of its output."""
+    """Block that returns `wrap` of its output."""
 
     def __init__(self, wrap: Any) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Block(nn.Module):
 
 
 class Plain(transformers.PreTrainedModel):
-    """A model of someone's own."""
+    """A user-defined model."""
 
     config_class = transformers.GPT2Config
     _supports_sdpa = True
@@ -184,7 +184,7 @@ HIDDEN = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("wrap", [lambda h: h, lambda h: (h, "more"), lambda h: [h, "more"]])
-def test_layers_may_return_hidden_states_alone_or_as_the_first_of_several(wrap) -> None:
+def test_layers_may_return_hidden_states_alone_or_first_in_a_tuple(wrap) -> None:
     model = Plain(wrap)
     with pytest.warns(faststeer.FaststeerWarning, match="Plain"):
         patched = faststeer.patch(model)
@@ -195,7 +195,7 @@ def test_layers_may_return_hidden_states_alone_or_as_the_first_of_several(wrap) 
         torch.testing.assert_close(model(HIDDEN), idle + 2 * V.directions[2], **CLOSE)
 
 
-def test_layers_that_return_something_else_are_refused_in_words() -> None:
+def test_layers_that_return_something_else_are_refused() -> None:
     model = Plain(lambda hidden: {"hidden": hidden})
     with pytest.warns(faststeer.FaststeerWarning):
         faststeer.patch(model)
@@ -213,7 +213,7 @@ class TwoStreams(NamedTuple):
     hidden_states: torch.Tensor
 
 
-def test_a_named_tuple_stays_one_and_its_first_field_has_to_be_the_hidden_states() -> None:
+def test_a_named_tuple_is_preserved_and_its_first_field_must_be_the_hidden_states() -> None:
     model = Plain(lambda hidden: Named(hidden, "more"))
     kept = []
     with pytest.warns(faststeer.FaststeerWarning):
@@ -243,7 +243,7 @@ def test_several_lists_of_layers_are_refused_by_their_paths_and_one_may_be_chose
         assert faststeer.patch(bart.decoder).num_layers == 3
 
 
-def test_experts_as_many_as_layers_are_not_taken_for_them() -> None:
+def test_experts_in_the_number_of_layers_are_not_mistaken_for_layers() -> None:
     model = make("GPT2")
     for block in model.blocks.layers:
         block.mlp = nn.ModuleList([copy.deepcopy(block.mlp) for _ in range(3)])
@@ -253,7 +253,7 @@ def test_experts_as_many_as_layers_are_not_taken_for_them() -> None:
     assert patched.num_layers == 3
 
 
-def test_of_a_multimodal_model_the_text_layers_are_steered() -> None:
+def test_a_multimodal_model_s_text_layers_are_steered() -> None:
     sides = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     vision = {**sides, "num_hidden_layers": 2, "image_size": 8, "patch_size": 4}
     config = transformers.LlavaConfig(

@@ -1,4 +1,4 @@
-"""Projections, clamps and kept norms in the op: what they do, and how exactly."""
+"""Projections, clamps and preserved norms in the op: results and accuracy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EPS = 1e-5
 
 
 def steered(h: Tensor, vectors: Tensor, *modes: tuple[float, float, float]) -> Tensor:
-    """All vectors on all rows, in order, with coefficients of 1."""
+    """Apply all vectors to all rows, in order, with coefficients of 1."""
     index = torch.arange(len(vectors), dtype=torch.int32)[None]
     coefficient = torch.ones(1, len(vectors))
     return ops.steer_add(None, h, vectors, index, coefficient, torch.tensor(modes))
 
 
-def test_projecting_out_a_direction_leaves_nothing_of_it_and_all_of_the_rest() -> None:
+def test_projecting_out_a_direction_removes_it_and_nothing_else() -> None:
     h, v = torch.randn(6, 80), unit(1, 80)
     ablated = steered(h, v, ABLATE)
     assert (ablated @ v[0]).abs().max() < 1e-6
@@ -32,12 +32,12 @@ def test_projecting_out_a_direction_leaves_nothing_of_it_and_all_of_the_rest() -
     torch.testing.assert_close(steered(h, v, HALVE) @ v[0], 0.5 * (h @ v[0]))
 
 
-def test_a_clamp_sets_the_projection_whatever_it_was() -> None:
+def test_a_clamp_sets_the_projection_regardless_of_its_value() -> None:
     h, v = torch.randn(6, 80), unit(1, 80)
     torch.testing.assert_close(steered(h, v, CLAMP) @ v[0], torch.full((6,), 2.5))
 
 
-def test_projections_see_what_additions_did_and_each_other_in_order() -> None:
+def test_projections_apply_after_additions_and_in_order() -> None:
     h, (a, b) = torch.randn(6, 80), unit(2, 80)
     added = h + a
     ablated = added - (added @ b)[:, None] * b
@@ -48,7 +48,7 @@ def test_projections_see_what_additions_did_and_each_other_in_order() -> None:
     assert not torch.allclose(steered(h, torch.stack([b, a]), ABLATE, CLAMP), then)
 
 
-def test_a_kept_norm_is_that_before_steering() -> None:
+def test_a_preserved_norm_is_the_norm_before_steering() -> None:
     h, v = torch.randn(6, 80), 10 * unit(2, 80)
     kept = steered(h, v, KEEP, ADD)
     torch.testing.assert_close(kept.norm(dim=1), h.norm(dim=1))
@@ -56,12 +56,12 @@ def test_a_kept_norm_is_that_before_steering() -> None:
     torch.testing.assert_close(torch.cosine_similarity(kept, added), torch.ones(6))
 
 
-def test_a_kept_norm_changes_no_bit_of_what_is_not_steered() -> None:
+def test_preserving_the_norm_changes_no_bit_of_unsteered_rows() -> None:
     h = torch.randn(6, 577)
     assert torch.equal(steered(h, torch.zeros(1, 577), KEEP), h)
 
 
-def test_a_row_of_zeros_has_no_norm_to_keep() -> None:
+def test_a_row_of_zeros_is_not_rescaled() -> None:
     v = unit(1, 80)
     assert torch.equal(steered(torch.zeros(2, 80), 0 * v, KEEP), torch.zeros(2, 80))
     assert torch.equal(steered(torch.zeros(2, 80), v, KEEP), torch.zeros(2, 80))
@@ -108,7 +108,7 @@ def calls(draw: st.DrawFn) -> dict:
 
 @settings(max_examples=300, deadline=None)
 @given(calls())
-def test_modes_are_as_exact_as_float32_makes_them(call: dict) -> None:
+def test_modes_are_accurate_to_float32_rounding(call: dict) -> None:
     out, h = ops.steer_add_rms_norm(**call)
     wide = {
         n: a.double() if n in ("x", "residual") and a is not None else a for n, a in call.items()
@@ -123,7 +123,7 @@ def test_modes_are_as_exact_as_float32_makes_them(call: dict) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_modes_that_only_add_are_the_bits_of_no_modes(dtype: torch.dtype) -> None:
+def test_modes_that_only_add_give_the_same_bits_as_no_modes(dtype: torch.dtype) -> None:
     h, vectors = torch.randn(12, 577).to(dtype), torch.randn(3, 577)
     index = torch.tensor([[0, 1, 2], [2, -1, 1], [-1, -1, -1]], dtype=torch.int32)
     entries = vectors, index, torch.randn(3, 3)

@@ -18,7 +18,7 @@ from faststeer.ops import reference
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HIDDEN = (1, 7, 31, 32, 33, 111, 576, 4096, 11008)
 ROWS = (0, 1, 2, 3, 5, 1023, 1024, 1025, 2500)
-TILE = 1024  # rows that a call of more takes apart
+TILE = 1024  # calls with more rows are split
 
 
 @st.composite
@@ -44,14 +44,14 @@ def batches(draw: st.DrawFn) -> Batch:
 
 @settings(max_examples=300, deadline=None)
 @given(batches())
-def test_moments_are_those_of_float64(batch: Batch) -> None:
+def test_moments_equal_those_of_float64(batch: Batch) -> None:
     before = batch.x.clone()
     check(batch.accumulated(), exact(*batch))
     assert torch.equal(batch.x, before)
 
 
 @pytest.mark.parametrize(("rows", "hidden"), [(2500, 4096), (1025, 11008), (1023, 11008)])
-def test_moments_of_many_wide_rows_are_those_of_float64(rows: int, hidden: int) -> None:
+def test_moments_of_many_wide_rows_equal_those_of_float64(rows: int, hidden: int) -> None:
     for dtype, groups in zip(DTYPES, (1, 2, 40), strict=True):
         x = random_rows(rows, hidden, dtype, mean=1.0)
         batch = Batch(x, random_groups(rows, groups), groups)
@@ -59,7 +59,7 @@ def test_moments_of_many_wide_rows_are_those_of_float64(rows: int, hidden: int) 
 
 
 @pytest.mark.parametrize("rows", [2, 3, 40, 1024, 4096])
-def test_a_mean_of_a_million_costs_a_deviation_of_one_nothing(rows: int) -> None:
+def test_a_mean_of_a_million_does_not_affect_a_deviation_of_one(rows: int) -> None:
     batch = Batch(random_rows(rows, 576, torch.float32, mean=1e6), None, 1)
     assert batch.x.std() < 2
     check(batch.accumulated(), exact(*batch))
@@ -68,7 +68,7 @@ def test_a_mean_of_a_million_costs_a_deviation_of_one_nothing(rows: int) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("times", [1000, 60000])
 @pytest.mark.parametrize("rows", [5, 64, 1024, 4096])
-def test_an_outlier_in_the_first_row_costs_the_others_nothing(
+def test_an_outlier_in_the_first_row_does_not_affect_the_others(
     dtype: torch.dtype, times: int, rows: int
 ) -> None:
     x = random_rows(rows, 576, torch.float32, mean=3.0)
@@ -123,7 +123,9 @@ def test_nan_and_infinity_stay_in_their_column_and_group(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("groups", [None, 3])
-def test_tiles_given_in_any_order_come_to_one_call(dtype: torch.dtype, groups: int | None) -> None:
+def test_tiles_in_any_order_give_the_result_of_one_call(
+    dtype: torch.dtype, groups: int | None
+) -> None:
     x = random_rows(3 * TILE + 100, 33, dtype, mean=5.0)
     group = None if groups is None else random_groups(len(x), groups)
     whole = Batch(x, group, groups or 1).accumulated()
@@ -141,9 +143,7 @@ def test_tiles_given_in_any_order_come_to_one_call(dtype: torch.dtype, groups: i
 
 @settings(max_examples=100, deadline=None)
 @given(batches(), st.data())
-def test_rows_given_in_pieces_come_to_what_they_are_together(
-    batch: Batch, data: st.DataObject
-) -> None:
+def test_rows_in_pieces_give_the_result_of_one_call(batch: Batch, data: st.DataObject) -> None:
     x = batch.x.reshape(-1, batch.x.shape[-1])
     group = None if batch.group is None else batch.group.flatten()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=6)))
@@ -154,11 +154,13 @@ def test_rows_given_in_pieces_come_to_what_they_are_together(
     check(state, exact(*batch), roundings=len(pieces))
 
 
-def test_groups_without_rows_keep_what_they_hold_and_empty_ones_begin_anew() -> None:
+def test_groups_without_rows_are_unchanged_and_empty_ones_are_initialised() -> None:
     state = empty(3, 8)
     state.count[0] = 7
     for tensor in (state.mean, state.m2):
-        tensor[:] = torch.nan  # of the others nothing may be read either, as their count is 0
+        tensor[:] = (
+            torch.nan
+        )  # the state of the others must not be read either, as their count is 0
     held = [tensor.clone() for tensor in state]
     ops.accumulate_moments(torch.zeros(0, 8), torch.zeros(0, dtype=torch.int32), *state)
     x, group = random_rows(4, 8, torch.float32), torch.tensor([2, -1, 2, 2], dtype=torch.int32)
@@ -181,7 +183,7 @@ def test_skipped_rows_are_not_read() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(batches())
-def test_nothing_beside_the_state_is_written(batch: Batch) -> None:
+def test_nothing_outside_the_state_is_written(batch: Batch) -> None:
     hidden = batch.x.shape[-1]
     state = empty(batch.groups, hidden)
     rooms = [torch.full((batch.groups + 2, hidden), torch.nan, dtype=torch.float64) for _ in "ab"]
@@ -197,7 +199,7 @@ def test_nothing_beside_the_state_is_written(batch: Batch) -> None:
 
 
 def test_a_column_has_the_same_bits_with_and_without_others_beside_it() -> None:
-    """1,024 groups in every tile: so many that tiles are merged before all are read."""
+    """1,024 groups in every tile: enough that tiles are merged before all are read."""
     x = random_rows(2100, 4160, torch.bfloat16)
     group = (torch.arange(2100, dtype=torch.int32) * 7) % 1024
     wide = Batch(x, group, 1024).accumulated()
@@ -228,7 +230,7 @@ def test_moments_have_the_same_bits_on_any_number_of_threads(
 @pytest.mark.parametrize("isa", [name for name in _C.available_isas() if name != _C.isa()])
 def test_every_instruction_set_of_this_processor_has_the_moments_of_float64(isa: str) -> None:
     environment = {**os.environ, "FASTSTEER_ISA": isa}
-    # -k: neither this test again nor torch's rules, which know no instruction set.
+    # -k excludes this test and torch's rules, which do not depend on the instruction set.
     command = [sys.executable, "-m", "pytest", "-q", "-x", __file__]
     command += ["-k", "not instruction_set and not torch"]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""accumulate_moments refuses what makes no sense, and keeps torch's rules."""
+"""accumulate_moments refuses invalid calls and follows torch's rules."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ STRIDED = torch.zeros(1, 16, dtype=torch.float64)[:, ::2]
         ({"mean": torch.zeros(3, 8, dtype=torch.float64, requires_grad=True)}, "without gradients"),
     ],
 )
-def test_a_call_that_makes_no_sense_is_refused_before_anything_is_written(
+def test_an_invalid_call_is_refused_before_anything_is_written(
     dtype: torch.dtype, change: dict, message: str
 ) -> None:
     call = {"x": torch.ones(2, 3, 8), "group": torch.zeros(6, dtype=torch.int32)}
@@ -62,7 +62,7 @@ def test_a_state_that_the_kernel_could_not_write_is_refused(
     call = {"x": torch.ones(6, 8), "group": None} | empty(1, 8)._asdict() | change
     if call["m2"] == "mean":
         call["m2"] = call["mean"]
-    if message is None:  # one element or row: contiguous, however its strides look
+    if message is None:  # one element or row: contiguous, whatever its strides
         ops.accumulate_moments(**call)
         assert call["count"].item() == 6
         assert torch.equal(call["mean"], torch.ones(1, 8).double())

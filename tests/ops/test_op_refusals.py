@@ -1,4 +1,4 @@
-"""A call of the op that makes no sense is refused in words, before anything is written."""
+"""An invalid call of the op raises a clear error before anything is written."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ def _valid_call() -> dict:
         ),
     ],
 )
-def test_a_call_that_makes_no_sense_is_refused_in_words(change: dict, message: str) -> None:
+def test_an_invalid_call_raises_a_clear_error(change: dict, message: str) -> None:
     call = {**_valid_call(), **change}
     with pytest.raises(ValueError, match=message):
         ops.steer_add_rms_norm(**call)

@@ -1,4 +1,4 @@
-"""The compiled op is its specification, on any shape, dtype, stride and instruction set."""
+"""The compiled op equals its specification, for any shape, dtype, stride and instruction set."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ def calls(draw: st.DrawFn) -> dict:
 
 
 def check(call: dict, out: Tensor, h: Tensor) -> None:
-    """Compare with the specification: h bit for bit, out in ulps from float64 on that h."""
+    """Compare with the specification: h bit for bit, out in ulps of float64 on that h."""
     dtype = call["residual"].dtype
     assert h.dtype == out.dtype == dtype
     entries = (call.get("vectors"), call.get("index"), call.get("coefficient"))
@@ -83,7 +83,7 @@ def test_op_equals_its_specification(call: dict) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(calls(), OUT_LAYOUTS, OUT_LAYOUTS, st.booleans())
-def test_given_tensors_are_overwritten_and_nothing_beside_them(
+def test_given_tensors_are_overwritten_and_nothing_outside_them(
     call: dict, out_layout: str, residual_layout: str, through_dispatcher: bool
 ) -> None:
     poison = torch.full_like(call["residual"], torch.nan, memory_format=torch.contiguous_format)
@@ -100,7 +100,7 @@ def test_given_tensors_are_overwritten_and_nothing_beside_them(
 
 @settings(max_examples=100, deadline=None)
 @given(calls())
-def test_steer_add_is_the_same_residual_without_the_norm(call: dict) -> None:
+def test_steer_add_gives_the_same_residual_without_the_norm(call: dict) -> None:
     entries = {n: call[n] for n in ("vectors", "index", "coefficient") if n in call}
     h = ops.steer_add(call["x"], call["residual"], **entries)
     assert torch.equal(h, reference.steer_add(call["x"], call["residual"], **entries))
@@ -129,7 +129,7 @@ def test_a_row_summed_beforehand_gives_the_bits_of_the_row_summed_in_the_kernel(
     results = ops.steer_add_rms_norm(x, residual, weight, EPS, summed, *one)
     for result, wanted in zip(results, expected, strict=True):
         assert torch.equal(result, wanted)
-    for row in range(6):  # the sum made on the fly, for a row alone
+    for row in range(6):  # summed in the kernel, for a single row
         alone = ops.steer_add(x[row], residual[row], vectors, index, coefficient)
         assert torch.equal(alone, expected[1][row])
 
@@ -175,9 +175,9 @@ def test_rounding_is_to_nearest_even_for_all_magnitudes(dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("isa", [name for name in _C.available_isas() if name != _C.isa()])
-def test_every_instruction_set_of_this_processor_meets_the_specification(isa: str) -> None:
+def test_every_instruction_set_of_this_processor_equals_the_specification(isa: str) -> None:
     environment = {**os.environ, "FASTSTEER_ISA": isa}
-    # -k: not this test again.
+    # -k excludes this test.
     files = [__file__, str(Path(__file__).with_name("test_op_modes.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", "not instruction_set"]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""The ops keep torch's rules: schemas, fake tensors, compilation, gradients, other devices."""
+"""The ops follow torch's rules: schemas, fake tensors, compilation, gradients, other devices."""
 
 import warnings
 
@@ -91,8 +91,8 @@ def test_ops_compile_without_a_graph_break() -> None:
     assert torch.equal(found[1], h + out)
 
 
-def test_a_device_without_kernels_runs_the_specification_and_says_so_once(monkeypatch) -> None:
-    """The registered fallback is called as the dispatcher would on such a device."""
+def test_a_device_without_kernels_runs_the_specification_and_warns_once(monkeypatch) -> None:
+    """The test calls the registered fallback as the dispatcher would on such a device."""
     monkeypatch.setattr(registration, "_warned", set())
     given = arguments()
     with pytest.warns(FaststeerWarning, match="no kernels for the device type 'cpu'"):

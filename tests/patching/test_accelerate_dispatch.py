@@ -18,7 +18,7 @@ def logits(model):
 
 
 def stream_after(model, layer):
-    """The residual stream as that layer returns it."""
+    """Return the residual stream that the layer returns."""
     seen = []
     hook = model.model.layers[layer].register_forward_hook(lambda *call: seen.append(call[2]))
     logits(model)
@@ -27,7 +27,7 @@ def stream_after(model, layer):
 
 
 def dispatch(model, folder, how):
-    """As `device_map=` does: wrappers on every module; on disk: weights come and go."""
+    """Dispatch like `device_map=`: wrappers on every module; on disk, weights load per call."""
     if how == "hooks":
         devices = {"": "cpu"}
         return accelerate.dispatch_model(model, devices, main_device="cpu", force_hooks=True)
@@ -59,7 +59,7 @@ def test_a_dispatched_model_is_steered(tiny_model, tmp_path, how, when) -> None:
     assert torch.equal(logits(tiny_model), stock)
 
 
-def test_wrappers_on_whole_layers_are_entered_and_restored(tiny_model) -> None:
+def test_wrappers_on_whole_layers_are_steered_and_restored(tiny_model) -> None:
     for layer in tiny_model.model.layers:
         accelerate.hooks.add_hook_to_module(
             layer, accelerate.hooks.AlignDevicesHook(execution_device="cpu")
@@ -75,7 +75,7 @@ def test_wrappers_on_whole_layers_are_entered_and_restored(tiny_model) -> None:
     assert torch.equal(logits(tiny_model), stock)
 
 
-def test_wrappers_taken_off_while_patched_leave_no_steered_forward_behind(tiny_model) -> None:
+def test_removing_wrappers_while_patched_leaves_no_steered_forward(tiny_model) -> None:
     stock = logits(tiny_model)
     tiny_model = accelerate.dispatch_model(tiny_model, {"": "cpu"}, "cpu", force_hooks=True)
     with faststeer.patch(tiny_model) as patched:
@@ -91,7 +91,7 @@ def test_wrappers_taken_off_while_patched_leave_no_steered_forward_behind(tiny_m
         )
 
 
-def test_a_hook_of_ones_own_in_accelerate_may_edit_in_place(tiny_model) -> None:
+def test_a_user_s_accelerate_hook_may_edit_in_place(tiny_model) -> None:
     class Halve(accelerate.hooks.ModelHook):
         def post_forward(self, module, output):
             return output.mul_(0.5)
@@ -103,7 +103,7 @@ def test_a_hook_of_ones_own_in_accelerate_may_edit_in_place(tiny_model) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", ["cpu", "disk"])
-def test_a_device_map_with_layers_of_two_places_is_steered(tiny_model, tmp_path, elsewhere) -> None:
+def test_a_device_map_over_two_devices_is_steered(tiny_model, tmp_path, elsewhere) -> None:
     tiny_model.save_pretrained(tmp_path / "whole")
     places = dict.fromkeys(["model.embed_tokens", "model.rotary_emb", "lm_head"], "cpu")
     places |= {f"model.layers.{n}": elsewhere if n % 2 else "cpu" for n in range(4)}
@@ -129,8 +129,8 @@ def test_a_device_map_with_layers_of_two_places_is_steered(tiny_model, tmp_path,
 
 
 @pytest.mark.parametrize("when", ["before the patch", "after the patch"])
-def test_vectors_land_on_the_device_of_their_layer(tiny_model, when) -> None:
-    """Layers 2 and 3 compute on another device: meta, which has shapes without values."""
+def test_vectors_are_placed_on_the_device_of_their_layer(tiny_model, when) -> None:
+    """Layers 2 and 3 run on the meta device, which has shapes without values."""
     with hooked(tiny_model.model, [(VECTOR, 2.0, range(4))]):
         expected = stream_after(tiny_model, 1)
 

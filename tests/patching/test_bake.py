@@ -1,4 +1,4 @@
-"""A baked model gives the steered one's logits, and nothing else in it has changed."""
+"""A baked model gives the steered model's logits, and nothing else in it changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def logits(model: LlamaForCausalLM) -> Tensor:
 
 
 def double(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """A float64 model, its norms too: the stock norm computes in float32 whatever it is given."""
+    """Return a float64 model with float64 norms: the stock norm always computes in float32."""
 
     def norm(self: Any, hidden: Tensor) -> Tensor:
         scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
@@ -38,7 +38,7 @@ def double(model: LlamaForCausalLM) -> LlamaForCausalLM:
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("config", [{}, {"tie_word_embeddings": True}, BIASED], ids=str)
-def test_in_float64_a_baked_vector_is_the_added_one(make_tiny, site, config) -> None:
+def test_in_float64_a_baked_vector_equals_the_added_one(make_tiny, site, config) -> None:
     model = double(make_tiny(**config))
     vector = random_vector("v", range(4), site=site)
     weights = {0: -1.5, 2: 3.0}
@@ -55,13 +55,13 @@ def test_in_float64_a_baked_vector_is_the_added_one(make_tiny, site, config) -> 
     idle = logits(model)
     assert faststeer.bake(model, vector, 1.5, {0: -1.0, 2: 2.0}) is model
     found = logits(model)
-    # The sum is taken in another order: 1e-12 is some thousand roundings of float64.
+    # The order of summation differs: 1e-12 is some thousand float64 roundings.
     assert (found - expected).abs().max() < 1e-12
     assert (expected - idle).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("config", [{}, {"tie_word_embeddings": True}, BIASED], ids=str)
-def test_in_float64_ablation_is_the_projection_at_every_site(make_tiny, config) -> None:
+def test_in_float64_ablation_equals_the_projection_at_every_site(make_tiny, config) -> None:
     model = double(make_tiny(**config))
     vector = random_vector("v", range(4)) * 3.0
     unit = vector.directions[2].double() / vector.directions[2].double().norm()
@@ -86,7 +86,7 @@ def test_in_float64_ablation_is_the_projection_at_every_site(make_tiny, config) 
     assert max(left) < 1e-13
 
 
-def test_a_fraction_is_taken_out_of_each_write(make_tiny) -> None:
+def test_a_fraction_is_removed_from_each_write(make_tiny) -> None:
     model = double(make_tiny(**BIASED))
     vector = random_vector("v", [1])
     unit = vector.directions[1].double() / vector.directions[1].double().norm()
@@ -107,8 +107,8 @@ def test_a_fraction_is_taken_out_of_each_write(make_tiny) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("site", SITES)
-def test_in_half_precision_it_is_as_near_the_truth_as_a_hook(make_tiny, dtype, site) -> None:
-    """The truth: the same weights in float32. Measured: 0.94 to 1.01 of a hook's RMS error."""
+def test_in_half_precision_baking_is_as_accurate_as_a_hook(make_tiny, dtype, site) -> None:
+    """Reference: the same weights in float32. Measured: 0.94 to 1.01 of a hook's RMS error."""
     ratios = []
     for seed in range(8):
         model, exact_model = make_tiny(dtype, seed=seed), make_tiny(torch.float32, seed=seed)
@@ -123,8 +123,8 @@ def test_in_half_precision_it_is_as_near_the_truth_as_a_hook(make_tiny, dtype, s
     assert torch.stack(ratios).mean().exp() < 1.05
 
 
-def test_only_what_has_to_change_changes(make_tiny) -> None:
-    """A vector at one layer is one bias; the flag's others are zeros, and no weight moves."""
+def test_baking_changes_only_the_necessary_weights(make_tiny) -> None:
+    """A vector at one layer is one bias; the flag's other biases are zero and no weight changes."""
     for site, projection, flag, others in [
         ("resid_post", "mlp.down_proj", "mlp_bias", 3 * 4 - 1),
         ("resid_mid", "self_attn.o_proj", "attention_bias", 4 * 4 - 1),
@@ -152,20 +152,20 @@ def test_a_deep_copy_keeps_the_original(tiny_model) -> None:
 
 
 @pytest.mark.parametrize("mode", ["add", "ablate"])
-def test_a_tied_embedding_that_changes_leaves_the_head_as_it_was(make_tiny, mode) -> None:
+def test_baking_into_a_tied_embedding_leaves_the_head_unchanged(make_tiny, mode) -> None:
     model = make_tiny(tie_word_embeddings=True)
     before = model.lm_head.weight.detach().clone()
     faststeer.bake(model, random_vector("v", [0], site="resid_pre"), mode=mode)
     assert torch.equal(model.lm_head.weight, before)
     assert not torch.isclose(model.model.embed_tokens.weight, before).all(0).any()
     model.tie_weights()
-    if hasattr(model, "all_tied_weights_keys"):  # transformers 5 remembers what was tied
+    if hasattr(model, "all_tied_weights_keys"):  # transformers 5 records tied weights
         model.tie_weights(recompute_mapping=False)
     assert torch.equal(model.lm_head.weight, before)
     assert not model.config.tie_word_embeddings
 
 
-def test_what_is_added_after_an_ablation_stays(make_tiny) -> None:
+def test_a_vector_added_after_an_ablation_is_preserved(make_tiny) -> None:
     direction = random_vector("v", [2])
     model = faststeer.bake(make_tiny(), direction, mode="ablate")
     with faststeer.patch(model) as patched:
@@ -187,7 +187,7 @@ def test_a_baked_model_can_be_patched_and_steered_further(tiny_model) -> None:
         assert near(logits(tiny_model), expected)
 
 
-def test_models_made_or_baked_in_inference_mode_are_baked_all_the_same(make_tiny) -> None:
+def test_models_created_or_baked_in_inference_mode_are_baked_equally(make_tiny) -> None:
     def tied() -> LlamaForCausalLM:
         return make_tiny(tie_word_embeddings=True)
 
@@ -206,7 +206,7 @@ def test_models_made_or_baked_in_inference_mode_are_baked_all_the_same(make_tiny
 
 
 def test_every_row_of_a_large_embedding_changes(make_tiny) -> None:
-    """One that is worked through in three parts."""
+    """An embedding that is processed in three parts."""
     model = make_tiny(vocab_size=5000)
     vector = random_vector("v", [0], site="resid_pre")
     expected = (model.model.embed_tokens.weight.double() + vector.directions[0].double()).float()

@@ -1,4 +1,4 @@
-"""What cannot be baked is refused with the reason, and then nothing has changed."""
+"""What cannot be baked is refused with a reason, and nothing changes."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_bad_steering_is_refused_before_anything_changes(
 
 
 @pytest.mark.parametrize("mode", ["add", "ablate"])
-def test_what_the_weights_dtype_cannot_hold_is_refused(make_tiny, mode) -> None:
-    """float16 ends at 65504, where bfloat16 goes on."""
+def test_values_outside_the_weights_dtype_are_refused(make_tiny, mode) -> None:
+    """float16 overflows above 65504, bfloat16 does not."""
     layers = {"add": None, "ablate": 1}[mode]
     model = make_tiny(torch.float16)
     before = state(model)
@@ -136,7 +136,7 @@ def inside_peft(make_tiny: Any) -> nn.Module:
 def with_own_adapter(make_tiny: Any) -> nn.Module:
     peft = pytest.importorskip("peft")
     model = make_tiny()
-    # transformers 5.24 asks for a PEFT that is not released; what it makes of this one is the same.
+    # transformers 5.24 requires an unreleased PEFT; its result with this one is the same.
     own = transformers.integrations.peft
     with mock.patch.object(own, "check_peft_version"):
         model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
@@ -257,7 +257,7 @@ def test_sharded_tensors_are_refused(tiny_model) -> None:
         distributed.destroy_process_group()
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_an_object_that_is_not_a_model_is_refused() -> None:
     with pytest.raises(TypeError, match="got a str; expected a LlamaForCausalLM"):
         faststeer.bake("model", GOOD)
 
@@ -265,6 +265,6 @@ def test_what_is_no_model_is_refused() -> None:
 def test_a_vector_of_another_model_warns_where_bake_was_called(tiny_model) -> None:
     tiny_model.config._name_or_path = "mine"
     other = faststeer.SteeringVector("v", GOOD.directions, metadata={"model": "theirs"})
-    with pytest.warns(faststeer.FaststeerWarning, match="'theirs'.*'mine'") as told:
+    with pytest.warns(faststeer.FaststeerWarning, match="'theirs'.*'mine'") as caught:
         faststeer.bake(tiny_model, other)
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__

@@ -1,4 +1,4 @@
-"""A baked checkpoint, saved and loaded without faststeer, says what the steered model says."""
+"""A baked checkpoint, loaded without faststeer, gives the steered model's output."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ def vector_of(step: int, site: str) -> faststeer.SteeringVector:
 
 
 def steered(model: LlamaForCausalLM, name: str) -> dict[str, Tensor]:
-    """What the model says while it is steered as the case tells: by hooks where it ablates."""
+    """Return the model's outputs under the case's steering, by hooks for ablation."""
     terms = CASES[name][1]
     site, _, layer, mode = terms[0]
     if mode == "ablate":
         direction = vector_of(0, site).directions[layer]
         unit = direction / direction.norm()
         with changed(model, lambda site, layer, h: h - (h @ unit)[..., None] * unit):
-            return said(model)
+            return outputs(model)
     with faststeer.patch(model) as patched:
         for step, (site, coefficient, layers, _) in enumerate(terms):
             patched.steer(vector_of(step, site), coefficient, layers=layers)
-        return said(model)
+        return outputs(model)
 
 
-def said(model: LlamaForCausalLM) -> dict[str, Tensor]:
+def outputs(model: LlamaForCausalLM) -> dict[str, Tensor]:
     with torch.inference_mode():
         tokens = model.generate(IDS, attention_mask=torch.ones_like(IDS), **EIGHT)
         return {"logits": model(IDS).logits, "tokens": tokens}
@@ -91,13 +91,13 @@ torch.set_num_threads(2)
 folders, eight = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 ids = torch.tensor(json.loads(sys.argv[3]))
 for folder in folders:
-    model, told = AutoModelForCausalLM.from_pretrained(
+    model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", output_loading_info=True
     )
-    assert not any(told.values()), told
+    assert not any(info.values()), info
     with torch.inference_mode():
         tokens = model.generate(ids, attention_mask=torch.ones_like(ids), **eight)
-        save_file({"logits": model(ids).logits, "tokens": tokens}, folder + "/said")
+        save_file({"logits": model(ids).logits, "tokens": tokens}, folder + "/outputs")
 assert not any(name.startswith("faststeer") for name in sys.modules)
 """
 
@@ -106,7 +106,7 @@ assert not any(name.startswith("faststeer") for name in sys.modules)
 def served(
     tmp_path_factory: pytest.TempPathFactory, make_tiny: Callable[..., LlamaForCausalLM]
 ) -> dict[str, Path]:
-    """Each case baked, saved, and loaded and run by a process that knows nothing of faststeer."""
+    """Return the folder of each case: baked, saved, and run by a process without faststeer."""
     root = tmp_path_factory.mktemp("baked")
     folders = {name: root / str(n) for n, name in enumerate(CASES)}
     for name, folder in folders.items():
@@ -125,12 +125,12 @@ def served(
 
 
 @pytest.mark.parametrize("name", FLOAT32)
-def test_a_process_without_faststeer_says_what_the_steered_model_says(
+def test_a_process_without_faststeer_gives_the_steered_model_s_output(
     served, make_tiny, name
 ) -> None:
     model = make_tiny(**CASES[name][0])
-    idle = said(model)
-    expected, found = steered(model, name), load_file(served[name] / "said")
+    idle = outputs(model)
+    expected, found = steered(model, name), load_file(served[name] / "outputs")
     assert near(found["logits"], expected["logits"])
     assert torch.equal(found["tokens"], expected["tokens"])
     assert (expected["logits"] - idle["logits"]).abs().max() > 0.1
@@ -145,18 +145,18 @@ def test_saving_and_loading_change_no_bit(served, make_tiny, name) -> None:
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, baked.state_dict()[key]), key
         assert value.dtype == CASES[name][0].get("dtype", torch.float32)
-    found, expected = load_file(served[name] / "said"), said(baked)
+    found, expected = load_file(served[name] / "outputs"), outputs(baked)
     assert torch.equal(found["logits"], expected["logits"])
     assert torch.equal(found["tokens"], expected["tokens"])
 
 
-def test_the_saved_config_tells_what_was_baked(tiny_model, tmp_path) -> None:
+def test_the_saved_config_records_what_was_baked(tiny_model, tmp_path) -> None:
     faststeer.bake(tiny_model, vector_of(0, "resid_post"), layers=0, mode="ablate")
     faststeer.bake(tiny_model, vector_of(1, "resid_pre"), 2, {1: 1.0, 3: -0.5})
     tiny_model.save_pretrained(tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text())
     common = {"faststeer": faststeer.__version__}
-    assert told["faststeer_baked"] == [
+    assert config["faststeer_baked"] == [
         {"vector": "v0", "mode": "ablate", "site": "resid_post", "layers": {"0": 1.0}} | common,
         {"vector": "v1", "mode": "add", "site": "resid_pre", "layers": {"1": 2.0, "3": -1.0}}
         | common,

@@ -1,4 +1,4 @@
-"""A model compiled before it was patched, or changed afterwards, is steered all the same."""
+"""A model compiled before it is patched, or changed afterwards, is still steered."""
 
 import copy
 from typing import Any
@@ -22,7 +22,7 @@ FACTS = {**SIZES, "num_attention_heads": 4, "vocab_size": 512, "initializer_rang
 
 
 def build(name: str) -> Any:
-    """A model whose blocks are `model.blocks.layers`."""
+    """Return a model whose blocks are at `model.blocks.layers`."""
     if name in ("GPT2", "GPTNeoX"):
         return make(name)
     config = getattr(transformers, f"{name}Config")(**FACTS, pad_token_id=0)
@@ -94,7 +94,7 @@ def test_a_layer_replaced_after_patching_is_steered(model, compile) -> None:
     torch.testing.assert_close(expected(model), reference, **CLOSE)
 
 
-def test_a_layer_that_cannot_be_steered_is_refused_when_it_comes() -> None:
+def test_a_replacement_layer_that_cannot_be_steered_is_refused() -> None:
     model = build("Llama")
     patched = faststeer.patch(model)
     patched.steer(V, 2.0)

@@ -1,4 +1,4 @@
-"""What is made of a patched model: no copies, but checkpoints."""
+"""A patched model can be saved as a checkpoint but not copied."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""A patched model computes in the dtypes in which its stock self does."""
+"""A patched model computes in the same dtypes as the stock model."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_autocast_and_mixed_dtypes_give_the_stock_result_dtypes(make_tiny, dtype
                 found = logits(model)
         assert found.dtype == stock.dtype
         torch.testing.assert_close(found, stock, rtol=0.1, atol=0.1)
-    wide_norms = make_tiny(dtype)  # as prepare_model_for_kbit_training leaves a model
+    wide_norms = make_tiny(dtype)  # as after prepare_model_for_kbit_training
     for module in wide_norms.modules():
         if type(module).__name__ == "LlamaRMSNorm":
             module.to(torch.float32)
@@ -43,7 +43,7 @@ def test_a_float64_model_is_steered_in_float64(make_tiny) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_a_model_cast_after_patching_is_steered_as_one_cast_before(make_tiny, dtype) -> None:
+def test_a_model_cast_after_patching_is_steered_like_one_cast_before(make_tiny, dtype) -> None:
     before, after = make_tiny().to(dtype), make_tiny()
     with faststeer.patch(before) as patched:
         patched.steer(VECTOR, 2.0)
@@ -60,8 +60,8 @@ def test_a_model_cast_after_patching_is_steered_as_one_cast_before(make_tiny, dt
     assert torch.equal(logits(after), stock)
 
 
-def test_a_model_moved_after_patching_finds_its_tables_there(make_tiny) -> None:
-    """To another device, where a coefficient is set, and back; `meta` stands for another."""
+def test_a_model_moved_after_patching_has_its_tables_moved_too(make_tiny) -> None:
+    """To another device, where a coefficient is set, and back; `meta` acts as the other device."""
     model = make_tiny()
     expected = expected_with_hooks(model)
     with faststeer.patch(model) as patched:

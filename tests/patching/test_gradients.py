@@ -30,7 +30,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 @pytest.mark.parametrize("checkpointing", [None, False, True])
 @pytest.mark.parametrize("steered", [False, True])
 def test_gradients_are_those_of_the_stock_model(tiny_model, checkpointing, steered) -> None:
-    """`checkpointing` is use_reentrant; None is none. With True a layer runs without grad first."""
+    """`checkpointing`: use_reentrant, or None for none. True first runs without grad."""
     tiny_model.train()
     if checkpointing is not None:
         options = {"use_reentrant": checkpointing}
@@ -43,7 +43,7 @@ def test_gradients_are_those_of_the_stock_model(tiny_model, checkpointing, steer
         if steered:
             patched.steer(VECTOR, 1.5)
         assert_equal(gradients(tiny_model), expected)
-        with torch.no_grad():  # what inference leaves waiting must not reach training
+        with torch.no_grad():  # values left over from inference must not reach training
             tiny_model(IDS, use_cache=False)
         assert_equal(gradients(tiny_model), expected)
     assert_equal(gradients(tiny_model), gradients(stock) if not steered else gradients(tiny_model))

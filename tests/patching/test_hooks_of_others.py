@@ -1,4 +1,4 @@
-"""A patched model shows other people's hooks and recorders what a stock, steered one would."""
+"""Other code's hooks and recorders see in a patched model what a steered stock model shows."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def expected_with_hooks_removed(model, patched):
     return expected
 
 
-def test_a_hook_on_a_norm_is_called_with_what_the_stock_model_would_give_it(tiny_model) -> None:
+def test_a_hook_on_a_norm_gets_the_same_arguments_as_in_the_stock_model(tiny_model) -> None:
     layer = tiny_model.model.layers[2]
     for norm in (layer.input_layernorm, layer.post_attention_layernorm, tiny_model.model.norm):
         seen = []
@@ -89,9 +89,9 @@ def test_a_global_hook_sees_every_norm(tiny_model) -> None:
     assert seen.count("LlamaRMSNorm") == 9
 
 
-def test_hidden_states_show_what_the_model_reads_and_cost_nothing_afterwards(tiny_model) -> None:
+def test_hidden_states_show_the_steered_stream_and_cost_nothing_afterwards(tiny_model) -> None:
     with hooked(tiny_model.model, [(VECTOR, 2.0, range(4))]), torch.no_grad():
-        # Captured beside our hooks, stock shows the values before them; read them ourselves.
+        # Stock hidden states show the values before our hooks, so that we read them ourselves.
         seen = [None] * 4
         hooks = [
             block.register_forward_hook(lambda m, a, o, n=n: seen.__setitem__(n, o))
@@ -114,7 +114,7 @@ def test_hidden_states_show_what_the_model_reads_and_cost_nothing_afterwards(tin
 
 
 class CountHandovers:
-    """Counts norms that one layer computed for the next."""
+    """Counter of norms that one layer computed for the next."""
 
     def __init__(self, model) -> None:
         self.count = 0
@@ -137,7 +137,7 @@ def test_the_embedding_site_shows_in_hidden_states(tiny_model) -> None:
         assert close(hidden[0], tiny_model.model.embed_tokens(IDS) + 2 * vector.directions[0])
 
 
-def test_a_loop_of_ones_own_over_the_layers_may_edit_between_them(tiny_model) -> None:
+def test_a_custom_loop_over_the_layers_may_edit_between_them(tiny_model) -> None:
     def own_loop():
         with torch.no_grad():
             hidden = tiny_model.model.embed_tokens(IDS)

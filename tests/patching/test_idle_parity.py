@@ -1,4 +1,4 @@
-"""The patched, idle model is as near the truth as the stock model, on SmolLM2 and real prose."""
+"""The patched, idle model is as accurate as the stock model, on SmolLM2 and real prose."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ TEXTS, TOKENS = 21, 200
 
 @pytest.fixture(scope="module")
 def passages(demo, prose):
-    """At least 4,000 tokens in at least 20 texts, each the beginning of an article."""
+    """Return at least 20 texts with at least 4,000 tokens in all, each the start of an article."""
     encoded = [demo.tokenizer(text, return_tensors="pt").input_ids[:, :TOKENS] for text in prose]
     chosen = [ids for ids in encoded if ids.shape[1] == TOKENS][:TEXTS]
     assert len(chosen) >= 20
@@ -25,7 +25,7 @@ def passages(demo, prose):
 
 @pytest.fixture(scope="module")
 def truth(demo, passages):
-    """Logits in float64, its norms too: the stock norm computes in float32 whatever it is given."""
+    """Return logits in float64 with float64 norms: the stock norm always computes in float32."""
 
     def norm(self, hidden):
         scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
@@ -40,7 +40,7 @@ def truth(demo, passages):
 
 
 def errors(model, passages, truth) -> list[float]:
-    """The RMS error of each passage's logits."""
+    """Return the RMS error of each passage's logits."""
     with torch.inference_mode():
         return [
             math.sqrt((model(ids).logits.double() - exact.double()).square().mean())

@@ -1,4 +1,4 @@
-"""After install() whatever is made of a known family is fused and steerable, and undone exactly."""
+"""After install() every new model of a known family is fused and steerable, and exactly undone."""
 
 import copy
 import gc
@@ -21,7 +21,7 @@ from faststeer.models.families.llama import SteeredLlamaDecoderLayer
 
 @pytest.fixture(autouse=True)
 def undone():
-    """Nothing of an installation outlives its test."""
+    """Undo every installation after its test."""
     before = PreTrainedModel.__dict__["post_init"]
     yield
     faststeer.uninstall()
@@ -79,7 +79,7 @@ def test_a_model_loaded_later_is_fused_and_patch_returns_its_handle(folder, plai
     model.generate(IDS, max_new_tokens=2, pad_token_id=0)
 
 
-def test_uninstalling_makes_every_model_stock_and_later_ones_stay_so(folder, tiny_model) -> None:
+def test_uninstalling_restores_every_model_and_later_ones_are_stock(folder, tiny_model) -> None:
     before = load(folder)
     wanted, stock = facts(before), logits(before)
     with faststeer.patch(tiny_model) as own:
@@ -97,12 +97,12 @@ def test_uninstalling_makes_every_model_stock_and_later_ones_stay_so(folder, tin
             assert torch.equal(logits(model), stock)
         with pytest.raises(ValueError, match="was unpatched"):
             patched.steer(VECTOR)
-        assert faststeer.patch(tiny_model) is own  # which was patched, and not by install
+        assert faststeer.patch(tiny_model) is own  # patched explicitly, not by install
     faststeer.install()
     assert layer_type(load(folder)) is SteeredLlamaDecoderLayer
 
 
-def test_what_is_saved_is_the_stock_model(folder, plain, tmp_path) -> None:
+def test_a_saved_model_is_the_stock_model(folder, plain, tmp_path) -> None:
     faststeer.install()
     model = load(folder)
     assert list(model.state_dict()) == list(plain.state_dict())
@@ -112,11 +112,11 @@ def test_what_is_saved_is_the_stock_model(folder, plain, tmp_path) -> None:
     assert torch.equal(logits(load(tmp_path)), logits(plain))
 
 
-def test_code_that_keeps_its_model_to_itself_is_steered_by_prepare(tiny_folder) -> None:
+def test_a_model_hidden_inside_other_code_is_steered_by_prepare(tiny_folder) -> None:
     prompt, settings = "steer me", {"max_new_tokens": 8, "do_sample": False}
     vector = VECTOR.select([1, 2])
 
-    def told() -> str:
+    def completion() -> str:
         pipe = transformers.pipeline("text-generation", model=str(tiny_folder))
         pipe.model.generation_config.eos_token_id = None
         return str(pipe(prompt, return_full_text=False, **settings)[0]["generated_text"])
@@ -127,14 +127,14 @@ def test_code_that_keeps_its_model_to_itself_is_steered_by_prepare(tiny_folder) 
         with hooked(pipe.model.model, [(vector, 3.0, [1, 2])]):
             return str(pipe(prompt, return_full_text=False, **settings)[0]["generated_text"])
 
-    stock, expected = told(), by_hooks()
+    stock, expected = completion(), by_hooks()
     assert stock != expected
     faststeer.install(lambda patched: patched.steer(vector, 3.0))
-    assert told() == expected
+    assert completion() == expected
     faststeer.install(lambda patched: patched.steer(vector, 3.0, positions="last"))
-    assert told() not in (stock, expected)  # the outer model's generate tells of its prompts
+    assert completion() not in (stock, expected)  # the outer model's generate provides the prompts
     faststeer.install()
-    assert told() == stock
+    assert completion() == stock
 
     def fail(patched) -> None:
         raise RuntimeError("mine")
@@ -150,7 +150,7 @@ def test_a_model_that_peft_wraps_later_is_steered(folder, plain) -> None:
     faststeer.install()
     with torch.random.fork_rng(devices=[]):
         adapted = get_peft_model(load(folder), LoraConfig(r=2, target_modules=["q_proj"]))
-    expected = expected_with_hooks(plain)  # a new adapter adds nothing
+    expected = expected_with_hooks(plain)  # a new adapter adds zero
     faststeer.patch(adapted).steer(VECTOR, 2.0)
     assert close(logits(adapted), expected)
     faststeer.uninstall()
@@ -174,7 +174,7 @@ def llava() -> Any:
         return transformers.LlavaForConditionalGeneration(config).eval()
 
 
-def test_the_text_model_within_a_multimodal_one_is_steered(folder) -> None:
+def test_the_text_model_inside_a_multimodal_one_is_steered(folder) -> None:
     ids = IDS[:1].clamp(max=510)
     ids[0, 1:5] = 511  # the image's patches
     image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -196,12 +196,12 @@ def test_the_text_model_within_a_multimodal_one_is_steered(folder) -> None:
     handle.remove()
     patched.steer(VECTOR, 2.0, positions="generated")
     generated = scores(model)
-    assert close(generated[0], scores(stock)[0])  # the first is told by the prompt
+    assert close(generated[0], scores(stock)[0])  # the first is determined by the prompt
     assert not close(generated[1], scores(stock)[1])
 
 
-def test_a_fused_model_is_freed_when_its_last_user_lets_go(folder) -> None:
-    """As stock ones are, at once: a GPU's memory may be needed for the next."""
+def test_a_fused_model_is_freed_with_its_last_reference(folder) -> None:
+    """Immediately, like stock models: a GPU's memory may be needed for the next."""
     faststeer.install()
     model = load(folder)
     model.generate(IDS, max_new_tokens=2, pad_token_id=0)
@@ -215,7 +215,7 @@ def test_a_fused_model_is_freed_when_its_last_user_lets_go(folder) -> None:
         gc.enable()
 
 
-def test_copies_of_a_fused_model_are_fused_and_undone_too_until_someone_has_its_handle(
+def test_a_fused_model_without_a_handle_can_be_copied_and_its_copies_are_undone(
     folder, plain
 ) -> None:
     faststeer.install()
@@ -235,7 +235,7 @@ def test_copies_of_a_fused_model_are_fused_and_undone_too_until_someone_has_its_
         assert torch.equal(logits(one), logits(plain))
 
 
-def test_threads_may_share_a_fused_model_as_they_may_a_stock_one(folder, plain) -> None:
+def test_threads_may_share_a_fused_model_like_a_stock_one(folder, plain) -> None:
     faststeer.install()
     model = load(folder)
     assert close(in_the_middle(model, lambda: logits(model)), logits(plain))
@@ -245,7 +245,7 @@ def test_threads_may_share_a_fused_model_as_they_may_a_stock_one(folder, plain) 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_fused_model_compiles_in_one_graph_and_is_steered_in_it(make_tiny, elsewhere) -> None:
-    """Also where it was moved before it ever ran, to where its tables are not yet."""
+    """Including a model that was moved before its first run, to a device without its tables."""
     torch._dynamo.reset()
     faststeer.install()
     model = make_tiny(layers=2)
@@ -267,7 +267,7 @@ def test_a_fused_model_compiles_in_one_graph_and_is_steered_in_it(make_tiny, els
 
 
 class OwnLayer(LlamaDecoderLayer):
-    """Of somebody's own model."""
+    """Layer of a user-defined model."""
 
 
 class OwnModel(transformers.LlamaModel):
@@ -284,7 +284,7 @@ class OwnDecoder(transformers.LlamaModel):
         self.layers = self.layers[:2]
 
 
-def test_models_that_go_on_after_being_made_are_as_their_makers_want_them(plain) -> None:
+def test_models_that_change_themselves_after_post_init_are_left_as_they_want(plain) -> None:
     faststeer.install()
     own = OwnModel(plain.config)
     assert {type(layer) for layer in own.layers} == {OwnLayer}
@@ -299,9 +299,7 @@ def test_models_that_go_on_after_being_made_are_as_their_makers_want_them(plain)
         assert not close(shorter(IDS).last_hidden_state, stock)
 
 
-def test_a_class_that_cannot_be_fused_is_made_all_the_same_with_a_notice(
-    plain, monkeypatch
-) -> None:
+def test_a_class_that_cannot_be_fused_is_created_with_a_warning(plain, monkeypatch) -> None:
     faststeer.install()
     monkeypatch.setattr(transformers.models.llama.modeling_llama, "LlamaDecoderLayer", OwnLayer)
     with pytest.warns(faststeer.FaststeerWarning, match="a LlamaModel stays stock: layer 0 is a"):

@@ -1,4 +1,4 @@
-"""Padding that a decoder is never given: found around it, or positions are refused."""
+"""Padding masks that a decoder never receives: taken from the outer model, or refused."""
 
 import copy
 import threading
@@ -43,7 +43,7 @@ def test_the_language_model_of_rwkv_keeps_its_mask_and_the_first_token_is_found(
     assert changed[1].int().argmax() == 0
 
 
-def test_where_nobody_knows_the_padding_positions_are_refused() -> None:
+def test_positions_are_refused_if_the_padding_is_unknown() -> None:
     model = rwkv()
     with faststeer.patch(model) as patched:
         patched.steer(V, 20.0, positions=FIRST)
@@ -58,7 +58,7 @@ def test_where_nobody_knows_the_padding_positions_are_refused() -> None:
             model(input_ids=IDS[:1, -4:], use_cache=False)  # a single text has no padding
 
 
-def test_masks_of_two_threads_in_one_model_are_not_mixed_up() -> None:
+def test_masks_of_two_threads_in_one_model_are_kept_apart() -> None:
     model = rwkv()
     with faststeer.patch(model) as patched:
         patched.steer(V, 20.0, positions=FIRST)
@@ -83,7 +83,7 @@ def test_masks_of_two_threads_in_one_model_are_not_mixed_up() -> None:
         assert patched.plan.forward.outer_masks == []
 
 
-def test_a_scope_that_does_not_act_asks_for_no_positions() -> None:
+def test_an_inactive_scope_needs_no_positions() -> None:
     model = rwkv()
     with faststeer.patch(model) as patched:
         with patched.off():

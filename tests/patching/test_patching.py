@@ -1,4 +1,4 @@
-"""Patching changes nothing but what it says, and is exactly undone."""
+"""Patching changes only what is documented, and is exactly undone."""
 
 import copy
 
@@ -12,7 +12,7 @@ import faststeer
 
 
 def facts(model) -> list:
-    """What unpatching has to restore."""
+    """Return the state that unpatching has to restore."""
     return [
         (name, type(module), sorted(module.__dict__), len(module._forward_pre_hooks))
         for name, module in model.named_modules()
@@ -32,7 +32,9 @@ def test_unpatching_restores_classes_attributes_and_bits(tiny_model) -> None:
     patched.unpatch()
     assert torch.equal(logits(tiny_model), stock)
     after = facts(tiny_model)
-    root_marks = {"_output_capturing_hooks_installed"}  # transformers', once it has captured
+    root_marks = {
+        "_output_capturing_hooks_installed"
+    }  # added by transformers when it records outputs
     assert [(n, t, [a for a in d if a not in root_marks], h) for n, t, d, h in after] == before
 
 
@@ -49,7 +51,7 @@ def test_an_exception_inside_the_block_still_unpatches(tiny_model) -> None:
     assert facts(tiny_model) == before
 
 
-def test_patching_anew_steers_anew_and_what_steered_before_is_gone(tiny_model) -> None:
+def test_patching_again_starts_without_the_previous_steering(tiny_model) -> None:
     expected, stock = expected_with_hooks(tiny_model), logits(tiny_model)
     for _ in range(3):
         with faststeer.patch(tiny_model) as patched:
@@ -66,13 +68,13 @@ def test_patching_twice_returns_the_same_handle(tiny_model) -> None:
         assert faststeer.patch(tiny_model.model) is patched
     again = faststeer.patch(tiny_model)
     assert again is not patched
-    patched.unpatch()  # the old handle has no say any more
+    patched.unpatch()  # the old handle has no effect any more
     assert faststeer.patch(tiny_model) is again
     again.unpatch()
 
 
-def test_a_block_within_another_leaves_the_outer_one_its_steering(tiny_model) -> None:
-    """As where a function that patches is called on a model that is patched already."""
+def test_a_nested_patch_block_leaves_the_outer_block_s_steering(tiny_model) -> None:
+    """As when a function that patches is called on an already patched model."""
     with faststeer.patch(tiny_model) as patched:
         patched.steer(VECTOR, 2.0)
         steered = logits(tiny_model)
@@ -83,13 +85,13 @@ def test_a_block_within_another_leaves_the_outer_one_its_steering(tiny_model) ->
         patched.steer(VECTOR)
 
 
-def test_class_names_that_others_go_by_stay(tiny_model) -> None:
+def test_class_names_are_preserved(tiny_model) -> None:
     with faststeer.patch(tiny_model):
         assert type(tiny_model.model.layers[0]).__name__ in tiny_model._no_split_modules
         assert type(tiny_model.model.norm).__name__ == "LlamaRMSNorm"
 
 
-def test_other_models_are_refused_by_name_and_left_alone(tiny_model) -> None:
+def test_other_models_are_refused_by_name_and_unchanged(tiny_model) -> None:
     with pytest.raises(ValueError, match=r"Linear holds no decoder that can be.*LlamaModel"):
         faststeer.patch(nn.Linear(2, 2))
     with pytest.raises(TypeError, match="got a str"):
@@ -108,7 +110,7 @@ def test_other_models_are_refused_by_name_and_left_alone(tiny_model) -> None:
     assert facts(tiny_model) == before
 
 
-def test_a_layer_wrapped_by_someone_else_is_refused(tiny_model) -> None:
+def test_a_layer_wrapped_by_other_code_is_refused(tiny_model) -> None:
     """Such a wrapper hides the class's forward: a naive patch would silently do nothing."""
     layer = tiny_model.model.layers[1]
     layer.forward = lambda *args, **kwargs: type(layer).forward(layer, *args, **kwargs)
@@ -119,8 +121,8 @@ def test_a_layer_wrapped_by_someone_else_is_refused(tiny_model) -> None:
 
 
 @pytest.mark.parametrize("where", ["input_layernorm", "post_attention_layernorm", "final"])
-def test_a_norm_with_a_forward_of_its_own_is_called_as_it_is(tiny_model, where) -> None:
-    """As kernelize and Liger leave them."""
+def test_a_norm_with_an_instance_forward_is_called_unchanged(tiny_model, where) -> None:
+    """As after kernelize and Liger."""
     layer = tiny_model.model.layers[1]
     norm = tiny_model.model.norm if where == "final" else getattr(layer, where)
     norm.forward = torch.tanh
@@ -132,7 +134,7 @@ def test_a_norm_with_a_forward_of_its_own_is_called_as_it_is(tiny_model, where) 
     assert torch.equal(logits(tiny_model), stock)
 
 
-def test_a_leftover_forward_of_the_class_itself_does_not_hide_the_patch(tiny_model) -> None:
+def test_a_leftover_instance_forward_of_the_class_does_not_hide_the_patch(tiny_model) -> None:
     """transformers 4.57 leaves one behind after output_hidden_states=True."""
     expected, stock = expected_with_hooks(tiny_model), logits(tiny_model)
     for layer in tiny_model.model.layers:
@@ -146,7 +148,7 @@ def test_a_leftover_forward_of_the_class_itself_does_not_hide_the_patch(tiny_mod
     assert torch.equal(logits(tiny_model), stock)
 
 
-def test_a_change_of_the_layers_after_patching_is_noticed(tiny_model) -> None:
+def test_a_change_of_the_layers_after_patching_is_detected(tiny_model) -> None:
     """A norm computed for one layer is never given to another."""
     with faststeer.patch(tiny_model):
         del tiny_model.model.layers[1]
@@ -168,7 +170,7 @@ def test_the_bare_decoder_and_a_peft_model_can_be_patched(tiny_model) -> None:
     with faststeer.patch(tiny_model.model) as patched, torch.no_grad():
         patched.steer(VECTOR, 2.0)
         assert close(tiny_model.model(IDS).last_hidden_state, hidden)
-    torch.manual_seed(0)  # adapters that blow the logits up leave no digits to compare
+    torch.manual_seed(0)  # adapters that inflate the logits leave no digits to compare
     adapted = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

@@ -1,4 +1,4 @@
-"""Quantised models are steered as plain hooks would: only the residual stream is touched."""
+"""Quantised models are steered as by plain hooks: only the residual stream is changed."""
 
 import warnings
 from pathlib import Path
@@ -19,7 +19,7 @@ IDS = torch.randint(1, 500, (2, 9), generator=torch.Generator().manual_seed(5))
 
 
 class Packed(nn.Module):
-    """A linear as bitsandbytes keeps it: two 4-bit numbers a byte, a scale for each output."""
+    """Linear layer in bitsandbytes' format: two 4-bit numbers per byte, a scale per output."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def packed(model: LlamaForCausalLM, folder: Path) -> Any:
 
 
 def from_gguf(model: LlamaForCausalLM, folder: Path) -> Any:
-    """As transformers loads a GGUF: its 8-bit blocks unpacked."""
+    """Return a model loaded from GGUF by transformers, with unpacked 8-bit blocks."""
     config = model.config
     writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -78,12 +78,12 @@ def by_torchao(model: LlamaForCausalLM, folder: Path) -> Any:
 
 
 def by_torch(model: LlamaForCausalLM, folder: Path) -> Any:
-    with warnings.catch_warnings(action="ignore"):  # torch will drop it one day
+    with warnings.catch_warnings(action="ignore"):  # deprecated in torch
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
 
 
-# How far the logits may be off. torch's own way rounds the activations to 8 bits too, where a last
-# bit that differs can be a whole step; steering moves these logits by 2.
+# Tolerances of the logits. torch's own method also rounds activations to 8 bits, where a difference
+# in the last bit can become a whole step; steering moves these logits by 2.
 WITHIN = {packed: 1e-5, from_gguf: 1e-5, by_torchao: 1e-5, by_torch: 0.1}
 WEIGHTS_ALONE = [packed, from_gguf, by_torchao]
 
@@ -121,7 +121,7 @@ def test_a_quantised_model_is_steered_as_by_plain_hooks_and_fused(quantised, wit
 
 
 @pytest.mark.parametrize("quantised", WEIGHTS_ALONE, indirect=True)
-def test_sequences_of_a_quantised_model_are_steered_apart_while_it_generates(quantised) -> None:
+def test_a_quantised_model_is_steered_per_sequence_while_it_generates(quantised) -> None:
     vector = random_vector("v", [1, 2])
     options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     options["pad_token_id"] = 0

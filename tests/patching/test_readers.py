@@ -1,4 +1,4 @@
-"""Readers of a site get the residual stream there, as the next layer sees it."""
+"""Readers of a site get the residual stream as the next layer sees it."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ IDS = torch.tensor([[5, 17, 3, 99, 42, 7]])
 
 @pytest.fixture
 def found(tiny_model):
-    """Site -> what its reader was called with, of a patched model that nobody ran yet."""
+    """Return the values that each site's reader gets, of a patched model that has not run yet."""
     found = {site: [] for site in faststeer.patch(tiny_model).plan.tables}
     with faststeer.patch(tiny_model) as patched:
         for site, table in patched.plan.tables.items():
@@ -30,7 +30,7 @@ def at(found, kind, layers=4):
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_readers_see_the_stream_once_at_every_site(make_tiny, tiny_model, found, grad) -> None:
-    with torch.set_grad_enabled(grad):  # with grad the norms are not fused
+    with torch.set_grad_enabled(grad):  # norms are not fused with gradients
         tiny_model(IDS)
     stock = residual_streams(make_tiny(), IDS[0].tolist())
     for kind in SITES:
@@ -38,14 +38,14 @@ def test_readers_see_the_stream_once_at_every_site(make_tiny, tiny_model, found,
 
 
 @pytest.mark.parametrize("kind", SITES)
-def test_readers_see_what_is_steered_there(make_tiny, tiny_model, found, kind) -> None:
+def test_readers_see_the_steered_stream(make_tiny, tiny_model, found, kind) -> None:
     vector = random_vector("v", [0, 2], site=kind)
     faststeer.patch(tiny_model).steer(vector, 3.0)
     stock, inputs = make_tiny(), []
     with torch.no_grad():
         tiny_model(IDS)
         with hooked(stock.model, [(vector, 3.0, [0, 2])]):
-            for layer in stock.model.layers:  # behind the hooks that steer
+            for layer in stock.model.layers:  # after the hooks that steer
                 layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
             steered = residual_streams(stock, IDS[0].tolist())
     seen = at(found, kind)
@@ -56,7 +56,7 @@ def test_readers_see_what_is_steered_there(make_tiny, tiny_model, found, kind) -
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
 
 
-def test_a_reader_is_part_of_a_compiled_model_which_compiles_anew_only_when_one_comes(
+def test_a_reader_is_part_of_a_compiled_model_which_recompiles_only_when_one_is_added(
     make_tiny,
 ) -> None:
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""What measures a model leaves it as it was: stock, fused by `install`, or patched."""
+"""Measurements leave a model in its previous state: stock, fused by `install`, or patched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def failed(model, tokenizer) -> None:
 
 
 @pytest.mark.parametrize("use", [captured, calibrated, failed])
-def test_a_model_of_each_kind_is_afterwards_what_it_was(make_tiny, byte_tokenizer, use) -> None:
+def test_a_model_of_each_kind_is_restored_after_a_measurement(
+    make_tiny, byte_tokenizer, use
+) -> None:
     stock = make_tiny()
     layer = type(stock.model.layers[0])
     use(stock, byte_tokenizer)

@@ -1,4 +1,4 @@
-"""A model whose weights are split over processes computes what the whole one does, steered."""
+"""A steered model whose weights are split over processes computes the whole model's logits."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tiny import MakeTiny
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def test_two_processes_under_torchrun_are_steered_as_one_is(
+def test_two_processes_under_torchrun_are_steered_like_one(
     make_tiny: MakeTiny, tmp_path: Path
 ) -> None:
     model, vector = make_tiny(), random_vector("v", range(4))
@@ -30,11 +30,11 @@ def test_two_processes_under_torchrun_are_steered_as_one_is(
         text=True,
     )
     try:
-        _, said = torchrun.communicate(timeout=100)
+        _, errors = torchrun.communicate(timeout=100)
     except subprocess.TimeoutExpired:
-        torchrun.terminate()  # not killed: it has two processes to end
-        _, said = torchrun.communicate(timeout=40)
-    assert torchrun.returncode == 0, said
+        torchrun.terminate()  # terminated, not killed, so that it ends its two processes
+        _, errors = torchrun.communicate(timeout=40)
+    assert torchrun.returncode == 0, errors
     expected = computed(model, vector)
     found = load_file(files[2])
     assert len(found) == 2 * len(expected)

@@ -16,7 +16,7 @@ def wrapped(model, config):
     return get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
 
 
-# PEFT gives transformers 5.24 the past under its old name, alone or beside the new one.
+# PEFT passes the past to transformers 5.24 under its old name, with or without the new one.
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Both `past_key_values` and `cache` are set:FutureWarning")
 @pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
@@ -36,7 +36,7 @@ def test_scopes_are_refused_beside_virtual_tokens_and_all_positions_are_steered(
         assert not torch.equal(model(input_ids=IDS, attention_mask=MASK).logits, idle)
 
 
-def test_other_adapters_and_a_disabled_one_leave_scopes_alone(tiny_model, make_tiny) -> None:
+def test_scopes_work_with_other_adapters_and_a_disabled_one(tiny_model, make_tiny) -> None:
     for model in (
         get_peft_model(make_tiny(), LoraConfig(task_type="CAUSAL_LM")).eval(),
         wrapped(tiny_model, PromptTuningConfig).get_base_model(),

@@ -1,4 +1,4 @@
-"""Whether the CUDA kernels are built, with what, and for which architectures."""
+"""Detection of the CUDA toolkit: whether kernels are built, and for which architectures."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ALL = "75 80 86 89 90 100 120"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without nvcc, but this folder on PATH."""
+    """Return a folder on PATH, on a simulated machine without nvcc."""
     for name in ("CUDA_HOME", "FASTSTEER_CUDA", "FASTSTEER_CUDA_ARCHS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
@@ -34,7 +34,7 @@ def put_nvcc(folder: Path, release: str = "13.0", codes: str = ALL) -> Path:
     return nvcc
 
 
-def test_kernels_are_built_where_torch_has_cuda_and_nvcc_is_there(folder: Path) -> None:
+def test_kernels_are_built_if_torch_has_cuda_and_nvcc_exists(folder: Path) -> None:
     assert choose("2.11.0", "13.0") == f"no nvcc was found on PATH or in {folder / 'cuda'}"
     put_nvcc(folder)
     assert choose("2.13.0+cpu", None) == "torch 2.13.0+cpu had no CUDA"
@@ -42,7 +42,7 @@ def test_kernels_are_built_where_torch_has_cuda_and_nvcc_is_there(folder: Path) 
     assert str(toolkit) == "nvcc 13.0.131 for sm_75, sm_80, sm_90, sm_100 and PTX compute_100"
 
 
-def test_the_setting_overrides_what_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_overrides_the_detection(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTSTEER_CUDA", "1")
     with pytest.raises(SystemExit, match=r"no nvcc was found .* Install the CUDA toolkit"):
         choose("2.13.0+cpu", None)
@@ -55,7 +55,7 @@ def test_the_setting_overrides_what_is_there(folder: Path, monkeypatch: pytest.M
         choose("2.11.0", "13.0")
 
 
-def test_cuda_home_goes_before_path_and_the_default_folder_comes_last(
+def test_cuda_home_precedes_path_and_the_default_folder_comes_last(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert put_nvcc(folder / "cuda" / "bin") == cuda_toolkit.find_nvcc()
@@ -67,7 +67,7 @@ def test_cuda_home_goes_before_path_and_the_default_folder_comes_last(
     assert put_nvcc(folder / "named" / "bin") == cuda_toolkit.find_nvcc()
 
 
-def test_what_an_older_nvcc_lacks_is_left_out_with_a_message(
+def test_architectures_that_an_older_nvcc_lacks_are_left_out_with_a_message(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nvcc = put_nvcc(folder, "12.4", "75 80 86 89 90")

@@ -1,4 +1,4 @@
-"""The Python blocks of the documents run, page by page, in the order in which they stand."""
+"""The Python blocks of the documents run, page by page, in order."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from places import ROOT
 import faststeer
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # ```py: not to be run
+BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # ```py blocks are not run
 CODE = {path.name: BLOCKS.findall(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
 
 

@@ -1,4 +1,4 @@
-"""Files that version 0.1 wrote before its modules moved are read as they were."""
+"""Files that version 0.1 wrote before its modules moved load unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faststeer.evaluate import Records
 EARLIER = Path(__file__).parent / "earlier_files"
 
 
-def test_a_vector_with_its_stated_use() -> None:
+def test_a_vector_loads_with_its_stated_use() -> None:
     vector = faststeer.SteeringVector.load(EARLIER / "vector.safetensors")
     assert (vector.name, vector.site, vector.layers) == ("calm", "resid_mid", [1, 3])
     assert vector.metadata == {
@@ -29,14 +29,14 @@ def test_a_vector_with_its_stated_use() -> None:
 
 
 @pytest.mark.parametrize("file", ["vector.gguf", "caa", "lm_eval.pt"])
-def test_a_vector_in_the_formats_of_others(file: str) -> None:
+def test_a_vector_loads_from_foreign_formats(file: str) -> None:
     vector = faststeer.SteeringVector.load(EARLIER / file)
     assert vector.layers == [1, 3]
     assert torch.equal(vector.directions[1], torch.arange(8.0))
     assert torch.equal(vector.directions[3], torch.ones(8))
 
 
-def test_moments() -> None:
+def test_moments_load() -> None:
     moments = faststeer.Moments.load(EARLIER / "moments.safetensors")
     assert moments.count.tolist() == [10, 0]
     torch.manual_seed(0)

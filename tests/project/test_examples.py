@@ -1,4 +1,4 @@
-"""Every example runs, on the demo's model, and shows what it says."""
+"""Every example runs on the demo's model and shows its documented result."""
 
 import subprocess
 import sys
@@ -16,18 +16,18 @@ def run(name: str, *arguments: str) -> str:
     return result.stdout
 
 
-def test_quickstart_says_three_different_things() -> None:
+def test_quickstart_prints_three_different_texts() -> None:
     lines = [line for line in run("quickstart.py").splitlines() if line[:2] in {"-2", "+0", "+2"}]
     assert len({line[3:] for line in lines}) == 3
 
 
-def test_a_learned_vector_beats_the_difference_of_means_on_completions_it_never_saw() -> None:
+def test_a_learned_vector_beats_the_difference_of_means_on_held_out_completions() -> None:
     scores = [float(line.split()[-1]) for line in run("learn_a_vector.py").splitlines()[-3:]]
     unsteered, mean, learned = scores
     assert learned > mean > unsteered
 
 
-def test_requests_in_one_batch_get_the_answers_they_get_alone() -> None:
+def test_requests_in_one_batch_get_the_same_answers_as_alone() -> None:
     lines = [line for line in run("per_request_batch.py").splitlines() if line.startswith("user ")]
     assert len(lines) == 8
     assert all(line.endswith("[same alone]") for line in lines)
@@ -35,7 +35,7 @@ def test_requests_in_one_batch_get_the_answers_they_get_alone() -> None:
     assert changed == [True, True, False, False]
 
 
-def test_the_usual_harness_scores_a_steered_model_and_sees_the_vector_at_work() -> None:
+def test_the_evaluation_harness_scores_a_steered_model_and_shows_the_vector_s_effect() -> None:
     scores = [float(line.split()[1]) for line in run("harness.py").splitlines() if "±" in line]
     unsteered, more, less = scores
     assert less < unsteered < more
@@ -44,18 +44,18 @@ def test_the_usual_harness_scores_a_steered_model_and_sees_the_vector_at_work() 
 def test_two_behaviours_are_steered_alone_and_together_and_all_tables_shown() -> None:
     if not BEHAVIOURS.is_dir():
         pytest.skip(f"the behaviours are not there: no {BEHAVIOURS}")
-    said = run("behaviours.py", str(BEHAVIOURS))
+    output = run("behaviours.py", str(BEHAVIOURS))
     for table in (
         "Unsteered, on the test part",
         "Matching score at layer 10",
         "Matching probability at layer 15",
         "A coefficient each and one for all",
     ):
-        assert table in said
-    assert said.count("combined:") == 2 * 2 * 8  # layers, measures, ways to combine
+        assert table in output
+    assert output.count("combined:") == 2 * 2 * 8  # layers, measures, ways to combine
 
 
-def test_away_from_python_text_keeps_more_than_python_does() -> None:
+def test_steering_away_from_python_costs_text_less_than_python() -> None:
     lines = [line for line in run("broad_skills.py").splitlines() if "coefficient" in line]
     kept = [int(line.split()[-1].rstrip("%")) for line in lines]
     python, text = kept[:3], kept[3:]

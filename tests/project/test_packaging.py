@@ -1,4 +1,4 @@
-"""What users install: the source distribution builds a wheel, and the wheel works elsewhere."""
+"""Packaging: the source distribution builds a wheel, and the wheel works elsewhere."""
 
 import tarfile
 import zipfile
@@ -22,7 +22,7 @@ def made(built_once: BuiltOnce) -> Installed:
     return installed(built_once)
 
 
-def test_the_sdist_holds_the_sources_and_its_wheel_works(made: Installed) -> None:
+def test_the_sdist_contains_the_sources_and_its_wheel_works(made: Installed) -> None:
     with tarfile.open(made.sdist) as archive:
         inside = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.*")}

@@ -1,4 +1,4 @@
-"""Every public name and every command of version 0.1 is still there."""
+"""Every public name and every command of version 0.1 still exists."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_module_has_its_public_names(module: str) -> None:
     assert [name for name in NAMES[module].split() if not hasattr(found, name)] == []
 
 
-def test_the_face_lists_what_it_has() -> None:
+def test_the_top_level_module_lists_its_names() -> None:
     assert set(faststeer.__all__) == set(NAMES["faststeer"].split())
 
 

@@ -1,4 +1,4 @@
-"""The documents' numbers are those of the committed results, and their links lead somewhere."""
+"""The documents' numbers match the committed results, and their links resolve."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,14 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tables_are_made_from_the_committed_results(page: str) -> None:
+def test_tables_match_the_committed_results(page: str) -> None:
     there = (ROOT / page).read_text(encoding="utf-8")
     assert filled(page) == there
     assert re.search(r"\| \d", there)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_what_a_document_links_to_is_there(document: Path) -> None:
+def test_every_link_target_of_a_document_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
         assert (document.parent / link).exists(), link

@@ -1,4 +1,4 @@
-"""What `make` installs is pinned, so that its commands give the same results later."""
+"""All packages that `make` installs are pinned, for reproducible results."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ else:
 
 
 def pinned(*names: str) -> list[str]:
-    """The packages that these files of constraints name."""
+    """Return the packages that these constraint files name."""
     lines = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in names)
     return [canonicalize_name(name) for name in re.findall(r"^([\w-]+)==", lines, re.MULTILINE)]
 
@@ -32,7 +32,7 @@ def test_every_package_of_pyproject_is_pinned_once() -> None:
     assert len(pins) == len(set(pins))
 
 
-def test_every_installation_of_the_makefile_is_pinned_but_that_of_the_newest() -> None:
+def test_every_installation_of_the_makefile_except_the_newest_is_pinned() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     installs = [line for line in text.splitlines() if "pip install" in line or "$(INSTALL)" in line]
     loose = [line for line in installs if " -c " not in line and "$(INSTALL)" not in line]
@@ -42,7 +42,7 @@ def test_every_installation_of_the_makefile_is_pinned_but_that_of_the_newest() -
 
 
 def merged(target: str, *variables: str) -> dict[str, str]:
-    """The pins that `make` would write into a file: its recipe is run, but for the redirection."""
+    """Return the pins that `make` would write to a file: its recipe without the redirection."""
     command = ["make", "-n", "-B", *variables, target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     [line] = [line for line in done.stdout.splitlines() if line.endswith(f">{target}")]
@@ -66,7 +66,7 @@ def test_an_active_environment_keeps_its_torch(tmp_path) -> None:
     assert own == {"torch": "2.10.0+cu128"}
 
 
-def test_the_oldest_transformers_and_the_peers_have_pins_of_their_own() -> None:
+def test_the_oldest_transformers_and_the_peers_have_separate_pins() -> None:
     general = merged("build/constraints-oldest.txt")
     assert general["transformers"].startswith("4.57.")
     assert set(general) == set(pinned("constraints.txt"))

@@ -1,4 +1,4 @@
-"""Where features meet: rows and conditions, changes on the way, a generate in another, graphs."""
+"""Combined features: rows with conditions, changes during a forward, nested generate, graphs."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_a_replaced_vector_is_replaced_at_layers_that_only_rows_name(tiny_model,
 
 
 class Changes:
-    """A forward hook that does something once."""
+    """Forward hook that runs an action once."""
 
     def __init__(self, action) -> None:
         self.action = action
@@ -64,16 +64,14 @@ class Changes:
 
 
 def with_change(model, action):
-    """Logits of a forward in whose second layer `action` is done."""
+    """Return the logits of a forward that runs `action` in its second layer."""
     hook = model.model.layers[1].mlp.register_forward_hook(Changes(action))
     found = model(IDS).logits
     hook.remove()
     return found
 
 
-def test_a_change_in_the_middle_of_a_forward_leaves_positions_as_they_were(
-    tiny_model, patched
-) -> None:
+def test_a_change_during_a_forward_leaves_positions_unchanged(tiny_model, patched) -> None:
     patched.steer(V, 2.0, layers=[2, 3], positions=range(2))
     other = patched.steer(W, 0.0, layers=3, name="other")
     expected = tiny_model(IDS).logits
@@ -82,7 +80,7 @@ def test_a_change_in_the_middle_of_a_forward_leaves_positions_as_they_were(
     )
     found = with_change(tiny_model, lambda: setattr(other, "coefficient", 1.0))
     assert torch.equal(tiny_model(IDS).logits, found)
-    # What needs to know tokens that nobody asked about begins with the next forward.
+    # Steering that needs token ids not recorded in this forward takes effect in the next one.
     patched.clear()
     idle = tiny_model(IDS).logits
     late = with_change(tiny_model, lambda: patched.steer(V, 2.0, layers=3, positions="last"))
@@ -90,16 +88,14 @@ def test_a_change_in_the_middle_of_a_forward_leaves_positions_as_they_were(
     assert not torch.equal(tiny_model(IDS).logits, idle)
 
 
-def test_rows_that_come_in_the_middle_of_a_forward_have_to_divide_its_batch(
-    tiny_model, patched
-) -> None:
+def test_rows_set_during_a_forward_must_divide_its_batch(tiny_model, patched) -> None:
     patched.steer(V)
     rows = patched.rows([{}] * 3)
     with pytest.raises(ValueError, match="3 rows of steering for a batch of 4"):
         with_change(tiny_model, rows.__enter__)
 
 
-def test_a_generate_within_another_leaves_it_its_decisions(tiny_model, patched) -> None:
+def test_a_nested_generate_leaves_the_outer_one_s_decisions(tiny_model, patched) -> None:
     handle = patched.steer(V, 2.0, layers=[2, 3], when=faststeer.when(C, above=0.0))
     expected = greedy(tiny_model, IDS, MASK)
     passed = handle.passed.tolist()
@@ -117,7 +113,7 @@ def test_a_generate_within_another_leaves_it_its_decisions(tiny_model, patched) 
     assert handle.passed.tolist() == passed
 
 
-def test_prompts_that_a_condition_did_not_see_have_not_passed_it(tiny_model, patched) -> None:
+def test_prompts_that_a_condition_did_not_see_do_not_pass_it(tiny_model, patched) -> None:
     patched.steer(V, 2.0, layers=3, when=faststeer.when(C, **EVERYBODY))
     with patched.off():
         idle = greedy(tiny_model, IDS, MASK)
@@ -142,9 +138,7 @@ def test_prompts_that_a_condition_did_not_see_have_not_passed_it(tiny_model, pat
 @pytest.mark.parametrize(
     "how", [{"positions": "generated"}, {"when": faststeer.when(C, above=0.1)}]
 )
-def test_guidance_by_other_prompts_is_refused_where_prompts_matter(
-    how, tiny_model, patched
-) -> None:
+def test_guidance_by_other_prompts_is_refused_if_prompts_matter(how, tiny_model, patched) -> None:
     patched.steer(V, layers=3, **how)
     with pytest.raises(ValueError, match=r"guidance_scale=1\.5 calls the model with other"):
         greedy(tiny_model, IDS, MASK, guidance_scale=1.5)
@@ -155,7 +149,7 @@ def test_guidance_by_other_prompts_is_refused_where_prompts_matter(
 def test_gradients_of_a_token_that_is_zero_are_finite_with_modes(make_tiny) -> None:
     model = make_tiny(layers=2)
     with torch.no_grad():
-        model.model.embed_tokens.weight[0] = 0.0  # as a padding token's is
+        model.model.embed_tokens.weight[0] = 0.0  # like a padding token's embedding
     with faststeer.patch(model) as patched:
         patched.ablate(C)
         learned = patched.learn(random_vector("l", [0]))
@@ -185,7 +179,7 @@ def test_a_learned_vector_compiles_in_one_graph_and_gets_the_eager_gradient(make
     torch._dynamo.reset()
 
 
-def test_other_positions_under_a_graph_are_announced(tiny_model, patched) -> None:
+def test_other_positions_under_a_graph_give_a_warning(tiny_model, patched) -> None:
     for name, positions in (("a", "prompt"), ("b", range(2)), ("c", range(1, 3))):
         patched.steer(V, positions=positions, name=name)
     compiled = torch.compile(tiny_model, fullgraph=True, backend="eager")
@@ -208,7 +202,7 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
     patched.steer(V, 2.0, layers=3, when=faststeer.when(C, above=0.0))
     compiled = torch.compile(tiny_model, fullgraph=True, backend="eager", dynamic=False)
     torch.testing.assert_close(compiled(many).logits, tiny_model(many).logits, **CLOSE)
-    monkeypatch.setattr(patched.plan.forward, "gates", few_gates(monkeypatch, patched))
+    monkeypatch.setattr(patched.plan.forward, "gates", small_gates(monkeypatch, patched))
     with pytest.raises(Exception, match=r"reserve\(rows=80\) before compiling"):
         compiled(many)
     compiled(IDS)
@@ -217,14 +211,14 @@ def test_conditions_have_room_for_a_large_batch_in_a_graph(
     torch.testing.assert_close(compiled(many).logits, tiny_model(many).logits, **CLOSE)
 
 
-def few_gates(monkeypatch, patched) -> condition_gates.ConditionGates:
+def small_gates(monkeypatch, patched) -> condition_gates.ConditionGates:
     monkeypatch.setattr(condition_gates, "FEWEST_SEQUENCES", 4)
     few = condition_gates.ConditionGates(torch.device("cpu"))
     few.set_conditions(patched.plan.forward.gates.conditions)
     return few
 
 
-def test_unpatching_announces_nothing(tiny_model, recwarn) -> None:
+def test_unpatching_gives_no_warning(tiny_model, recwarn) -> None:
     with faststeer.patch(tiny_model) as patched, torch.inference_mode():
         patched.steer(V, positions="prompt")
         torch.compile(tiny_model, fullgraph=True, backend="eager")(IDS)
@@ -241,7 +235,9 @@ def test_unpatching_announces_nothing(tiny_model, recwarn) -> None:
         (lambda p: faststeer.when(C, above="x"), TypeError, r"when\(\) got a str; expected a cos"),
     ],
 )
-def test_arguments_of_another_kind_are_refused_in_words(call, error, message, patched) -> None:
+def test_arguments_of_a_wrong_type_are_refused_with_a_clear_error(
+    call, error, message, patched
+) -> None:
     with pytest.raises(error, match=message):
         call(patched)
     assert patched.handles == []

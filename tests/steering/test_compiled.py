@@ -1,4 +1,4 @@
-"""Rows and vectors are written into tables that stay: graphs read what is new there, and stay."""
+"""Rows and vectors are in persistent tables: graphs see changes without recompiling."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 import faststeer
 from faststeer.vectors.sites import Site
 
-# float32 logits of about 4, from other kernels than the eager ones where there are any.
+# float32 logits of about 4; compiled models may use other kernels than eager ones.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 IDS, MASK = padded((3, 7, 5, 7))
 V, W = random_vector("v", [0, 1]), random_vector("w", [0, 1], seed=1, site="resid_mid")
@@ -53,13 +53,13 @@ def test_rows_that_share_a_setting_share_one_sum(model, patched) -> None:
         assert tables.index[:3].tolist() == [[0, 1], [0, 1], [0, 2]]
 
 
-def test_tables_stay_where_they_are_and_grow_twofold(model, patched) -> None:
+def test_tables_keep_their_memory_and_double_when_they_grow(model, patched) -> None:
     patched.steer(V)
     before = addresses(patched)
     [tables] = patched.plan.forward.device_tables
     slots, lines = tables.vectors.shape[1], tables.index.shape[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # no graph has read them
+        warnings.simplefilter("error")  # not read by any graph yet
         with patched.rows([{"v": float(i)} for i in range(slots)]) as rows:
             for _ in range(lines - slots):
                 rows.append({"v": 1.0})
@@ -85,9 +85,7 @@ def agree(compiled, model, ids=IDS) -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
-def test_whatever_changes_reaches_a_compiled_model_without_recompiling(
-    backend, model, patched
-) -> None:
+def test_every_change_reaches_a_compiled_model_without_recompiling(backend, model, patched) -> None:
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     idle = compiled(IDS).logits
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -118,7 +116,7 @@ def test_whatever_changes_reaches_a_compiled_model_without_recompiling(
         assert torch.equal(compiled(IDS).logits, idle)
 
 
-def test_growth_under_a_graph_is_announced_and_reserve_forestalls_it(model, patched) -> None:
+def test_growth_under_a_graph_gives_a_warning_and_reserve_prevents_it(model, patched) -> None:
     patched.steer(V)
     patched.steer(E, positions="prompt")
     counted = CompileCounter()
@@ -138,7 +136,7 @@ def test_growth_under_a_graph_is_announced_and_reserve_forestalls_it(model, patc
                 rows.append({"v": 1.0})
         assert addresses(patched) == before
         assert counted.frame_count == 1
-        # A change for which there is no room, and which is not to be had, does not take place.
+        # A change that needs more room than can be allocated does not take place.
         shared = model(ids).logits
         with pytest.raises(faststeer.FaststeerWarning), patched.rows([{}] * 200):
             pass

@@ -1,4 +1,4 @@
-"""`when=`: each sequence is steered, or not, by what its own prompt is about."""
+"""`when=`: whether each sequence is steered depends on its own prompt's content."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def patched(tiny_model):
 
 
 def similarities(plain, layer: int = 1, mask=MASK):
-    """Of each prompt's mean with C, by the slow and obvious way."""
+    """Return the similarity of each prompt's mean with C, computed the obvious way."""
     places = (mask.cumsum(1) - 1).clamp(min=0)
     out = plain(IDS, attention_mask=mask, position_ids=places, output_hidden_states=True)
     hidden = out.hidden_states[layer + 1]
@@ -31,7 +31,7 @@ def similarities(plain, layer: int = 1, mask=MASK):
 
 @pytest.fixture
 def middle(plain) -> float:
-    """A threshold that two of the four prompts pass."""
+    """Return a threshold that two of the four prompts pass."""
     with torch.inference_mode():
         ordered = similarities(plain).sort().values
     assert ordered[2] - ordered[1] > 0.01
@@ -42,7 +42,7 @@ def rows_of(passing, row):
     return [row if passes else {} for passes in passing.tolist()]
 
 
-def test_only_the_sequences_whose_prompt_passes_are_steered_and_stay_so_while_decoding(
+def test_only_sequences_whose_prompt_passes_are_steered_also_while_decoding(
     tiny_model, patched, plain, middle
 ) -> None:
     passing = similarities(plain) > middle
@@ -67,7 +67,7 @@ def test_the_mean_is_of_a_prompts_own_tokens_without_its_padding(
             assert handle.passed[sequence] == passes
 
 
-def test_below_is_the_other_half_and_both_may_steer_differently(
+def test_below_selects_the_other_sequences_and_both_may_steer_differently(
     tiny_model, patched, plain, middle
 ) -> None:
     passing = similarities(plain) > middle
@@ -83,7 +83,7 @@ def test_below_is_the_other_half_and_both_may_steer_differently(
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
 
 
-def test_a_condition_goes_together_with_rows_positions_and_modes(
+def test_a_condition_combines_with_rows_positions_and_modes(
     tiny_model, patched, plain, middle
 ) -> None:
     passing = (similarities(plain) > middle).tolist()
@@ -99,7 +99,7 @@ def test_a_condition_goes_together_with_rows_positions_and_modes(
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
 
 
-def test_it_is_decided_anew_for_each_prompt_also_in_a_plain_forward(
+def test_a_condition_is_evaluated_for_each_prompt_also_in_a_plain_forward(
     tiny_model, patched, plain, middle
 ) -> None:
     ones = torch.ones_like(MASK)
@@ -129,7 +129,7 @@ def test_beams_and_returned_sequences_share_the_decision_of_their_prompt(
         assert torch.equal(found, expected)
 
 
-def test_a_compiled_decode_sees_the_decisions_of_each_prompt_without_compiling_anew(
+def test_a_compiled_decode_follows_each_prompt_s_decision_without_recompiling(
     tiny_model, patched, plain, middle
 ) -> None:
     torch._dynamo.reset()
@@ -144,7 +144,7 @@ def test_a_compiled_decode_sees_the_decisions_of_each_prompt_without_compiling_a
     torch._dynamo.reset()
 
 
-def test_parts_of_prompts_are_refused_in_words(tiny_model, patched, middle) -> None:
+def test_parts_of_prompts_are_refused_with_a_clear_error(tiny_model, patched, middle) -> None:
     patched.steer(V, layers=3, when=faststeer.when(C, above=middle))
     with pytest.raises(ValueError, match="whole prompts: no chunked prefill"):
         greedy(tiny_model, IDS, MASK, prefill_chunk_size=4)
@@ -152,17 +152,17 @@ def test_parts_of_prompts_are_refused_in_words(tiny_model, patched, middle) -> N
     patched.prompt_lengths = [7, 7, 7, 7]
     with pytest.raises(ValueError, match="no prompt behind a past"):
         tiny_model(IDS[:, 3:], **past(tiny_model, cache))
-    for token in (0, 1):  # a token at a time
+    for token in (0, 1):  # one token at a time
         with pytest.raises(RuntimeError, match="whole prompts"):
             tiny_model(IDS[:, token : token + 1])
 
 
-def test_without_the_condition_at_work_nothing_is_asked(tiny_model, patched, middle) -> None:
+def test_an_inactive_condition_evaluates_nothing(tiny_model, patched, middle) -> None:
     handle = patched.steer(V, layers=3, when=faststeer.when(C, above=middle))
     cache = past_of(tiny_model.model(IDS[:, :3]))
     with patched.off():
         idle = tiny_model(IDS[:, 3:4], **past(tiny_model, cache)).logits
-    # Nobody has looked at these prompts, so nobody is steered.
+    # These prompts were not evaluated, so that no sequence is steered.
     cache, patched.prompt_lengths = past_of(tiny_model.model(IDS[:, :3])), [3] * 4
     handle.remove()
     handle = patched.steer(V, layers=3, when=faststeer.when(C, above=-1.0))
@@ -180,14 +180,14 @@ def test_without_the_condition_at_work_nothing_is_asked(tiny_model, patched, mid
         ({"above": 0.1, "layer": 7}, "no direction for layer 7"),
     ],
 )
-def test_a_condition_that_makes_no_sense_is_refused(given, message) -> None:
+def test_an_invalid_condition_is_refused(given, message) -> None:
     with pytest.raises(ValueError, match=message):
         faststeer.when(C, **given)
     with pytest.raises(ValueError, match=r"layers \[1, 2, 3\]; say which"):
         faststeer.when(V, above=0.1)
 
 
-def test_a_condition_that_is_read_too_late_or_nowhere_is_refused(patched) -> None:
+def test_a_condition_read_too_late_or_at_no_layer_is_refused(patched) -> None:
     with pytest.raises(ValueError, match="too late for resid_post of layer 1"):
         patched.steer(V, when=faststeer.when(C, above=0.1))
     with pytest.raises(ValueError, match="no such site"):

@@ -1,4 +1,4 @@
-"""A dose that nobody means is warned of once, with its figures; later forwards pay nothing."""
+"""An implausible dose gives one warning with its figures; later forwards cost nothing more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def patched(tiny_model):
 
 
 def warned(action) -> list[str]:
-    """The messages of FaststeerWarning that it gives."""
+    """Return the messages of FaststeerWarning that the call gives."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         action()
@@ -40,7 +40,7 @@ def run(patched) -> None:
 
 
 def median_norm(plain, layer: int, site: str = "resid_post") -> float:
-    """Of the unsteered stream over all real tokens but the first, each text run alone."""
+    """Return the unsteered stream's median norm over all real tokens but each text's first."""
     rows = [ids[mask.bool()] for ids, mask in zip(IDS, MASK, strict=True)]
     norms = [residual_streams(plain, row.tolist())[site][layer][1:].norm(dim=-1) for row in rows]
     return float(torch.cat(norms).median())
@@ -50,7 +50,7 @@ def readers(patched) -> int:
     return sum(len(table.readers) for table in patched.plan.tables.values())
 
 
-def test_a_vector_of_zeros_is_warned_of_at_once_with_its_layers(patched) -> None:
+def test_a_zero_vector_gives_a_warning_at_once_with_its_layers(patched) -> None:
     zeros = faststeer.SteeringVector("nil", {0: torch.ones(64), 2: torch.zeros(64)})
     with pytest.warns(faststeer.FaststeerWarning, match="'nil' is zero at layer 2: adding it") as w:
         patched.steer(zeros)
@@ -60,7 +60,7 @@ def test_a_vector_of_zeros_is_warned_of_at_once_with_its_layers(patched) -> None
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
 @pytest.mark.parametrize(("share", "why"), [(0.004, "under 0.01"), (25.0, "over 10 replaces")])
-def test_a_dose_out_of_range_is_warned_of_with_the_streams_own_norm(
+def test_a_dose_out_of_range_gives_a_warning_with_the_stream_s_norm(
     share, why, site, patched, plain
 ) -> None:
     stream = median_norm(plain, 2, site)
@@ -72,11 +72,11 @@ def test_a_dose_out_of_range_is_warned_of_with_the_streams_own_norm(
     assert "vector 'odd' at layer 2" in message
     figures = re.search(r"is (\S+) times the residual stream's median norm (\S+);", message)
     assert figures
-    assert float(figures[1]) == pytest.approx(share, rel=0.06)  # two digits, padding left out
+    assert float(figures[1]) == pytest.approx(share, rel=0.06)  # two digits, without padding
     assert float(figures[2]) == pytest.approx(stream, rel=0.006)
 
 
-def test_the_norm_is_of_the_stream_without_this_addition_under_scopes_and_beside_others(
+def test_the_norm_excludes_this_addition_under_scopes_and_beside_other_vectors(
     patched, plain
 ) -> None:
     stream = median_norm(plain, 2)
@@ -86,19 +86,19 @@ def test_the_norm_is_of_the_stream_without_this_addition_under_scopes_and_beside
     assert f"median norm {stream:.3g};" in message
 
 
-def test_usual_doses_are_silent_and_so_is_a_layer_that_is_weak_beside_others(patched) -> None:
+def test_usual_doses_and_a_weak_layer_beside_others_give_no_warning(patched) -> None:
     patched.steer(V, 1.0)
     patched.steer(V, 2.0, layers={1: 1e-4, 2: 1.0}, name="uneven")
     assert warned(lambda: run(patched)) == []
 
 
-def test_it_is_warned_once_for_each_magnitude_of_a_handle(patched) -> None:
+def test_each_magnitude_of_a_handle_gives_one_warning(patched) -> None:
     handle = patched.steer(V, 1e-4)
     assert len(warned(lambda: run(patched))) == 1
     assert warned(lambda: run(patched)) == []
     handle.coefficient = -1e-4
     assert warned(lambda: run(patched)) == []
-    # The stream's norm is known by now: no other forward measures it.
+    # The stream's norm is known: no other forward measures it.
     [message] = warned(lambda: setattr(handle, "coefficient", 1e4))
     assert "over 10 replaces" in message
     assert not patched.plan.doses.due
@@ -109,7 +109,7 @@ def test_it_is_warned_once_for_each_magnitude_of_a_handle(patched) -> None:
     assert warned(lambda: run(patched)) == []
 
 
-def test_the_first_forward_alone_measures_and_leaves_nothing_behind(patched) -> None:
+def test_only_the_first_forward_measures_and_no_reader_remains(patched) -> None:
     def ops() -> Counter[str]:
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             run(patched)
@@ -121,12 +121,12 @@ def test_the_first_forward_alone_measures_and_leaves_nothing_behind(patched) -> 
     never = ops()
     patched.plan.doses.judged = True
     patched.steer(V)
-    assert ops() != never  # it did measure
+    assert ops() != never  # it measured
     assert readers(patched) == 0
     assert ops() == never
 
 
-def test_a_forward_that_fails_leaves_measuring_to_the_next_and_no_reader_behind(patched) -> None:
+def test_after_a_failed_forward_the_next_one_measures_and_no_reader_remains(patched) -> None:
     def fail(*given):
         raise KeyboardInterrupt
 
@@ -151,7 +151,7 @@ def test_while_generating_it_is_measured_once_and_tokens_are_the_same(patched) -
     assert torch.equal(found[0][1], expected[1])
 
 
-def test_a_first_token_that_is_an_attention_sink_is_not_taken_for_the_stream(patched) -> None:
+def test_an_attention_sink_at_the_first_token_is_ignored(patched) -> None:
     own = patched.model.model.embed_tokens
     sink = torch.zeros(IDS.max() + 1, 64)
     sink[IDS[0, -3]] = 1e5  # the first real token of the first text, which is three tokens long
@@ -159,7 +159,7 @@ def test_a_first_token_that_is_an_attention_sink_is_not_taken_for_the_stream(pat
     patched.steer(V, 1.0)
     alone = IDS[:1, -3:-2]
     assert warned(lambda: patched.model(alone)) == []
-    assert patched.plan.doses.due  # a first token alone shows nothing
+    assert patched.plan.doses.due  # a single first token is not informative
     assert warned(lambda: run(patched)) == []
     assert not patched.plan.doses.due
 
@@ -172,7 +172,7 @@ def test_a_forward_that_extraction_ends_early_leaves_no_reader(patched, byte_tok
     assert readers(patched) == 0
 
 
-def test_rows_and_off_are_not_judged_and_what_is_steered_after_them_is(patched) -> None:
+def test_rows_and_off_are_not_checked_but_later_steering_is(patched) -> None:
     patched.steer(V, 1e4)
     with patched.rows([{"v": 1e-4}, {"v": 1e4}, {}]):
         assert warned(lambda: run(patched)) == []
@@ -194,7 +194,7 @@ def test_compiled_models_measure_nothing_and_are_not_compiled_again(make_tiny) -
             handle.coefficient = coefficient
             assert warned(lambda: compiled(IDS)) == []
         assert counter.frame_count == graphs
-        for layer in model.model.layers:  # compiled one by one, in an eager decoder
+        for layer in model.model.layers:  # layers compiled individually in an eager decoder
             layer.compile(backend=counter)
         model(IDS)
         assert counter.frame_count > graphs
@@ -216,7 +216,7 @@ def test_an_overflow_in_float16_is_named_with_layer_and_figures(make_tiny) -> No
     assert "its coefficient 1e+06" in messages[0]
 
 
-def test_other_modes_and_additions_beside_them_are_silent(patched) -> None:
+def test_other_modes_and_additions_beside_them_give_no_warning(patched) -> None:
     patched.steer(V, 1e-6, mode="clamp")
     patched.steer(V, 1e-4, name="added")
     assert warned(lambda: run(patched)) == []

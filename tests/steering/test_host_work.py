@@ -1,6 +1,6 @@
-"""When nothing changed, a step copies nothing, waits for nothing and allocates nothing of its own.
+"""If nothing changed, a step adds no copy, no synchronization and no allocation.
 
-Told by torch's profiler, from every op of a decode step.
+Measured by torch's profiler, over every op of a decode step.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ def patched(model):
 
 
 def events_of_a_step(model, batch: int = 4) -> list[FunctionEvent]:
-    """Every op of the second decode step, in order."""
+    """Return every op of the second decode step, in order."""
     ids = IDS[:batch]
     cache = past_of(model(ids))
     model(ids[:, :1], **past(model, cache))
@@ -51,8 +51,8 @@ def ops_of_a_step(model, batch: int = 4) -> list[str]:
     return [name for name in names if name != "[memory]"]
 
 
-def test_a_steered_step_calls_the_ops_of_an_idle_step_and_no_other(model, patched) -> None:
-    """In the same order, however many rows, vectors and sequences a row there are."""
+def test_a_steered_step_calls_only_the_ops_of_an_idle_step(model, patched) -> None:
+    """In the same order, for any number of rows, vectors and sequences per row."""
     ops_of_a_step(model)
     idle = ops_of_a_step(model)
     assert Counter(idle)[FUSED] == 4
@@ -65,7 +65,7 @@ def test_a_steered_step_calls_the_ops_of_an_idle_step_and_no_other(model, patche
         with patched.rows(rows):
             assert ops_of_a_step(model) == idle
     patched.steer(V, positions="generated")
-    with patched.rows([{"w": 1.0}]):  # nobody is steered by position
+    with patched.rows([{"w": 1.0}]):  # no sequence is steered by position
         assert ops_of_a_step(model) == idle
 
 
@@ -80,7 +80,7 @@ def test_a_fused_op_allocates_its_two_results_and_nothing_else(model, patched) -
 
 
 def test_positions_are_looked_up_once_before_the_first_layer(model, patched) -> None:
-    """Without a copy or a question to the device; after that a step is like an idle one."""
+    """Without a copy or a device synchronization; afterwards a step is like an idle one."""
 
     def from_the_embedding_on(ops: list[str]) -> list[str]:
         return ops[ops.index("aten::embedding") :]

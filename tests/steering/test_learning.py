@@ -1,4 +1,4 @@
-"""Vectors that are trained while they steer: gradients, company, and what is learned."""
+"""Trainable vectors: gradients, combination with other steering, and the learned result."""
 
 import copy
 
@@ -17,7 +17,7 @@ LAYERS = (0, 2, 3)
 
 
 class HookedVector(nn.Module):
-    """The same parameters, added by forward hooks as everyone does it."""
+    """Reference: the same parameters, added by conventional forward hooks."""
 
     def __init__(self, vector: SteeringVector, coefficient: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def gradients(model, learned: nn.Module) -> dict[str, Tensor]:
 def test_gradients_reach_directions_and_coefficient_as_through_plain_hooks(
     tiny_model, site: str, checkpointing: bool | None
 ) -> None:
-    """`checkpointing` is use_reentrant; None is none."""
+    """`checkpointing`: use_reentrant, or None for no checkpointing."""
     vector = random_vector("v", LAYERS, site=site)
     tiny_model.requires_grad_(False)
     if checkpointing is not None:
@@ -99,7 +99,7 @@ def test_a_learned_vector_steers_beside_others_and_in_rows(tiny_model) -> None:
         torch.testing.assert_close(idle, tiny_model(IDS).logits, rtol=0, atol=1e-5)
 
 
-def test_what_was_learned_is_a_vector_that_steers_the_same(tiny_model) -> None:
+def test_the_learned_vector_steers_equally_after_export(tiny_model) -> None:
     with faststeer.patch(tiny_model) as patched:
         learned = patched.learn(random_vector("v", LAYERS), 1.0)
         optimizer = torch.optim.SGD(learned.parameters(), lr=1.0)

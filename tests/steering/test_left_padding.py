@@ -1,4 +1,4 @@
-"""Left-padded prompts are steered as each prompt is alone; padding elsewhere counts for nobody."""
+"""Left-padded prompts are steered as each prompt alone; padding elsewhere never counts."""
 
 import pytest
 import torch
@@ -28,9 +28,7 @@ def patched(tiny_model):
 
 
 @pytest.mark.parametrize("name", SCOPES)
-def test_each_prompt_of_a_left_padded_batch_continues_as_it_does_alone(
-    name, tiny_model, patched
-) -> None:
+def test_each_prompt_of_a_left_padded_batch_continues_as_alone(name, tiny_model, patched) -> None:
     idle = greedy(tiny_model, IDS, MASK)[1]
     patched.steer(VECTOR, 2.0, positions=SCOPES[name])
     tokens, scores = greedy(tiny_model, IDS, MASK)
@@ -42,10 +40,8 @@ def test_each_prompt_of_a_left_padded_batch_continues_as_it_does_alone(
         assert (scores[line] - idle[line]).abs().max() > 1000 * CLOSE["atol"]
 
 
-@pytest.mark.parametrize("told", ["model", "config", "config by position", "argument"])
-def test_padding_is_found_as_generate_finds_it_where_there_is_no_mask(
-    told, tiny_model, patched, plain
-) -> None:
+@pytest.mark.parametrize("source", ["model", "config", "config by position", "argument"])
+def test_without_a_mask_padding_is_found_as_by_generate(source, tiny_model, patched, plain) -> None:
     patched.steer(VECTOR, 2.0, positions="generated")
     patched.steer(VECTOR, 0.5, name="early", positions=range(1, 3))
     early = [(VECTOR, lambda b, p, n: 0.5 * (1 <= p < 3))]
@@ -54,22 +50,20 @@ def test_padding_is_found_as_generate_finds_it_where_there_is_no_mask(
         expected = greedy(plain, IDS, MASK, use_cache=False)
     config = GenerationConfig(max_new_tokens=6, do_sample=False)
     args, kwargs = (IDS,), {"generation_config": config}
-    if told == "model":
+    if source == "model":
         tiny_model.generation_config.pad_token_id = 0
-    elif told == "argument":
+    elif source == "argument":
         kwargs["pad_token_id"] = 0
     else:
         config.pad_token_id = 0
-    if told == "config by position":
+    if source == "config by position":
         args, kwargs = (IDS, kwargs.pop("generation_config")), {}
     found = tiny_model.generate(*args, **kwargs, return_dict_in_generate=True, output_scores=True)
     assert torch.equal(found.sequences, expected[0])
     torch.testing.assert_close(torch.stack(found.scores, 1), expected[1], **CLOSE)
 
 
-def test_padding_on_the_right_and_in_between_is_counted_by_nobody(
-    tiny_model, patched, plain
-) -> None:
+def test_padding_on_the_right_and_in_between_is_not_counted(tiny_model, patched, plain) -> None:
     mask = torch.tensor([[1, 1, 0, 1, 1, 1, 1], [0, 1, 0, 0, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
     numbers = (mask.cumsum(1) - 1).clamp(min=0)
     for positions, inside in {

@@ -1,6 +1,6 @@
-"""after(marker, tokenizer) finds a marker however the prompt's tokens hold it, or says where not.
+"""after(marker, tokenizer) finds a marker in any tokenization, and reports prompts without it.
 
-The reference knows where each token stands in the text from the tokenizer's own offsets.
+The reference takes each token's place in the text from the tokenizer's own offsets.
 """
 
 import warnings
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    """Merges a marker's last character with what follows, as Qwen's does."""
+    """Return a tokenizer that merges a marker's last character with the next, like Qwen's."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trained.decoder = decoders.ByteLevel()
@@ -46,7 +46,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 def sentencepiece() -> PreTrainedTokenizerFast:
-    """Writes spaces into tokens and drops the first, with bytes for what it does not know."""
+    """Return a tokenizer with spaces in tokens, the first dropped, and a byte fallback."""
     every = [f"<0x{n:02X}>" for n in range(256)]
     trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -63,7 +63,7 @@ TOKENIZERS = {"byte-level": byte_level, "sentencepiece": sentencepiece}
 
 
 def begin_by_offsets(tokenizer, text: str) -> int:
-    """The first token that begins at or behind the marker's end."""
+    """Return the first token that begins at or after the marker's end."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     end = text.rindex(END) + len(END)
     starts = [start for start, _ in encoded["offset_mapping"]]
@@ -87,19 +87,19 @@ def batch_of(tokenizer, texts=TEXTS):
 
 
 def silent(action):
-    """Run it with every warning an error."""
+    """Run the call with every warning as an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", faststeer.FaststeerWarning)
         return action()
 
 
-def test_steering_begins_behind_the_marker_whatever_tokens_hold_it(
+def test_steering_begins_after_the_marker_in_any_tokenization(
     tokenizer, tiny_model, patched, plain
 ) -> None:
     own = tokenizer(END)["input_ids"]
     rows = [tokenizer(text)["input_ids"] for text in TEXTS]
     held = [any(row[n : n + len(own)] == own for n in range(len(row))) for row in rows]
-    assert not all(held)  # the marker's own ids would not be found everywhere
+    assert not all(held)  # the marker's own ids would not be found in all texts
     ids, mask = batch_of(tokenizer)
     begins = [begin_by_offsets(tokenizer, text) for text in TEXTS]
     assert len(set(begins)) > 2
@@ -120,18 +120,18 @@ def test_steering_begins_behind_the_marker_whatever_tokens_hold_it(
     torch.testing.assert_close(logits[mask.bool()], expected[mask.bool()], **CLOSE)
 
 
-def test_a_token_that_holds_the_markers_end_and_more_counts_as_marker() -> None:
+def test_a_token_with_the_marker_s_end_and_more_counts_as_marker() -> None:
     tokenizer = byte_level()
     text = f"I {END}\n\nYes"
     ids = tokenizer(text)["input_ids"]
     begin = begin_by_offsets(tokenizer, text)
     across = decoded(tokenizer, ids[:begin])
     assert across.startswith(f"I {END}")
-    assert len(across) > len(f"I {END}")  # or this text shows nothing
+    assert len(across) > len(f"I {END}")  # otherwise this text is not informative
     assert faststeer.after(END, tokenizer)._begin(ids) == begin
 
 
-def test_a_special_token_is_a_marker_too_and_ends_where_its_text_does() -> None:
+def test_a_special_token_can_be_a_marker_and_ends_with_its_text() -> None:
     tokenizer = byte_level()
     ids = [*tokenizer("one")["input_ids"], tokenizer.bos_token_id, *tokenizer("two")["input_ids"]]
     begin = ids.index(tokenizer.bos_token_id) + 1
@@ -160,7 +160,9 @@ def test_prompts_without_the_marker_are_named_once_and_stay_unsteered(
         tiny_model(ids[:1])
 
 
-def test_several_sequences_of_a_prompt_share_what_was_found(tiny_model, patched, plain) -> None:
+def test_several_sequences_of_a_prompt_share_the_marker_s_position(
+    tiny_model, patched, plain
+) -> None:
     tokenizer = byte_level()
     ids, mask = batch_of(tokenizer, TEXTS[:2])
     begins = [begin_by_offsets(tokenizer, text) for text in TEXTS[:2]]
@@ -206,7 +208,7 @@ def test_compiled_decoding_takes_other_prompts_without_recompiling(make_tiny) ->
     torch._dynamo.reset()
 
 
-def test_a_compiled_forward_that_has_no_text_is_refused_in_words(make_tiny) -> None:
+def test_a_compiled_forward_without_text_is_refused_with_a_clear_error(make_tiny) -> None:
     tokenizer, model = byte_level(), make_tiny(layers=2)
     ids, _ = batch_of(tokenizer, TEXTS[:1])
     torch._dynamo.reset()
@@ -217,7 +219,7 @@ def test_a_compiled_forward_that_has_no_text_is_refused_in_words(make_tiny) -> N
     torch._dynamo.reset()
 
 
-def test_a_marker_has_to_be_something_and_the_prompt_seen(
+def test_an_empty_marker_and_an_unseen_prompt_are_refused(
     tiny_model, patched, byte_tokenizer
 ) -> None:
     ids, _ = padded((3, 7, 5))

@@ -1,4 +1,4 @@
-"""Projecting out, clamping, keeping the norm: on a model, token by token, against plain hooks."""
+"""Projection, clamping and norm preservation on a model, per token, against plain hooks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,7 @@ def patched(tiny_model):
 
 @contextmanager
 def changed(decoder, change: Callable[[Tensor], Tensor], places) -> Iterator[None]:
-    """`change` done to the residual stream ``[B, T, H]`` at each (layer, site), by hooks."""
+    """Apply `change` to the residual stream ``[B, T, H]`` at each (layer, site), by hooks."""
     with ExitStack() as stack:
         for layer, site in places:
             block = decoder.layers[layer]
@@ -69,10 +69,10 @@ def clamped(h: Tensor, value: float) -> Tensor:
         ("clamp", -3.0, lambda h: clamped(h, -3.0)),
     ],
 )
-def test_a_mode_does_at_its_site_what_a_hook_would(
+def test_a_mode_equals_a_hook_at_its_site(
     mode, coefficient, change, site, tiny_model, patched, plain
 ) -> None:
-    vector = faststeer.SteeringVector("d", {0: 5 * D, 2: 3 * D}, site)  # of any norm
+    vector = faststeer.SteeringVector("d", {0: 5 * D, 2: 3 * D}, site)  # with any norm
     patched.steer(vector, coefficient, mode=mode)
     with changed(plain.model, change, [(0, site), (2, site)]):
         expected = plain(IDS).logits
@@ -80,7 +80,7 @@ def test_a_mode_does_at_its_site_what_a_hook_would(
     assert not torch.allclose(expected, plain(IDS).logits, atol=1e-2)
 
 
-def test_ablation_leaves_nothing_of_a_direction_at_any_site(tiny_model, patched, plain) -> None:
+def test_ablation_removes_a_direction_at_every_site(tiny_model, patched, plain) -> None:
     patched.ablate(faststeer.SteeringVector("d", {2: 5 * D}))
     seen = []
     for table in patched.plan.tables.values():
@@ -133,7 +133,7 @@ def test_each_row_has_its_own_fraction_and_an_empty_row_its_own_bits(
             torch.testing.assert_close(found[row], plain(IDS).logits[row], **CLOSE)
 
 
-def test_a_projection_of_generated_tokens_leaves_the_prompt_alone(
+def test_a_projection_of_generated_tokens_does_not_change_the_prompt(
     tiny_model, patched, plain
 ) -> None:
     new = 4
@@ -151,7 +151,7 @@ def test_a_projection_of_generated_tokens_leaves_the_prompt_alone(
     torch.testing.assert_close(scores, logits[:, prompt - 1 : -1], **CLOSE)
 
 
-def test_a_kept_norm_is_the_one_before_all_steering_of_that_site(
+def test_a_preserved_norm_is_the_norm_before_all_steering_of_that_site(
     tiny_model, patched, plain
 ) -> None:
     v, w = random_vector("v", [1, 2]), random_vector("w", [1])
@@ -170,16 +170,14 @@ def test_a_kept_norm_is_the_one_before_all_steering_of_that_site(
         torch.testing.assert_close(tiny_model(IDS).logits, plain(IDS).logits, **CLOSE)
 
 
-def test_where_a_vector_that_keeps_the_norm_does_not_act_nothing_is_rescaled(
-    tiny_model, patched
-) -> None:
+def test_tokens_without_the_norm_preserving_vector_are_not_rescaled(tiny_model, patched) -> None:
     idle = tiny_model(IDS).logits
     patched.steer(random_vector("v", [1]), 20.0, keep_norm=True, positions=range(3, 5))
     assert torch.equal(tiny_model(IDS).logits[:, :3], idle[:, :3])
     assert not torch.equal(tiny_model(IDS).logits[:, 3:], idle[:, 3:])
 
 
-def test_a_coefficient_is_live_in_every_mode_and_off_is_off(tiny_model, patched) -> None:
+def test_a_coefficient_can_change_in_every_mode_and_off_disables_it(tiny_model, patched) -> None:
     idle = tiny_model(IDS).logits
     handle = patched.steer(faststeer.SteeringVector("d", {1: D}), 1.0, mode="clamp")
     seen = []
@@ -205,7 +203,7 @@ def test_a_learned_vector_works_beside_a_projection(tiny_model) -> None:
         assert (seen[0] @ D).abs().max() < 1e-5
         (direction,) = learned.directions.values()
         assert direction.grad.norm() > 0
-        # What is added along the projected direction does not matter.
+        # Additions along the projected direction have no effect.
         assert abs(float(direction.grad @ D)) < 1e-4 * float(direction.grad.norm())
 
 
@@ -217,9 +215,7 @@ def test_a_learned_vector_works_beside_a_projection(tiny_model) -> None:
         ({"mode": "clamp", "coefficient": float("inf")}, "coefficient of 'd' is inf"),
     ],
 )
-def test_a_mode_that_makes_no_sense_is_refused_before_anything_changes(
-    how, message, patched
-) -> None:
+def test_an_invalid_mode_is_refused_before_anything_changes(how, message, patched) -> None:
     vector = faststeer.SteeringVector("d", {1: D, 2: 0 * D})
     with pytest.raises(ValueError, match=message):
         patched.steer(vector, **how)
@@ -228,7 +224,7 @@ def test_a_mode_that_makes_no_sense_is_refused_before_anything_changes(
         patched.ablate(vector)
 
 
-def test_compiled_models_follow_fractions_rows_and_off_without_compiling_anew(
+def test_compiled_models_follow_fractions_rows_and_off_without_recompiling(
     tiny_model, patched
 ) -> None:
     torch._dynamo.reset()
@@ -247,7 +243,7 @@ def test_compiled_models_follow_fractions_rows_and_off_without_compiling_anew(
     torch._dynamo.reset()
 
 
-def test_the_first_mode_under_a_graph_is_announced(tiny_model, patched) -> None:
+def test_the_first_mode_under_a_graph_gives_a_warning(tiny_model, patched) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(tiny_model, fullgraph=True, backend="eager")
     compiled(IDS)

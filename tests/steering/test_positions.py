@@ -1,7 +1,7 @@
-"""Each scope of positions= acts on its own tokens and no other, however the tokens come.
+"""Each scope of positions= acts on exactly its tokens, however they are passed.
 
-The reference adds a vector token by token with hooks, says in plain Python which tokens those are,
-and runs without a cache (`by_token`).
+The reference adds a vector token by token with hooks, selects the tokens in plain Python, and runs
+without a cache (`by_token`).
 """
 
 import pytest
@@ -13,17 +13,17 @@ from renamed_arguments import past, past_of
 
 import faststeer
 
-# float32 logits of about 10, computed once with a cache and once without: 1e-6 was seen.
+# float32 logits of about 10, computed once with a cache and once without: 1e-6 was observed.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 IDS, MASK = padded((3, 7, 5))
-MARKER = torch.tensor([11, 12])  # no prompt holds them otherwise
+MARKER = torch.tensor([11, 12])  # otherwise in no prompt
 IDS[1, 1:3] = IDS[1, 3:5] = IDS[2, 3:5] = MARKER  # last before two tokens; sequence 0 has none
 MARKS = torch.rand(3, 7, generator=torch.Generator().manual_seed(1)) < 0.5
 COLUMN = torch.tensor([False, True, False, True, True, False, True])
 
-# What positions= is given, and whether a token of sequence b at position p is in it, where n is the
-# length of the prompt.
+# The value of positions=, and whether it contains a token of sequence b at position p, where n is
+# the length of the prompt.
 SCOPES = {
     "all": ("all", lambda b, p, n: True),
     "prompt": ("prompt", lambda b, p, n: p < n),
@@ -50,7 +50,7 @@ def patched(tiny_model):
 
 
 def terms_of(names, sites=("resid_post",), coefficient=1.5):
-    """For each scope a vector of its own, at a site in turn: what to steer, and the reference's."""
+    """Return a vector per scope, at alternating sites: the steering and the reference's terms."""
     steer, terms = [], []
     for number, name in enumerate(names):
         positions, inside = SCOPES[name]
@@ -66,7 +66,7 @@ def put(patched, steer) -> None:
 
 
 def same(found, expected, idle=None) -> None:
-    """The same tokens, and at each step the same logits; steering made a difference."""
+    """Assert equal tokens and equal logits at each step, and that steering had an effect."""
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
     if idle is not None:
@@ -106,7 +106,7 @@ def test_scopes_together_at_a_layer_are_each_right_with(
     same(greedy(patched.model, IDS, mask, **WAYS[way]), expected)
 
 
-# A text of 12 tokens a sequence, of which the first 7 columns are prompts.
+# A text of 12 tokens per sequence; the first 7 columns are prompts.
 TEXT = torch.cat(
     [IDS, torch.randint(20, 512, (3, 5), generator=torch.Generator().manual_seed(2))], 1
 )
@@ -115,7 +115,7 @@ OF_CALLS = [name for name in SCOPES if name != "after"]  # that has to see the p
 
 
 def text_logits(model, mask=TEXT_MASK, calls=(12,)):
-    """Of each column, the text given in parts of so many tokens; position_ids as generate's."""
+    """Return each column's logits for text passed in chunks, with generate's position_ids."""
     numbers = (mask.cumsum(1) - 1).clamp(min=0)
     cache, found, begin = None, [], 0
     for count in calls:
@@ -135,7 +135,7 @@ def text_logits(model, mask=TEXT_MASK, calls=(12,)):
 
 @pytest.mark.parametrize("calls", [(12,), (3, 4, 5), (7, 1, 1, 1, 1, 1), (1, 2, 3, 2, 4)])
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
-def test_prompt_lengths_tell_where_prompts_end_in_calls_by_hand(
+def test_prompt_lengths_state_where_prompts_end_in_manual_calls(
     calls, site, patched, plain
 ) -> None:
     steer, terms = terms_of(OF_CALLS, [site], 0.4)
@@ -159,7 +159,7 @@ def test_a_forward_without_a_past_is_a_prompt(patched, plain) -> None:
 
 @pytest.mark.parametrize("how", ["the whole text", "what is new"])
 def test_a_continued_chat_has_a_longer_prompt(how, patched, plain) -> None:
-    """The second turn's padding lies in the middle: one sequence says two tokens less."""
+    """The second turn's padding is in the middle: one reply is two tokens shorter."""
     if how == "what is new" and transformers.__version__ < "5":
         pytest.skip("transformers 4 takes the whole text only")
     steer, terms = terms_of(SCOPES if how == "the whole text" else OF_CALLS, coefficient=0.4)
@@ -167,14 +167,14 @@ def test_a_continued_chat_has_a_longer_prompt(how, patched, plain) -> None:
     first = patched.model.generate(
         IDS, attention_mask=MASK, max_new_tokens=4, do_sample=False, return_dict_in_generate=True
     )
-    said = torch.tensor([[30, 31, 32], [40, 41, 42], [0, 0, 52]])
-    text = torch.cat([first.sequences, said], 1)
-    mask = torch.cat([MASK, torch.ones_like(MASK[:, :4]), (said > 0).long()], 1)
+    reply = torch.tensor([[30, 31, 32], [40, 41, 42], [0, 0, 52]])
+    text = torch.cat([first.sequences, reply], 1)
+    mask = torch.cat([MASK, torch.ones_like(MASK[:, :4]), (reply > 0).long()], 1)
 
     def of_both_turns(name, amount):
         def of_turn(b, p, n):
             before = (3, 7, 5)[b]
-            cached = p < before + 3  # not the last token that was generated
+            cached = p < before + 3  # without the last generated token
             return amount(b, p, before if cached or "mark" in name or name == "after" else n)
 
         return of_turn

@@ -1,4 +1,4 @@
-"""Where prompts end is known from whatever tells it, and a call that does not tell is refused."""
+"""The ends of prompts are taken from every source available; calls without one are refused."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def reference(plain, terms, ids=IDS, mask=MASK, **how):
         return greedy(plain, ids, mask, use_cache=False, **how)
 
 
-def test_embeddings_are_the_prompt_where_both_are_given(tiny_model, patched, plain) -> None:
+def test_embeddings_take_precedence_over_ids_as_the_prompt(tiny_model, patched, plain) -> None:
     patched.steer(VECTOR, 2.0, positions="last")
     expected = reference(plain, LAST)
     embeds = tiny_model.model.embed_tokens(IDS)
@@ -36,10 +36,10 @@ def test_embeddings_are_the_prompt_where_both_are_given(tiny_model, patched, pla
 
 
 @pytest.mark.parametrize("positions", ["generated", "last"])
-def test_assisted_decoding_steers_every_token_that_it_checks(
+def test_assisted_decoding_steers_every_verified_token(
     positions, tiny_model, patched, plain
 ) -> None:
-    """It sends several tokens at once, and takes some of them back."""
+    """It passes several tokens at once, and rejects some of them."""
     ids, mask = padded((7,))
     patched.steer(VECTOR, 1.0, positions=positions)
     counts = []
@@ -52,14 +52,14 @@ def test_assisted_decoding_steers_every_token_that_it_checks(
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1], **CLOSE)
     assert max(counts[1:]) > 1
-    assert sum(counts) > 7 + 11  # some were not accepted
+    assert sum(counts) > 7 + 11  # some were rejected
 
 
-def test_a_cached_forward_that_tells_nothing_is_refused(tiny_model, patched) -> None:
+def test_a_cached_forward_with_an_unknown_prompt_is_refused(tiny_model, patched) -> None:
     idle = tiny_model(IDS).logits
     cache = past_of(tiny_model(IDS[:, :4]))
     patched.steer(VECTOR, 2.0, positions="last")
-    tiny_model.generate(IDS, max_new_tokens=2)  # what it told is forgotten after it
+    tiny_model.generate(IDS, max_new_tokens=2)  # its prompt lengths are forgotten afterwards
     with pytest.raises(ValueError, match="set patched\\.prompt_lengths to a"):
         tiny_model(IDS[:, 4:], **past(tiny_model, cache))
     made = torch.ones(3, 1, 7, 7, dtype=torch.bool).tril()
@@ -69,7 +69,7 @@ def test_a_cached_forward_that_tells_nothing_is_refused(tiny_model, patched) -> 
     with patched.off():
         rest = tiny_model(IDS[:, 4:], **past(tiny_model, cache)).logits
     torch.testing.assert_close(rest, idle[:, 4:], **CLOSE)
-    with patched.rows([{}]):  # nobody is steered by position
+    with patched.rows([{}]):  # no sequence is steered by position
         tiny_model(IDS[:, :1], **past(tiny_model, cache))
     patched.prompt_lengths = torch.tensor([7, 7])
     with pytest.raises(ValueError, match="there are 2 prompts for a batch of 3"):
@@ -88,19 +88,19 @@ def test_a_cached_forward_that_tells_nothing_is_refused(tiny_model, patched) -> 
         ([3, 0], ValueError, "holds 0; a prompt has a token"),
     ],
 )
-def test_prompt_lengths_that_make_no_sense_are_refused(lengths, error, message, patched) -> None:
+def test_invalid_prompt_lengths_are_refused(lengths, error, message, patched) -> None:
     with pytest.raises(error, match=message):
         patched.prompt_lengths = lengths
     assert patched.prompt_lengths is None
 
 
-def test_packed_sequences_are_refused_in_words(tiny_model, patched) -> None:
+def test_packed_sequences_are_refused_with_a_clear_error(tiny_model, patched) -> None:
     ends = torch.tensor([0, 3, 7], dtype=torch.int32)
     numbers = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
     how = [{"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}, {"position_ids": numbers}]
     ids = IDS[1:2]
     patched.steer(VECTOR)
-    tiny_model(ids, position_ids=numbers, use_cache=False)  # all alike is fine
+    tiny_model(ids, position_ids=numbers, use_cache=False)  # equal ones are accepted
     for kwargs in how:
         with patched.rows([{}]), pytest.raises(ValueError, match="packed into one"):
             tiny_model(ids, use_cache=False, **kwargs)
@@ -124,7 +124,7 @@ def test_packed_sequences_are_refused_in_words(tiny_model, patched) -> None:
         ([0, 1], TypeError, "positions= is a list"),
     ],
 )
-def test_positions_that_make_no_sense_are_refused(positions, error, message, patched) -> None:
+def test_invalid_positions_are_refused(positions, error, message, patched) -> None:
     with pytest.raises(error, match=message):
         patched.steer(VECTOR, positions=positions)
     assert patched.handles == []
@@ -141,7 +141,7 @@ def test_a_mask_for_other_sequences_and_a_function_without_one_are_refused(
         tiny_model(IDS)
 
 
-def test_a_forward_that_fails_leaves_nothing_to_the_next(tiny_model, patched) -> None:
+def test_a_failed_forward_leaves_no_state_to_the_next(tiny_model, patched) -> None:
     patched.steer(VECTOR, 2.0, positions="last")
     expected = tiny_model(IDS).logits
 
@@ -166,7 +166,7 @@ def test_a_forward_that_finds_layers_on_another_device_keeps_positions(tiny_mode
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_layers_are_computed_again_with_their_positions(make_tiny, reentrant) -> None:
+def test_checkpointed_layers_are_recomputed_with_their_positions(make_tiny, reentrant) -> None:
     gradients = []
     for checkpointed in (False, True):
         model = make_tiny().train()

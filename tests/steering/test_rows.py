@@ -1,4 +1,4 @@
-"""Every sequence of a batch gets the steering of its own row, and nobody else's."""
+"""Every sequence of a batch gets the steering of its own row and no other."""
 
 import math
 
@@ -9,7 +9,7 @@ from plain_hooks import random_vector
 
 import faststeer
 
-# float32 logits of about 4, computed in another order: 2e-6 was seen.
+# float32 logits of about 4, computed in another order: 2e-6 was observed.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 IDS, MASK = padded((3, 7, 5, 7))
 V, W = random_vector("v", [0, 2]), random_vector("w", [1, 2], seed=1, site="resid_mid")
@@ -30,7 +30,7 @@ def logits(model):
 
 
 def terms_of(rows, scopes=None):
-    """The reference's terms, a vector with one layer each; `scopes` as in `steered_by_token`."""
+    """Return the reference's terms, one vector per layer; `scopes` as in `steered_by_token`."""
     terms = []
     for vector in (V, W, E):
         inside = (scopes or {}).get(vector.name, lambda b, p, n: True)
@@ -81,10 +81,8 @@ WAYS = {
 @pytest.mark.parametrize("scoped", [False, True])
 @pytest.mark.parametrize("count", [4, 2])
 @pytest.mark.parametrize("way", WAYS)
-def test_rows_stay_with_their_sequences_through(
-    way, count, scoped, tiny_model, patched, plain
-) -> None:
-    """With 2 rows for 4 prompts each row covers two prompts and all that becomes of them."""
+def test_rows_follow_their_sequences(way, count, scoped, tiny_model, patched, plain) -> None:
+    """With 2 rows for 4 prompts each row covers two prompts and all their continuations."""
     if scoped:
         for vector in (V, W, E):
             patched.steer(vector, 0.7, positions=SCOPES[vector.name][0])
@@ -115,10 +113,10 @@ def test_rows_that_do_not_divide_the_batch_are_refused_with_both_numbers(
         logits(tiny_model)
     assert not ran
     with patched.rows(ROWS[:3]), patched.off():
-        logits(tiny_model)  # off is off whatever the batch
+        logits(tiny_model)  # off disables steering for any batch size
 
 
-def test_blocks_nest_and_restore_whatever_happens(tiny_model, patched) -> None:
+def test_blocks_nest_and_restore_even_after_errors(tiny_model, patched) -> None:
     shared = logits(tiny_model)
     with patched.off():
         idle = logits(tiny_model)
@@ -127,7 +125,7 @@ def test_blocks_nest_and_restore_whatever_happens(tiny_model, patched) -> None:
             inner = logits(tiny_model)
             with patched.off():
                 assert torch.equal(logits(tiny_model), idle)
-            rows[0] = ROWS[0]  # counts when the inner block is left
+            rows[0] = ROWS[0]  # takes effect when the inner block exits
             assert torch.equal(logits(tiny_model), inner)
         outer = logits(tiny_model)
         with patched.rows(ROWS):
@@ -146,7 +144,7 @@ def test_blocks_nest_and_restore_whatever_happens(tiny_model, patched) -> None:
     assert torch.equal(logits(tiny_model), idle)
 
 
-def test_rows_change_live(tiny_model, patched) -> None:
+def test_changed_rows_take_effect_at_the_next_step(tiny_model, patched) -> None:
     fresh = []
     changed = [ROWS[0], {"v": 3.0}, ROWS[3], {"e": 1.0}]
     for rows in (ROWS, changed):
@@ -170,7 +168,7 @@ def test_rows_change_live(tiny_model, patched) -> None:
             logits(tiny_model)
 
 
-def test_rows_follow_a_vector_that_is_replaced_and_keep_one_they_name(tiny_model, patched) -> None:
+def test_rows_follow_a_replaced_vector_and_keep_one_they_name(tiny_model, patched) -> None:
     other = random_vector("v", [1, 3], seed=9)
     with patched.rows([{"v": 2.0}, {"w": {1: 1.0}}]) as rows:
         with pytest.raises(ValueError, match="'v' is named by rows"):
@@ -179,7 +177,7 @@ def test_rows_follow_a_vector_that_is_replaced_and_keep_one_they_name(tiny_model
             patched.steer(random_vector("w", [0]))
         handle = patched.steer(other, layers={1: 1.0, 3: -1.0})
         found = logits(tiny_model)
-        patched["e"].remove()  # nobody has it
+        patched["e"].remove()  # not in use
     patched.clear()
     patched.steer(other, 2.0, layers={1: 1.0, 3: -1.0})
     patched.steer(W, 1.0, layers=1)

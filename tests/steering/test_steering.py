@@ -37,7 +37,7 @@ def test_steering_equals_a_hook_that_adds_the_vector(tiny_model, site, grad) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_steering_is_at_least_as_near_the_truth_as_a_hook(make_tiny, dtype) -> None:
+def test_half_precision_steering_is_at_least_as_accurate_as_a_hook(make_tiny, dtype) -> None:
     vector = random_vector("v", range(4))
     errors = {"hook": [], "faststeer": []}
     for seed in range(8):
@@ -55,7 +55,7 @@ def test_half_precision_steering_is_at_least_as_near_the_truth_as_a_hook(make_ti
     assert mean["faststeer"] <= mean["hook"]
 
 
-def test_vectors_at_one_place_add_up(tiny_model) -> None:
+def test_vectors_at_one_site_add_up(tiny_model) -> None:
     one, two = random_vector("one", [1, 2]), random_vector("two", [2, 3], seed=1)
     with faststeer.patch(tiny_model) as patched:
         patched.steer(one * 2.0 - two / 2.0, name="sum")
@@ -66,7 +66,7 @@ def test_vectors_at_one_place_add_up(tiny_model) -> None:
         torch.testing.assert_close(logits(tiny_model), expected, rtol=0, atol=2e-6)
 
 
-def test_resid_pre_of_a_layer_is_resid_post_of_the_one_before(tiny_model) -> None:
+def test_resid_pre_of_a_layer_is_resid_post_of_the_previous_one(tiny_model) -> None:
     post = random_vector("v", [1])
     pre = faststeer.SteeringVector("v", {2: post.directions[1]}, "resid_pre")
     with faststeer.patch(tiny_model) as patched:
@@ -111,7 +111,7 @@ def test_a_coefficient_set_later_takes_effect_at_the_next_step(tiny_model) -> No
         assert torch.equal(logits(tiny_model), idle)
 
 
-def test_off_is_unsteered_inside_and_steered_again_after(tiny_model) -> None:
+def test_off_disables_steering_inside_and_restores_it_after(tiny_model) -> None:
     with faststeer.patch(tiny_model) as patched:
         idle = logits(tiny_model)
         handle = patched.steer(random_vector("v", [1]), 2.0)
@@ -127,7 +127,7 @@ def test_off_is_unsteered_inside_and_steered_again_after(tiny_model) -> None:
         assert torch.equal(logits(tiny_model), steered)
 
 
-def test_remove_and_clear_leave_nothing_behind(tiny_model) -> None:
+def test_remove_and_clear_remove_all_steering(tiny_model) -> None:
     with faststeer.patch(tiny_model) as patched:
         idle = logits(tiny_model)
         one = patched.steer(random_vector("one", [0, 1]), 2.0)
@@ -142,7 +142,7 @@ def test_remove_and_clear_leave_nothing_behind(tiny_model) -> None:
         assert patched.handles == []
 
 
-def test_a_repeated_name_replaces_and_the_old_handle_says_so(tiny_model) -> None:
+def test_a_repeated_name_replaces_the_vector_and_the_old_handle_reports_it(tiny_model) -> None:
     with faststeer.patch(tiny_model) as patched:
         old = patched.steer(random_vector("v", [0, 1]), 2.0)
         new = patched.steer(random_vector("v", [2], seed=1), 3.0)
@@ -208,7 +208,7 @@ def test_a_vector_of_another_model_warns_with_both_names(tiny_model) -> None:
 
 
 def test_generation_with_a_cache_steers_every_token(tiny_model) -> None:
-    """Prompt and generated tokens alike: a token at a time gives the logits of one forward."""
+    """Prompt and generated tokens alike: one token at a time gives the logits of one forward."""
     vector = random_vector("v", range(4))
     with faststeer.patch(tiny_model) as patched, torch.inference_mode():
         patched.steer(vector, 1.5)
@@ -233,7 +233,7 @@ def test_tables_follow_the_model_to_its_dtype_and_device(tiny_model) -> None:
 
 
 def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:
-    torch._dynamo.reset()  # of another family's forward, which transformers' decorator shares
+    torch._dynamo.reset()  # from another family's forward, which transformers' decorator shares
     vector = random_vector("v", range(4))
     with faststeer.patch(tiny_model) as patched, torch.inference_mode():
         compiled = torch.compile(tiny_model, fullgraph=True)
@@ -251,7 +251,7 @@ def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:
 
 
 def test_off_blocks_that_overlap_end_when_the_last_one_does(tiny_model) -> None:
-    """As those of several threads do."""
+    """As with several threads."""
     with faststeer.patch(tiny_model) as patched:
         idle = logits(tiny_model)
         patched.steer(random_vector("v", [1]), 2.0)

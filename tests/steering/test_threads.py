@@ -1,4 +1,4 @@
-"""One handle serves one thread at a time; a second thread is told so and can go on afterwards."""
+"""One handle serves one thread at a time; a second thread gets an error and can retry later."""
 
 import threading
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_a_second_threads_forward_or_change_within_a_forward_is_refused(
     assert handle.coefficient == 2.0
 
 
-def test_a_model_of_its_own_for_each_thread_is_not_refused(make_tiny, tiny_model, patched) -> None:
+def test_a_separate_model_per_thread_is_allowed(make_tiny, tiny_model, patched) -> None:
     other = make_tiny(seed=1)
     with hooked(other.model, [(VECTOR, -1.0, range(4))]):
         expected = logits(other)
@@ -68,8 +68,8 @@ def test_a_model_of_its_own_for_each_thread_is_not_refused(make_tiny, tiny_model
         assert close(in_the_middle(tiny_model, lambda: logits(other)), expected)
 
 
-class Meanwhile(LogitsProcessor):
-    """Runs something in another thread between two forwards of a generate."""
+class BetweenSteps(LogitsProcessor):
+    """Logits processor that runs an action in another thread between two forwards."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self.act = act
@@ -84,7 +84,7 @@ class Meanwhile(LogitsProcessor):
 
 
 def test_a_second_thread_between_the_steps_of_a_generate_is_refused(tiny_model, patched) -> None:
-    """Its prompts would stand in for those of the first."""
+    """Its prompts would replace those of the first."""
     patched.steer(random_vector("g", [1], seed=1), 3.0, positions="generated")
     expected = tiny_model.generate(IDS, max_new_tokens=2, **NEW)
     for act in (
@@ -92,15 +92,15 @@ def test_a_second_thread_between_the_steps_of_a_generate_is_refused(tiny_model, 
         lambda: tiny_model.generate(IDS[:1], max_new_tokens=1, **NEW),
         lambda: patched.steer(VECTOR, 4.0),
     ):
-        meanwhile = Meanwhile(act)
-        found = tiny_model.generate(IDS, max_new_tokens=2, logits_processor=[meanwhile], **NEW)
+        between_steps = BetweenSteps(act)
+        found = tiny_model.generate(IDS, max_new_tokens=2, logits_processor=[between_steps], **NEW)
         assert torch.equal(found, expected)
-        assert len(meanwhile.errors) == 2
+        assert len(between_steps.errors) == 2
         with pytest.raises(RuntimeError, match=REFUSED.format("generate")):
-            raise meanwhile.errors[0]
+            raise between_steps.errors[0]
 
 
-def test_the_thread_that_generates_may_change_what_steers(tiny_model, patched) -> None:
+def test_the_generating_thread_may_change_the_steering(tiny_model, patched) -> None:
     class Changes(LogitsProcessor):
         def __call__(self, ids, scores):
             patched["v"].coefficient = 0.0
@@ -110,17 +110,17 @@ def test_the_thread_that_generates_may_change_what_steers(tiny_model, patched) -
     assert patched["v"].coefficient == 0.0
 
 
-def test_a_block_left_while_another_thread_goes_on_in_it_says_so(tiny_model, patched) -> None:
+def test_leaving_a_block_while_another_thread_is_inside_raises(tiny_model, patched) -> None:
     for block in (patched.off(), patched.rows([{}])):
         block.__enter__()
         error = in_the_middle(tiny_model, lambda block=block: block.__exit__(None, None, None))
         with pytest.raises(RuntimeError, match=REFUSED.format("forward")):
             raise error
-        assert patched.plan.settings == [{"v": dict.fromkeys(range(4), 2.0)}]  # left all the same
+        assert patched.plan.settings == [{"v": dict.fromkeys(range(4), 2.0)}]  # exited nevertheless
 
 
-def test_threads_may_take_turns_and_stream_from_one_to_the_other(tiny_model, patched) -> None:
-    """As TextIteratorStreamer does: the last word comes before `generate` returns."""
+def test_threads_may_alternate_and_stream_from_one_to_the_other(tiny_model, patched) -> None:
+    """Like TextIteratorStreamer: the last word arrives before `generate` returns."""
     from queue import Queue
 
     class Streamer:
@@ -146,7 +146,7 @@ def test_threads_may_take_turns_and_stream_from_one_to_the_other(tiny_model, pat
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_after_a_failed_forward_in_one_thread_another_goes_on(tiny_model, patched, error) -> None:
+def test_after_a_failed_forward_in_one_thread_another_can_run(tiny_model, patched, error) -> None:
     expected = logits(tiny_model)
 
     def fail(module: Any, args: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a baked model must equal: a change in the residual stream's place, at every site."""
+"""The reference for baked models: a change of the residual stream at every site, by hooks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BIASED = {"attention_bias": True, "mlp_bias": True}
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
-    """Equal to the rounding of float32 over four layers: the limit of test_steering."""
+    """Return whether they agree within float32 rounding over four layers (as in test_steering)."""
     return bool((found - expected).abs().max() < 2e-6 * max(1, expected.abs().max()))
 
 
 @contextmanager
 def changed(model: Any, change: Callable[[str, int, Tensor], Tensor]) -> Iterator[None]:
-    """`change(site, layer, hidden)` takes the residual stream's place at every site, unrounded."""
+    """Replace the residual stream by `change(site, layer, hidden)` at every site, unrounded."""
 
     def on_output(site: str, layer: int) -> Callable[..., Any]:
         def hook(module: Any, args: Any, output: Any) -> Any:

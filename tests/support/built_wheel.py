@@ -1,7 +1,7 @@
-"""What users install: a wheel of the source distribution, built and installed once for all tests.
+"""The package as users install it: a wheel of the sdist, built and installed once for all tests.
 
-Where nvcc is found it has the CUDA kernels for all architectures, whatever torch is installed, and
-ptxas tells what every kernel needs.
+Where nvcc is found it contains the CUDA kernels for all architectures, whichever torch is
+installed, and ptxas reports the resources of every kernel.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class Installed:
 
     @property
     def objects(self) -> Path:
-        """The folder of what was compiled."""
+        """Return the folder of the compiled objects."""
         (path,) = self.folder.glob("source/*/build/temp.*")
         return path
 
     @property
     def cuda(self) -> Path:
-        """The library of CUDA kernels."""
+        """Return the library of CUDA kernels."""
         (path,) = self.folder.glob("site/faststeer/_cuda.*")
         return path
 
     @property
     def said(self) -> str:
-        """What the compilers told."""
-        return (self.folder / "said.txt").read_text()
+        """Return the compilers' output."""
+        return (self.folder / "output.txt").read_text()
 
     def python(self, program: str, *arguments: object) -> str:
-        """What a program prints that imports this faststeer."""
+        """Return the output of a program that imports this faststeer."""
         site = self.folder / "site"
         command = (sys.executable, "-c", program, *map(str, arguments))
         return run(*command, cwd=site, PYTHONPATH=str(site))
@@ -72,17 +72,17 @@ def build(folder: Path) -> None:
     try:
         cuda_toolkit.find_nvcc()
     except cuda_toolkit.NoToolkitError:
-        said = run(*make, "--wheel", str(source), cwd=folder)
+        output = run(*make, "--wheel", str(source), cwd=folder)
     else:
         with_cuda = {"FASTSTEER_CUDA": "1", "NVCC_APPEND_FLAGS": "-Xptxas=-v"}
-        said = run(*make, "--wheel", str(source), cwd=folder, **with_cuda)
-    (folder / "said.txt").write_text(said)
+        output = run(*make, "--wheel", str(source), cwd=folder, **with_cuda)
+    (folder / "output.txt").write_text(output)
     pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps")
     run(*pip, "--target", str(folder / "site"), str(made.wheel), cwd=folder)
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
-    """What the command says."""
+    """Return the command's output."""
     kept = {name: value for name, value in os.environ.items() if name != "FASTSTEER_CUDA_ARCHS"}
     result = subprocess.run(
         command,

@@ -1,6 +1,6 @@
-"""Steering token by token with plain hooks: what rows and positions must equal.
+"""Token-by-token steering with plain hooks: the reference for rows and positions.
 
-Slow and obvious. Models run without a cache, so that a token's column is its index in the call.
+Slow but obvious. Models run without a cache, so that a token's column is its index in the call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import faststeer
 
-# (sequence, position, length of its prompt) -> what the vector is multiplied by at that token
+# (sequence, position, length of its prompt) -> the vector's coefficient at that token
 Amount = Callable[[int, int, int], float]
 Term = tuple[faststeer.SteeringVector, Amount]
 
@@ -50,7 +50,7 @@ def steered_by_token(decoder: Any, terms: Sequence[Term], prompts: Tensor) -> It
 
 
 def numbered(mask: Sequence[int]) -> list[int | None]:
-    """The position of each column of a prompt; None for padding."""
+    """Return the position of each column of a prompt; None for padding."""
     numbers: list[int | None] = []
     for real in mask:
         numbers.append(sum(number is not None for number in numbers) if real else None)
@@ -58,7 +58,7 @@ def numbered(mask: Sequence[int]) -> list[int | None]:
 
 
 def column_to_position(prompt: Sequence[int | None], length: int, column: int) -> int | None:
-    """A column in or after the prompt."""
+    """Return the position of a column in or after the prompt."""
     return prompt[column] if column < len(prompt) else length + column - len(prompt)
 
 
@@ -84,7 +84,7 @@ def _register(
 
 
 def padded(lengths: Sequence[int], seed: int = 3) -> tuple[Tensor, Tensor]:
-    """Prompts of random tokens with padding on the left: ids and mask ``[B, max(lengths)]``."""
+    """Return left-padded prompts of random tokens: ids and mask ``[B, max(lengths)]``."""
     longest = max(lengths)
     ids = torch.randint(
         20, 512, (len(lengths), longest), generator=torch.Generator().manual_seed(seed)
@@ -94,7 +94,7 @@ def padded(lengths: Sequence[int], seed: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def greedy(model: Any, ids: Tensor, mask: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
-    """Tokens ``[B, T]`` and, of each new one, the logits ``[B, new, V]``."""
+    """Return tokens ``[B, T]`` and the logits ``[B, new, V]`` of each new one."""
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     found = model.generate(
         ids,

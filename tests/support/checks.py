@@ -1,4 +1,4 @@
-"""`faststeer check` on a model, in this process or its own, and what it reports."""
+"""`faststeer check` on a model, in this process or a separate one, and its findings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def exit_code(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, command: str) -> int | str | None:
-    """What `faststeer COMMAND` ends with when its model is `loaded`."""
+    """Return the exit code of `faststeer COMMAND` when its model is `loaded`."""
     monkeypatch.setattr(options, "load", lambda *_: loaded)
     monkeypatch.setattr(sys, "argv", ["faststeer", *command.split()])
     with pytest.raises(SystemExit) as left:

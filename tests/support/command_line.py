@@ -1,4 +1,4 @@
-"""The command `faststeer` in a process of its own, and files for it."""
+"""The command `faststeer` in a separate process, and files for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*arguments: str | Path) -> str:
-    """The standard output of `faststeer` with these arguments, which has to succeed."""
+    """Run `faststeer` with these arguments, which must succeed, and return its standard output."""
     command = [*FASTSTEER, *map(str, arguments)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`generate` with a compiled step, and what happens in the middle of it."""
+"""`generate` with a compiled step, and actions during it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from transformers import CompileConfig, LogitsProcessor
 
 
 class At(LogitsProcessor):
-    """Does something when so many tokens are there."""
+    """Logits processor that runs an action at a given number of tokens."""
 
     def __init__(self, **actions) -> None:
         self.actions = {int(key[1:]): action for key, action in actions.items()}

@@ -1,4 +1,4 @@
-"""Which ops a model calls."""
+"""Counting of the ops that a model calls."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class CountsFused(TorchDispatchMode):
-    """How often an add, what steers there and the norm after it were one op."""
+    """Counter of fused ops: a residual add, its steering and the norm after it in one call."""
 
     count = 0
 

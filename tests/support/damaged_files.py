@@ -1,6 +1,6 @@
-"""Loads thousands of damaged files under a limit of memory, and prints what came of it as JSON.
+"""Load thousands of damaged files under a memory limit and print the outcomes as JSON.
 
-A program of its own, so that a crash is seen as one, and so that the limit hits nothing else:
+A separate program, so that a crash is detected and the limit affects nothing else:
 ``python damaged_files.py FOLDER COUNT SEED``.
 """
 
@@ -21,7 +21,7 @@ import torch
 
 from faststeer import SteeringVector
 
-SPARE = 256 << 20  # bytes beyond what the process has when it starts
+SPARE = 256 << 20  # bytes beyond those that the process uses when it starts
 
 HOSTILE = [
     number.to_bytes(size, "little")
@@ -31,7 +31,7 @@ HOSTILE = [
 
 
 def mutated(content: bytes, dice: random.Random) -> bytes:
-    """Cut off, overwritten, inserted into, or with a piece moved; up to four times."""
+    """Return the data with up to four mutations: truncated, overwritten, inserted into or moved."""
     out = bytearray(content)
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
         place, length = dice.randrange(len(out) + 1), dice.randrange(1, 9)
@@ -53,7 +53,7 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
 
 
 def damaged(content: bytes, dice: random.Random) -> bytes:
-    """For a zip file, half the time, damage inside an entry with everything around it right."""
+    """Return damaged data; for half of the zip files an entry in an otherwise intact archive."""
     if not content.startswith(b"PK") or dice.random() < 0.5:
         return mutated(content, dice)
     out = io.BytesIO()
@@ -66,7 +66,7 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
 
 
 def seeds(folder: Path) -> list[Path]:
-    """A tiny file of each format."""
+    """Return a tiny file of each format."""
     vector = SteeringVector("v", {1: torch.tensor([1.5, -2.0]), 3: torch.tensor([0.5, 4.0])})
     for name, file_format in (("v.safetensors", None), ("v.gguf", None), ("v.pt", "lm-eval")):
         vector.save(folder / name, file_format)
@@ -75,16 +75,16 @@ def seeds(folder: Path) -> list[Path]:
 
 
 def main(folder: Path, count: int, seed: int) -> None:
-    """Each format gets its share of `count`."""
+    """Load `count` damaged files, equally many of each format."""
     files = seeds(folder)
     contents = [file.read_bytes() for file in files]
     for file in files:
-        SteeringVector.load(file)  # whatever is imported on first use is there now
+        SteeringVector.load(file)  # modules that are imported on first use are loaded now
     with open("/proc/self/statm") as statm:
         own = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (own + SPARE, own + SPARE))
     warnings.simplefilter("error", RuntimeWarning)
-    dice, told, slowest = random.Random(seed), Counter[str](), 0.0
+    dice, counts, slowest = random.Random(seed), Counter[str](), 0.0
     for number in range(count):
         file, content = files[number % 4], contents[number % 4]
         file.write_bytes(damaged(content, dice))
@@ -97,13 +97,13 @@ def main(folder: Path, count: int, seed: int) -> None:
                 if isinstance(cause, MemoryError) or "alloc" in str(cause):
                     raise
                 cause = cause.__cause__ or cause.__context__
-            told[f"{file.name} refused"] += str(error).startswith(f"{file}: ")
-            told[f"{file.name} refused namelessly"] += not str(error).startswith(f"{file}: ")
+            counts[f"{file.name} refused"] += str(error).startswith(f"{file}: ")
+            counts[f"{file.name} refused without a name"] += not str(error).startswith(f"{file}: ")
         else:
             assert all(direction.isfinite().all() for direction in vector.directions.values())
-            told[f"{file.name} read"] += 1
+            counts[f"{file.name} read"] += 1
         slowest = max(slowest, time.perf_counter() - start)
-    print(json.dumps({"slowest": slowest} | told))
+    print(json.dumps({"slowest": slowest} | counts))
 
 
 if __name__ == "__main__":

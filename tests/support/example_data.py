@@ -1,4 +1,4 @@
-"""Questions, a chat template, and files of rows."""
+"""Example questions, a chat template, and files of rows."""
 
 from __future__ import annotations
 

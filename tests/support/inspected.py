@@ -1,4 +1,4 @@
-"""A vector to look at, and what it is looked at with."""
+"""A vector to inspect, with texts and pairs for the inspection."""
 
 from __future__ import annotations
 

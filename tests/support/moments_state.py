@@ -1,4 +1,4 @@
-"""The state that accumulate_moments keeps, what it should be, and how far off it may be."""
+"""The state of accumulate_moments, its exact reference, and the tolerance."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from faststeer import ops
 
-# Of the standard deviation, and of the second moment; the contract says 1e-6 for both. Of some
+# Of the standard deviation, and of the second moment; documented as 1e-6 for both. Of some
 # million random columns the worst were off by 3.4e-7 and 4.3e-7.
 MEAN_WITHIN, M2_WITHIN = 5e-7, 6e-7
 
@@ -25,7 +25,7 @@ def empty(groups: int, hidden: int) -> State:
 
 
 def exact(x: Tensor, group: Tensor | None, groups: int) -> State:
-    """In float64, group by group and in two passes; shifted, so that the mean is exact too."""
+    """Return the exact state: float64, per group, in two passes, with shifted data."""
     rows = x.reshape(-1, x.shape[-1]).double().numpy()
     state = empty(groups, x.shape[-1])
     for g in range(groups):
@@ -40,7 +40,7 @@ def exact(x: Tensor, group: Tensor | None, groups: int) -> State:
 
 
 def check(found: State, expected: State, roundings: int = 1) -> None:
-    """`roundings`: how many merges in float64 the means have gone through."""
+    """Compare with the exact state. `roundings`: float64 merges that the means went through."""
     assert torch.equal(found.count, expected.count)
     deviation = (expected.m2 / expected.count.clamp(min=1)[:, None]).sqrt()
     slack = MEAN_WITHIN * deviation + roundings * 2**-52 * expected.mean.abs()

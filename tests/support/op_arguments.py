@@ -1,4 +1,4 @@
-"""Arguments of the ops: dtypes, sizes, and memory laid out in every way."""
+"""Arguments of the ops: dtypes, sizes, and every memory layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HIDDEN = (1, 2, 7, 15, 16, 31, 32, 33, 63, 65, 111, 128, 193, 576, 1000, 4096, 1
 
 
 def spaced(values: Tensor, layout: str) -> Tensor:
-    """The same values in memory that is laid out otherwise; gaps hold NaN."""
+    """Return the same values in another memory layout; gaps hold NaN."""
     if layout == "dense":
         return values.clone()
     if layout == "unaligned":
@@ -38,7 +38,7 @@ LAYOUTS = st.sampled_from(("dense", "unaligned", "sliced", "every second", "unev
 
 
 def surroundings(view: Tensor) -> int:
-    """How many NaN lie in the storage outside the view."""
+    """Return the number of NaN in the storage outside the view."""
     storage = torch.empty(0, dtype=view.dtype).set_(view.untyped_storage())
     inside = int(view.isnan().sum())
     return int(storage.isnan().sum()) - inside

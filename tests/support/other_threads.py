@@ -1,4 +1,4 @@
-"""Doing something in another thread, also while a model is in a forward."""
+"""Actions in another thread, including during a model's forward pass."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,23 +8,23 @@ from patched_tiny import logits
 
 
 def elsewhere(act: Callable[[], Any]) -> Any:
-    """What `act` returns or raises in a thread of its own."""
+    """Run `act` in another thread; return its result or raise its error."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(act).result(60)
 
 
 def in_the_middle(model, act: Callable[[], Any]) -> Any:
-    """A forward; while it is in layer 1, `act` runs in another thread. Its result or error."""
+    """Run a forward pass and, during layer 1, `act` in another thread; return its outcome."""
     found: list[Any] = []
 
-    def meanwhile(module: Any, args: Any) -> None:
+    def during_layer_1(module: Any, args: Any) -> None:
         hook.remove()
         try:
             found.append(elsewhere(act))
         except BaseException as error:
             found.append(error)
 
-    hook = model.model.layers[1].register_forward_pre_hook(meanwhile)
+    hook = model.model.layers[1].register_forward_pre_hook(during_layer_1)
     try:
         logits(model)
     finally:

@@ -1,4 +1,4 @@
-"""What tests of patching compare: a tiny model's logits, and those with plain hooks."""
+"""A tiny model's logits, and the reference logits with plain hooks."""
 
 import torch
 from plain_hooks import hooked, random_vector

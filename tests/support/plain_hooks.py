@@ -1,4 +1,4 @@
-"""Steering as everyone does it, with plain hooks in float32: what the patched model must equal."""
+"""Conventional steering with plain hooks in float32: the reference for a patched model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _register(block: Any, site: str, addition: Tensor) -> Any:
         return block.register_forward_hook(after)
     if site == "resid_pre":
         return block.register_forward_pre_hook(before)
-    # resid_mid: what is added to the residual after attention carries the vector along.
+    # resid_mid: the vector is added to the attention output, which is added to the residual.
     normed = hasattr(block, "pre_feedforward_layernorm")
     last = block.post_attention_layernorm if normed else block.self_attn
     return last.register_forward_hook(after)
@@ -52,7 +52,7 @@ def _register(block: Any, site: str, addition: Tensor) -> Any:
 def random_vector(
     name: str, layers: Sequence[int], hidden: int = 64, seed: int = 0, site: str = "resid_post"
 ) -> faststeer.SteeringVector:
-    """Directions of norm about 1 at each layer."""
+    """Return a vector with directions of norm about 1 at each layer."""
     generator = torch.Generator().manual_seed(seed)
     directions = {n: torch.randn(hidden, generator=generator) / hidden**0.5 for n in layers}
     return faststeer.SteeringVector(name, directions, site)

@@ -1,4 +1,4 @@
-"""Arguments and methods that transformers 5.24 renamed, by the name that a model has them."""
+"""Arguments and methods that transformers 5.24 renamed, under the name that a model uses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["enable_checkpointing", "past", "past_of"]
 
 
 def past(model: nn.Module, cache: Any) -> dict[str, Any]:
-    """The argument that hands `cache` to a model's forward or generate."""
+    """Return the argument that passes `cache` to a model's forward or generate."""
     return {past_argument(model): cache}
 
 
 def enable_checkpointing(model: Any, options: dict[str, Any]) -> None:
-    """Let the backward pass compute the layers' activations again."""
+    """Enable gradient checkpointing."""
     new = getattr(model, "activation_checkpointing_enable", None)
     (new or model.gradient_checkpointing_enable)(options)

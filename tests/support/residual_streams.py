@@ -1,4 +1,4 @@
-"""The residual stream of a stock model, read by means that share nothing with the package."""
+"""The residual stream of a stock model, read without any code of the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SITES = ("resid_pre", "resid_mid", "resid_post")
 
 
 def residual_streams(model: Any, ids: list[int]) -> dict[str, Tensor]:
-    """Site -> ``[L, T, H]`` of one unpadded text.
+    """Return the stream by site, ``[L, T, H]``, of one unpadded text.
 
     From `output_hidden_states`, except after the last layer, where that is past the final norm.
     """
@@ -39,6 +39,6 @@ def residual_streams(model: Any, ids: list[int]) -> dict[str, Tensor]:
 
 
 def row_error(found: Tensor, expected: Tensor) -> float:
-    """The largest distance of two rows ``[..., H]``, as a share of the expected row's norm."""
+    """Return the largest distance of rows ``[..., H]``, as a share of the expected row's norm."""
     distance = (found.double() - expected.double()).norm(dim=-1)
     return float((distance / expected.double().norm(dim=-1)).max())

@@ -1,4 +1,4 @@
-"""Scores as slowly and plainly as they can be stated: one forward a text, one token at a time."""
+"""Reference scores, computed plainly: one forward pass per text, one token at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def logits_of(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 def token_by_token(model: Any, rows: list[list[int]]) -> list[dict[str, float]]:
-    """Of each text: hits, and minus the log-likelihood of all its tokens but the first."""
+    """Return hits and the negative log-likelihood of each text's tokens but the first."""
     found = []
     for ids in rows:
         logits = logits_of(model, ids)
@@ -30,7 +30,7 @@ def token_by_token(model: Any, rows: list[list[int]]) -> list[dict[str, float]]:
 
 
 def divergences(model: Any, steered: Any, rows: list[list[int]]) -> list[float]:
-    """KL(model || steered) over the same tokens of each text."""
+    """Return KL(model || steered) over the same tokens of each text."""
     found = []
     for ids in rows:
         before, after = (logits_of(one, ids)[:-1].log_softmax(-1) for one in (model, steered))

@@ -1,4 +1,4 @@
-"""A vector of one layer that states in its metadata what it is for."""
+"""A vector of one layer that states its intended use in its metadata."""
 
 from __future__ import annotations
 

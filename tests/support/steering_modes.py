@@ -1,4 +1,4 @@
-"""Modes of vectors as users know them, and how far off float32 may be with them."""
+"""Modes of vectors under their public names, and the float32 error bound with them."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ def unit(*shape: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def error_bound(residual: Tensor, x: Tensor | None, coefficient: Tensor, exact: Tensor) -> Tensor:
-    """Roundings of a few float32 operations on numbers as large as the row's norm, and one to the
-    residual's dtype. Of unit vectors; coefficients of no vector are NaN."""
+    """Return a few float32 roundings of the row's norm plus one rounding to the residual's dtype.
+
+    For unit vectors; coefficients without a vector are NaN.
+    """
     before = residual.double() + (0 if x is None else x.double())
     size = (before.norm(dim=1) + exact.norm(dim=1) + coefficient.abs().nansum() + 3)[:, None]
     return 1e-6 * size + torch.finfo(residual.dtype).eps * exact.abs()

@@ -1,4 +1,4 @@
-"""One process of a tensor-parallel model, as torchrun starts it; the first writes what they found.
+"""Run one process of a tensor-parallel model under torchrun; the first writes the results.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 \\
     tensor_parallel_worker.py MODEL VECTOR FOUND
@@ -20,7 +20,7 @@ IDS = torch.arange(3, 21).view(2, 9)
 
 
 def computed(model: Any, vector: faststeer.SteeringVector) -> dict[str, Tensor]:
-    """Logits of a model that is not steered, is steered, and whose second sequence is."""
+    """Return the model's logits unsteered, steered, and with only its second sequence steered."""
     with torch.inference_mode(), faststeer.patch(model) as patched:
         found = {"idle": model(IDS).logits}
         patched.steer(vector, 1.5)
@@ -34,7 +34,7 @@ def computed(model: Any, vector: faststeer.SteeringVector) -> dict[str, Tensor]:
 
 
 def with_a_norm_on_the_mesh(norm: nn.Module, mesh: Any) -> None:
-    """Its weight becomes a DTensor, as some plans make it."""
+    """Turn a norm's weight into a DTensor, as some tensor-parallel plans do."""
     distribute_module(
         norm,
         mesh,

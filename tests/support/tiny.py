@@ -15,7 +15,7 @@ MakeTiny = Callable[..., PreTrainedModel]
 
 
 class ByteTokenizer:
-    """A token for each byte, and a token 256 in front where special tokens are asked for."""
+    """Tokenizer with a token per byte; special tokens put token 256 in front."""
 
     bos_token_id = 256
 
@@ -44,10 +44,10 @@ def make_tiny_model(
     family: str = "Llama",
     **config: Any,
 ) -> PreTrainedModel:
-    """Random weights, the same for the same arguments; `config` goes to the family's.
+    """Return a model with reproducible random weights; `config` goes to the family's configuration.
 
-    Norm weights and biases are random too: fresh ones are ones and zeros, which hides mistakes.
-    No token ends a text, so that what is generated has the length that was asked for.
+    Norm weights and biases are random too: their defaults of ones and zeros would hide mistakes.
+    No token ends a text, so that generated texts have the requested length.
     """
     facts: dict[str, Any] = {
         "vocab_size": 512,
@@ -57,7 +57,7 @@ def make_tiny_model(
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 1024,
-        "initializer_range": 0.1,  # at the usual 0.02 a layer hardly changes the stream
+        "initializer_range": 0.1,  # at the usual 0.02 layers hardly change the stream
         "eos_token_id": None,
     }
     with torch.random.fork_rng(devices=[]), loading.default_dtype(dtype), torch.no_grad():

@@ -1,8 +1,8 @@
-"""What a tiny model of each family is made with, beside what they all are."""
+"""Configuration of a tiny model of each family, besides the common settings."""
 
 from typing import Any
 
-TURNS = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+ALTERNATING = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
 HEADS = {"head_dim": 16, "query_pre_attn_scalar": 16}
 CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
 MORE: dict[str, dict[str, Any]] = {
@@ -21,6 +21,6 @@ MORE: dict[str, dict[str, Any]] = {
         "mlp_only_layers": [1],
     },
     "Gemma": {"head_dim": 16},
-    "Gemma2": HEADS | TURNS | CAPS,
-    "Gemma3": HEADS | TURNS,
+    "Gemma2": HEADS | ALTERNATING | CAPS,
+    "Gemma3": HEADS | ALTERNATING,
 }

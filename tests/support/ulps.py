@@ -7,7 +7,7 @@ _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16:
 
 
 def ulps(a: Tensor, b: Tensor) -> int:
-    """The largest number of representable values between two tensors of one dtype."""
+    """Return the largest number of representable values between two tensors of one dtype."""
     if a.numel() == 0:
         return 0
     assert a.dtype == b.dtype
@@ -15,7 +15,7 @@ def ulps(a: Tensor, b: Tensor) -> int:
 
 
 def _ordered(tensor: Tensor) -> Tensor:
-    """Integers in the order of the floats, with -0 and +0 alike."""
+    """Map floats to integers of the same order, with -0 and +0 equal."""
     assert not tensor.isnan().any()
     bits = tensor.contiguous().view(_BITS[tensor.dtype]).to(torch.int64)
     magnitude = bits & (0x7FFFFFFF if tensor.dtype == torch.float32 else 0x7FFF)

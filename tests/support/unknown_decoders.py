@@ -20,7 +20,7 @@ GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.1}
 
 
 def make(name: str) -> Any:
-    """The decoder's blocks are `model.blocks.layers`, as the plain hooks look for them."""
+    """Return a decoder with its blocks at `model.blocks.layers`, as the plain hooks expect."""
     facts = GPT2 if name == "GPT2" else SIZES
     config = getattr(transformers, f"{name}Config")(**SMALL, **facts)
     kind = {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")

@@ -1,4 +1,4 @@
-"""Tiny random decoders of no known family, each strange in its own way, and their states."""
+"""Tiny random decoders of unknown families, each unusual in its own way, and their states."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BART: dict[str, Any] = {
     "is_encoder_decoder": False,
 }
 
-# Class of the causal model -> what its configuration needs beside the plain facts.
+# Class of the causal model -> settings that its configuration needs besides the common ones.
 CLASSES: dict[str, dict[str, Any]] = {
     "RobertaForCausalLM": _BERT,
     "XLMRobertaForCausalLM": _BERT,
@@ -74,7 +74,7 @@ SMALL += ("FalconForCausalLM", "BloomForCausalLM")
 
 
 def strange(name: str, **config: Any) -> Any:
-    """A model of that class: random weights, random biases and norm weights too."""
+    """Return a model of that class with random weights, biases and norm weights."""
     kind = getattr(transformers, name)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -88,13 +88,13 @@ def strange(name: str, **config: Any) -> Any:
 
 
 def layers_of(model: Any) -> list[nn.Module]:
-    """The blocks of the model's decoder."""
+    """Return the blocks of the model's decoder."""
     decoder, blocks = find_blocks(model)
     return blocks if isinstance(blocks, list) else blocks.of(decoder)
 
 
 def stored_states(model: Any, ids: list[int]) -> Tensor:
-    """``[L, T, H]`` of one text alone, by a plain hook on each layer of the decoder."""
+    """Return the states ``[L, T, H]`` of one text alone, by a plain hook on each layer."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -113,7 +113,7 @@ def stored_states(model: Any, ids: list[int]) -> Tensor:
 
 
 class MixesAll(transformers.PreTrainedModel):
-    """Each layer adds the mean over all columns, padding too, as a decoder that ignores masks."""
+    """Decoder that ignores masks: each layer adds the mean over all columns, padding included."""
 
     config_class = transformers.GPT2Config
 

@@ -1,4 +1,4 @@
-"""Whether two vectors are one, and GGUF files that others write."""
+"""Equality of vectors, and GGUF files as other tools write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faststeer import SteeringVector
 
 
 def same(one: SteeringVector, other: SteeringVector) -> bool:
-    """Equal to the last bit, and in everything else."""
+    """Return whether two vectors are equal bit for bit and in all other fields."""
     return (
         (one.name, one.site, one.metadata) == (other.name, other.site, other.metadata)
         and one.layers == other.layers
@@ -30,7 +30,7 @@ def equal(one: SteeringVector, other: SteeringVector) -> bool:
 
 
 def write_gguf(file: Path, architecture: str = "controlvector", **tensors: Any) -> Path:
-    """As llama.cpp's cvector-generator and repeng do, with the package."""
+    """Write a GGUF control vector as llama.cpp's cvector-generator and repeng do."""
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_string("controlvector.model_hint", "llama")
     writer.add_uint32("controlvector.layer_count", len(tensors))

@@ -1,4 +1,4 @@
-"""Files of others that mean another place or another use than an addition to a block's output."""
+"""Foreign files that mean another site or use than an addition to a block's output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE, TWO = np.float32([3, 4]), np.float32([6, 8])
 
 
 def with_keys(file: Path, keys: dict[str, Any], **tensors: Any) -> Path:
-    """A control vector with keys beyond llama.cpp's; one without a dot is ``controlvector``'s."""
+    """Write a control vector with extra keys; one without a dot is ``controlvector``'s."""
     writer = gguf.GGUFWriter(file, "controlvector")
     writer.add_string("controlvector.model_hint", "llama")
     for name, value in keys.items():
@@ -55,7 +55,7 @@ def with_keys(file: Path, keys: dict[str, Any], **tensors: Any) -> Path:
         ({}, None),
     ],
 )
-def test_a_mode_in_a_gguf_s_metadata_is_the_vector_s(
+def test_a_mode_in_a_gguf_s_metadata_becomes_the_vector_s(
     tmp_path: Path, keys: dict[str, Any], mode: str | None
 ) -> None:
     vector = SteeringVector.load(with_keys(tmp_path / "v.gguf", keys))
@@ -67,7 +67,7 @@ def test_a_mode_in_a_gguf_s_metadata_is_the_vector_s(
     ("component", "site"),
     [("hidden_states", "resid_post"), ("resid_mid", "resid_mid"), ("resid_pre", "resid_pre")],
 )
-def test_a_place_in_a_gguf_s_metadata_is_the_vector_s(
+def test_a_site_in_a_gguf_s_metadata_becomes_the_vector_s(
     tmp_path: Path, component: str, site: str
 ) -> None:
     vector = SteeringVector.load(with_keys(tmp_path / "v.gguf", {"component": component}))
@@ -94,7 +94,7 @@ def test_a_place_in_a_gguf_s_metadata_is_the_vector_s(
         ),
     ],
 )
-def test_a_gguf_whose_metadata_mean_it_otherwise_is_refused_by_the_key_s_name(
+def test_a_gguf_with_conflicting_metadata_is_refused_by_the_key_s_name(
     tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
     file = with_keys(tmp_path / "v.gguf", keys)
@@ -102,7 +102,7 @@ def test_a_gguf_whose_metadata_mean_it_otherwise_is_refused_by_the_key_s_name(
         SteeringVector.load(file)
 
 
-def test_the_command_that_the_refusal_of_a_key_names_makes_the_file_loadable(
+def test_the_command_in_the_refusal_of_a_key_makes_the_file_loadable(
     tmp_path: Path,
 ) -> None:
     file, cleaned = with_keys(tmp_path / "v.gguf", {"centre": [1.0]}), tmp_path / "cleaned.gguf"
@@ -126,7 +126,7 @@ def test_an_easysteer_export_is_added_to_its_layers_outputs(tmp_path: Path) -> N
     }
 
 
-def test_provenance_in_a_gguf_is_kept_and_comes_back(tmp_path: Path) -> None:
+def test_provenance_in_a_gguf_is_preserved_in_a_round_trip(tmp_path: Path) -> None:
     keys = {"method": "pca", "token_pos": "last", "n_pairs": 30, "normalize": True}
     file = with_keys(tmp_path / "v.gguf", keys, direction_5=ONE / 5)
     vector = SteeringVector.load(file)
@@ -187,7 +187,7 @@ def test_a_svec_is_added_where_ibm_s_code_adds_it_at_its_layers_inputs(
         ({"positive": "a", "negative": "b"}, "no vector of IBM's activation-steering: it has neg"),
     ],
 )
-def test_json_that_is_no_vector_of_ibm_s_is_refused_with_the_reason(
+def test_json_that_is_not_an_ibm_vector_is_refused_with_the_reason(
     tmp_path: Path, content: dict[str, Any], message: str
 ) -> None:
     file = tmp_path / "v.svec"
@@ -234,7 +234,7 @@ def test_one_layer_of_a_persona_vector_needs_no_warning_and_the_last_one_is_refu
         SteeringVector.load(file, layer=4)
 
 
-def test_rows_whose_meaning_no_name_states_are_refused_until_it_is_given(tmp_path: Path) -> None:
+def test_rows_of_unstated_meaning_are_refused_until_it_is_given(tmp_path: Path) -> None:
     file = tmp_path / "directions.pt"
     torch.save(ROWS, file)
     with pytest.raises(ValueError, match="holds 5 rows, and its name does not state what they are"):
@@ -251,7 +251,7 @@ def test_rows_whose_meaning_no_name_states_are_refused_until_it_is_given(tmp_pat
         SteeringVector.load(tmp_path / "one.pt", layer=1, rows="layers")
 
 
-def test_stacked_rows_are_held_to_the_file_s_size_and_to_floating_point(tmp_path: Path) -> None:
+def test_stacked_rows_must_match_the_file_s_size_and_be_floating_point(tmp_path: Path) -> None:
     file = tmp_path / "evil_response_avg_diff.pt"
     torch.save(torch.ones(1, 1).expand(1000, 100_000), file)
     with pytest.raises(ValueError, match="its tensor is larger than the file"):
@@ -261,7 +261,9 @@ def test_stacked_rows_are_held_to_the_file_s_size_and_to_floating_point(tmp_path
         SteeringVector.load(file)
 
 
-def test_convert_takes_what_the_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_has_an_option_for_the_meaning_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(ROWS, "rows.pt")
     command = "faststeer convert rows.pt v.safetensors --rows layers --layers 3"

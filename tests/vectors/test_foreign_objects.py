@@ -13,7 +13,7 @@ from faststeer import SteeringVector
 
 @dataclass
 class TheirSteeringVector:
-    """As steering-vectors 0.12 has it."""
+    """Stand-in for the class of steering-vectors 0.12."""
 
     layer_activations: dict[int, torch.Tensor]
     layer_type: str = "decoder_block"
@@ -21,7 +21,7 @@ class TheirSteeringVector:
 
 @dataclass
 class TheirControlVector:
-    """As repeng 0.4 has it."""
+    """Stand-in for the class of repeng 0.4."""
 
     model_type: str
     directions: dict[int, np.ndarray]
@@ -31,7 +31,7 @@ class TheirControlVector:
     ("layer_type", "site"),
     [("decoder_block", "resid_post"), ("self_attn", "resid_mid"), ("mlp", "resid_post")],
 )
-def test_a_steering_vectors_object_steers_the_place_that_its_layer_type_means(
+def test_a_steering_vectors_object_steers_the_site_of_its_layer_type(
     layer_type: str, site: str
 ) -> None:
     theirs = TheirSteeringVector({5: torch.ones(1, 1, 3)}, layer_type)
@@ -51,7 +51,7 @@ def test_a_repeng_object_is_taken_at_its_own_layers() -> None:
 
 @dataclass
 class OfIBM(TheirControlVector):
-    """As activation-steering has it: added at the input of its layers."""
+    """Stand-in for the class of activation-steering: added at the input of its layers."""
 
     explained_variances: dict[int, float]
 
@@ -72,7 +72,7 @@ def test_an_object_of_ibm_s_is_added_at_the_input_of_its_layers() -> None:
     assert vector.directions[7].tolist() == [1, 2]
 
 
-def test_objects_like_repeng_s_that_mean_another_place_are_refused() -> None:
+def test_objects_like_repeng_s_that_mean_another_site_are_refused() -> None:
     directions = {7: np.float32([1, 2])}
     own = SteeringVector.from_object(OfEasySteer("llama", directions, "hidden_states"))
     assert (own.site, own.directions[7].tolist()) == ("resid_post", [1, 2])
@@ -82,12 +82,12 @@ def test_objects_like_repeng_s_that_mean_another_place_are_refused() -> None:
         SteeringVector.from_object(OfAISteer360("llama", directions))
 
 
-def test_several_rows_of_a_layer_are_not_made_one() -> None:
+def test_several_rows_per_layer_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layer 5: shape \(2, 3\) has several rows"):
         SteeringVector.from_object(TheirSteeringVector({5: torch.ones(2, 3)}))
 
 
-def test_objects_without_a_place_in_the_stream_and_strangers_are_refused() -> None:
+def test_objects_without_a_site_and_unknown_objects_are_refused() -> None:
     theirs = TheirSteeringVector({5: torch.ones(3)}, "input_layernorm")
     with pytest.raises(ValueError, match="'input_layernorm' is no place of the residual stream"):
         SteeringVector.from_object(theirs)

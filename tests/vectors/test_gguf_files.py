@@ -1,4 +1,4 @@
-"""GGUF control vectors, and going from one format to another: same directions, same layers."""
+"""GGUF control vectors, and conversion between formats: same directions, same layers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def vector() -> SteeringVector:
     return SteeringVector("v", directions, metadata={"model": "org/Llama", "read_token": -2})
 
 
-def test_a_vector_comes_back_from_gguf_whole(vector: SteeringVector, tmp_path: Path) -> None:
+def test_a_vector_is_restored_completely_from_gguf(vector: SteeringVector, tmp_path: Path) -> None:
     vector.save(tmp_path / "v.gguf")
     assert same(SteeringVector.load(tmp_path / "v.gguf"), vector)
 
 
-def test_the_gguf_package_reads_what_llama_cpp_asks_for(
+def test_the_gguf_package_reads_the_fields_that_llama_cpp_requires(
     vector: SteeringVector, tmp_path: Path
 ) -> None:
     vector.save(tmp_path / "v.gguf")
@@ -64,7 +64,7 @@ def test_layer_0_is_refused_on_export_with_the_reason(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_resid_pre_is_written_as_the_output_of_the_block_before(tmp_path: Path) -> None:
+def test_resid_pre_is_written_as_the_output_of_the_previous_block(tmp_path: Path) -> None:
     SteeringVector("v", {2: torch.ones(2)}, "resid_pre").save(tmp_path / "v.gguf")
     loaded = SteeringVector.load(tmp_path / "v.gguf")
     assert (loaded.layers, loaded.site) == ([1], "resid_post")
@@ -74,7 +74,7 @@ def test_resid_pre_is_written_as_the_output_of_the_block_before(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "file_format"), [("v.gguf", None), ("vec_layer_0.pt", None), ("v.pt", "lm-eval")]
 )
-def test_a_place_that_a_format_does_not_know_is_refused(
+def test_a_site_that_a_format_cannot_express_is_refused(
     tmp_path: Path, site: str, place: str, name: str, file_format: str | None
 ) -> None:
     with pytest.raises(ValueError, match=f"'v' is for the .*{place}"):
@@ -115,7 +115,7 @@ def test_a_file_that_llama_cpp_s_generator_cannot_have_written_is_not_shifted(
         SteeringVector.load(file, shift=True)
 
 
-def test_without_the_gguf_package_the_error_says_how_to_get_it(
+def test_without_the_gguf_package_the_error_says_how_to_install_it(
     vector: SteeringVector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vector.save(tmp_path / "v.gguf")
@@ -125,13 +125,15 @@ def test_without_the_gguf_package_the_error_says_how_to_get_it(
             use(tmp_path / "v.gguf")
 
 
-def test_content_tells_the_format_whatever_the_name(vector: SteeringVector, tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content_not_the_name(
+    vector: SteeringVector, tmp_path: Path
+) -> None:
     for name, file_format in (("a.gguf", "safetensors"), ("b.pt", "gguf"), ("c", "lm-eval")):
         vector.save(tmp_path / name, file_format)
         assert equal(SteeringVector.load(tmp_path / name), vector)
 
 
-def test_convert_goes_round_through_every_format(
+def test_convert_makes_a_round_trip_through_every_format(
     vector: SteeringVector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

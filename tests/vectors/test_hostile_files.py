@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every format: an error in words, never a crash, a hang or a bomb."""
+"""Damaged and hostile files of every format: a clear error, never a crash, a hang or a bomb."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COUNTS = st.one_of(st.integers(0, 12), st.sampled_from(EXTREMES))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
-def test_ten_thousand_damaged_files_end_in_words_or_in_a_finite_vector(tmp_path: Path) -> None:
+def test_ten_thousand_damaged_files_give_a_clear_error_or_a_finite_vector(tmp_path: Path) -> None:
     command = [sys.executable, str(DAMAGED_FILES), str(tmp_path), "10000", "0"]
     done = subprocess.run(
         command,
@@ -40,14 +40,14 @@ def test_ten_thousand_damaged_files_end_in_words_or_in_a_finite_vector(tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    slowest = told.pop("slowest")
-    assert slowest < 20  # seconds on busy cores: 0.015 alone, for files of a kilobyte
-    assert sum(told.values()) == 10_000
+    counts = json.loads(done.stdout)
+    slowest = counts.pop("slowest")
+    assert slowest < 20  # seconds on busy cores; 0.015 on idle ones, for files of a kilobyte
+    assert sum(counts.values()) == 10_000
     for name in ("v.gguf", "v.pt", "v.safetensors", "vec_layer_3.pt"):
-        assert told[f"{name} refused namelessly"] == 0
-        assert told[f"{name} refused"] > 1000
-        assert told[f"{name} read"] > 0  # damage to a number, for instance
+        assert counts[f"{name} refused without a name"] == 0
+        assert counts[f"{name} refused"] > 1000
+        assert counts[f"{name} read"] > 0  # damage to a number, for instance
 
 
 def text(content: str) -> bytes:
@@ -76,7 +76,7 @@ ARCHITECTURE = text("general.architecture") + struct.pack("<I", 8) + text("contr
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-def test_no_numbers_in_a_gguf_header_make_it_crash_or_hang(
+def test_no_number_in_a_gguf_header_causes_a_crash_or_a_hang(
     tmp_path: Path,
     tensors: int,
     keys: int,
@@ -106,7 +106,7 @@ def test_no_numbers_in_a_gguf_header_make_it_crash_or_hang(
     assert message.startswith(f"{file}: ")
 
 
-def test_a_gguf_array_that_the_package_would_choke_on_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_gguf_array_that_the_package_cannot_handle_is_refused_at_once(tmp_path: Path) -> None:
     file = tmp_path / "v.gguf"
     array = text("tags") + struct.pack("<IIQ", 9, 0, 50_000_000)
     content = b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + ARCHITECTURE + array + bytes(50_000_000)
@@ -115,7 +115,7 @@ def test_a_gguf_array_that_the_package_would_choke_on_is_refused_at_once(tmp_pat
         SteeringVector.load(file)
 
 
-def test_gguf_tensors_that_lie_over_each_other_cannot_multiply_a_small_file(tmp_path: Path) -> None:
+def test_overlapping_gguf_tensors_cannot_inflate_a_small_file(tmp_path: Path) -> None:
     file = tmp_path / "v.gguf"
     content = b"GGUF" + struct.pack("<IQQ", 3, 9_000, 1) + ARCHITECTURE
     for layer in range(9_000):
@@ -140,7 +140,7 @@ def test_a_whole_model_s_gguf_is_refused_before_its_tokenizer_is_read(tmp_path: 
 def write_pt(
     file: Path, change: tuple[bytes, bytes], compression: int = zipfile.ZIP_STORED
 ) -> Path:
-    """A tensor of 8 numbers, with something in its pickle changed."""
+    """Write a tensor of 8 numbers with a modified pickle."""
     out = io.BytesIO()
     torch.save(torch.arange(8.0), out)
     old, new = change
@@ -171,11 +171,11 @@ HUGE = b"J" + (2**31 - 1).to_bytes(4, "little")
     ],
     ids=["storage", "size", "stride 0", "offset", "code", "allocation", "path", "protocol"],
 )
-def test_a_pickle_that_lies_about_its_tensor_reads_nothing_outside_the_file(
+def test_a_pickle_that_misdescribes_its_tensor_reads_nothing_outside_the_file(
     tmp_path: Path, change: tuple[bytes, bytes], message: str | None
 ) -> None:
     file = write_pt(tmp_path / "vec_layer_1.pt", change)
-    if message is None:  # a storage said to be larger than it is, but the tensor lies within
+    if message is None:  # the declared storage is larger than the real one, but contains the tensor
         assert SteeringVector.load(file).directions[1].tolist() == list(range(8))
     else:
         with pytest.raises(ValueError, match=rf"vec_layer_1\.pt: .*{message}"):
@@ -202,7 +202,7 @@ def test_a_compressed_pt_file_is_refused_unopened(tmp_path: Path) -> None:
         (Path("x"), "needs pathlib"),
     ],
 )
-def test_a_pt_file_of_something_else_is_refused_with_what_it_is(
+def test_a_pt_file_of_another_type_is_refused_with_that_type(
     tmp_path: Path, content: Any, message: str
 ) -> None:
     file = tmp_path / "vec_layer_1.pt"
@@ -232,7 +232,7 @@ def test_a_pt_file_of_something_else_is_refused_with_what_it_is(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-def test_no_safetensors_header_makes_it_crash_or_hang(
+def test_no_safetensors_header_causes_a_crash_or_a_hang(
     tmp_path: Path, header: Any, length: int | None, rest: bytes
 ) -> None:
     file = tmp_path / "v.safetensors"

@@ -1,4 +1,4 @@
-"""The .pt files of CAA and of lm-evaluation-harness: what they mean, both ways."""
+"""The .pt files of CAA and of lm-evaluation-harness, read and written."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def vector() -> SteeringVector:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_caa_s_files_say_their_layer_and_model_by_their_name(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
+def test_caa_s_file_names_state_layer_and_model(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = torch.tensor([1.5, -2.0], dtype=dtype)
     torch.save(tensor, tmp_path / "vec_layer_13_Llama-2-7b-chat-hf.pt")
     vector = SteeringVector.load(tmp_path / "vec_layer_13_Llama-2-7b-chat-hf.pt")
@@ -33,7 +31,7 @@ def test_caa_s_files_say_their_layer_and_model_by_their_name(
     assert torch.equal(vector.directions[13], tensor.float())
 
 
-def test_a_folder_of_caa_s_files_is_one_vector_and_comes_back(
+def test_a_folder_of_caa_s_files_is_one_vector_and_survives_a_round_trip(
     vector: SteeringVector, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sycophancy"
@@ -89,7 +87,7 @@ def test_a_bare_tensor_without_a_layer_in_its_name_needs_one(tmp_path: Path) -> 
         SteeringVector.load(tmp_path / "vec_layer_3.pt", layer=5)
 
 
-def test_one_file_of_caa_s_takes_one_layer_and_its_right_name(
+def test_a_single_caa_file_requires_one_layer_and_the_matching_name(
     vector: SteeringVector, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"holds a single layer, vector 'v' has \[1, 2, 13\]"):
@@ -111,7 +109,7 @@ def test_a_caa_vector_steers_the_model_that_it_names_without_a_warning(
             patched.steer(SteeringVector("x", {1: torch.ones(64)}, metadata={"model": "Mistral"}))
 
 
-def test_lm_eval_s_dict_comes_back_with_its_coefficients_in(
+def test_lm_eval_s_dict_is_restored_with_its_coefficients_applied(
     vector: SteeringVector, tmp_path: Path
 ) -> None:
     vector.save(tmp_path / "steer.pt", "lm-eval")
@@ -139,7 +137,7 @@ def test_lm_eval_s_dict_comes_back_with_its_coefficients_in(
         ({"steering_vector": torch.tensor([1])}, "needs torch LongStorage"),
     ],
 )
-def test_an_lm_eval_entry_that_is_no_vector_to_add_is_refused(
+def test_an_lm_eval_entry_that_is_not_an_addition_is_refused(
     tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     entry = {"action": "add", "steering_coefficient": 1.0, "steering_vector": torch.ones(2)}
@@ -148,14 +146,14 @@ def test_an_lm_eval_entry_that_is_no_vector_to_add_is_refused(
         SteeringVector.load(tmp_path / "v.pt")
 
 
-def test_a_hookpoint_that_is_no_block_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_hookpoint_that_is_not_a_block_is_refused_by_name(tmp_path: Path) -> None:
     entry = {"action": "add", "steering_coefficient": 1.0, "steering_vector": torch.ones(2)}
     torch.save({"layers.3.mlp": entry}, tmp_path / "v.pt")
     with pytest.raises(ValueError, match=r"hookpoint 'layers\.3\.mlp'; only a block's output"):
         SteeringVector.load(tmp_path / "v.pt")
 
 
-def test_gpt_2_s_hookpoints_are_blocks_too(tmp_path: Path) -> None:
+def test_gpt_2_s_hookpoints_are_recognised_as_blocks(tmp_path: Path) -> None:
     entry = {"action": "add", "steering_coefficient": 2.0, "steering_vector": torch.ones(2)}
     torch.save({"h.3": entry}, tmp_path / "v.pt")
     loaded = SteeringVector.load(tmp_path / "v.pt")
@@ -177,7 +175,7 @@ def test_an_lm_eval_entry_without_its_action_or_coefficient_is_refused(
         SteeringVector.load(tmp_path / "v.pt")
 
 
-def test_a_folder_comes_back_whatever_the_model_is_called(tmp_path: Path) -> None:
+def test_a_folder_survives_a_round_trip_for_any_model_name(tmp_path: Path) -> None:
     for number, name in enumerate(("", "/")):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -34,7 +34,7 @@ def header(**changed: str) -> dict[str, str]:
     return facts | {"site": "resid_post", "metadata": "{}"} | changed
 
 
-def test_a_saved_vector_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_saved_vector_is_restored_bit_for_bit(tmp_path: Path) -> None:
     special = torch.tensor([-0.0, 1e-45, -1e-40, 3.4028235e38, 1 / 3])
     random_ones = torch.randn(5, generator=torch.Generator().manual_seed(0))
     original = SteeringVector("v", {0: special, 17: random_ones, 2: -special}, "resid_mid")
@@ -44,14 +44,14 @@ def test_a_saved_vector_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_equal_vectors_make_equal_files(tmp_path: Path) -> None:
     facts = {letter: n for n, letter in enumerate("schönes wetter")}
-    for number in range(8):  # safetensors orders its metadata anew each time
+    for number in range(8):  # safetensors orders its metadata differently each time
         vector = SteeringVector("v", {1: torch.ones(3)}, metadata=facts)
         vector.save(tmp_path / f"{number}.safetensors")
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
     assert same(SteeringVector.load(tmp_path / "0.safetensors"), vector)
 
 
-def test_names_and_metadata_come_back_whatever_their_language(tmp_path: Path) -> None:
+def test_names_and_metadata_are_restored_in_any_language(tmp_path: Path) -> None:
     metadata = {
         "Modell": "größtes Modell",
         "nested": {"list": [1, 2.5, None, True, "日本語"], "deeper": {"🙂": "\u0000\n\"'\\"}},
@@ -61,7 +61,7 @@ def test_names_and_metadata_come_back_whatever_their_language(tmp_path: Path) ->
     assert same(SteeringVector.load(tmp_path / "ünï 🙂.safetensors"), original)
 
 
-def test_metadata_that_no_file_can_hold_is_refused_before_anything_is_written(
+def test_metadata_that_cannot_be_stored_are_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -77,7 +77,7 @@ def test_any_safetensors_reader_reads_the_file(small: Path) -> None:
         assert opened.get_tensor("direction.3").tolist() == [0.5, 4.0]
 
 
-def test_a_file_cut_off_anywhere_is_an_error_that_names_it(small: Path, tmp_path: Path) -> None:
+def test_a_file_truncated_anywhere_is_an_error_that_names_it(small: Path, tmp_path: Path) -> None:
     whole = small.read_bytes()
     cut = tmp_path / "cut.safetensors"
     for length in range(len(whole)):
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_a_value_error_or_a_finite_vector(small: Path, tmp_pat
         else:
             assert all(direction.isfinite().all() for direction in vector.directions.values())
     assert all(message.startswith(f"{damaged}: ") for message in refused)
-    assert 750 < len(refused) < 1500  # some damage is to numbers or to white space
+    assert 750 < len(refused) < 1500  # some damage affects only numbers or white space
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_a_value_error_or_a_finite_vector(small: Path, tmp_pat
         (b"\xff" * 64, "not a readable safetensors file"),
     ],
 )
-def test_what_is_no_safetensors_file_is_refused_by_name(
+def test_a_file_that_is_not_safetensors_is_refused_by_name(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     file = tmp_path / "v.safetensors"
@@ -167,7 +167,7 @@ def test_a_model_s_safetensors_file_is_refused(tmp_path: Path) -> None:
         ("direction_1", torch.ones(3), "directions of sizes [2, 3]"),
     ],
 )
-def test_tensors_that_are_no_directions_are_refused_with_the_reason(
+def test_tensors_that_are_not_directions_are_refused_with_the_reason(
     tmp_path: Path, name: str, tensor: Tensor, message: str
 ) -> None:
     file = tmp_path / "v.safetensors"
@@ -177,7 +177,7 @@ def test_tensors_that_are_no_directions_are_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("key", ["name", "site", "metadata"])
-def test_a_header_that_lacks_a_fact_is_refused_rather_than_given_a_default(
+def test_a_header_with_a_missing_field_is_refused_rather_than_defaulted(
     tmp_path: Path, key: str
 ) -> None:
     facts = header()
@@ -187,7 +187,7 @@ def test_a_header_that_lacks_a_fact_is_refused_rather_than_given_a_default(
         SteeringVector.load(tmp_path / "v.safetensors")
 
 
-def test_a_header_with_a_fact_that_is_not_known_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_header_with_an_unknown_field_is_refused_by_its_name(tmp_path: Path) -> None:
     write(tmp_path / "v.safetensors", header(mode="project"), direction_1=torch.ones(2))
     with pytest.raises(ValueError, match=r"v\.safetensors: its header has an unknown 'mode'"):
         SteeringVector.load(tmp_path / "v.safetensors")
@@ -199,23 +199,23 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
         SteeringVector.load(tmp_path / "v.safetensors")
 
 
-def test_loading_from_nowhere_says_so(tmp_path: Path) -> None:
+def test_loading_a_missing_file_reports_it(tmp_path: Path) -> None:
     nothing, pipe = tmp_path / "none.safetensors", tmp_path / "pipe.gguf"
-    os.mkfifo(pipe)  # opening it would wait for ever
+    os.mkfifo(pipe)  # opening it would block forever
     for path, message in ((nothing, "no such file"), (pipe, "is a pipe or a device")):
         expected = re.escape(f"{path}: {message}; expected a vector's file")
         with pytest.raises(OSError, match=expected):
             SteeringVector.load(path)
 
 
-def test_saving_into_a_missing_folder_says_which(tmp_path: Path) -> None:
+def test_saving_into_a_missing_folder_names_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"the folder .*nowhere does not exist"):
         SteeringVector("v", {0: torch.ones(1)}).save(tmp_path / "nowhere" / "v.safetensors")
 
 
 @pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, OSError])
-def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(
+def test_an_interrupted_save_leaves_only_the_old_file(
     small: Path, monkeypatch: pytest.MonkeyPatch, step: str, reason: type[BaseException]
 ) -> None:
     old = small.read_bytes()
@@ -231,7 +231,7 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(
     assert list(small.parent.iterdir()) == [small]
 
 
-def test_a_reader_during_a_save_sees_the_old_file_whole(
+def test_a_reader_during_a_save_sees_the_complete_old_file(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -247,12 +247,12 @@ def test_a_reader_during_a_save_sees_the_old_file_whole(
     assert SteeringVector.load(small).name == "new"
 
 
-def test_a_saved_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+def test_a_saved_file_has_the_default_permissions_of_a_new_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_whole(tmp_path / "ours", b"")
         (tmp_path / "usual").touch()
-        assert os.umask(0o027) == 0o027  # and the umask is as it was
+        assert os.umask(0o027) == 0o027  # and the umask is unchanged
     finally:
         os.umask(before)
     modes = [(tmp_path / name).stat().st_mode for name in ("ours", "usual")]

@@ -1,4 +1,4 @@
-"""The model, the template and the token that a vector states it was made with; others are named."""
+"""A vector states its model, template and read token; a mismatch gives a warning that names it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAIRS = [("good morning", "bad evening"), ("a fine day", "a sad day")] * 3
         ({"num_layers": 5}, "made for a model of 5 layers, but this model is one of 4"),
     ],
 )
-def test_every_use_on_another_model_than_the_stated_one_is_named(
+def test_every_use_on_another_model_than_the_stated_one_gives_a_warning(
     make_tiny: Callable[..., Any], metadata: dict[str, Any], message: str
 ) -> None:
     model = make_tiny()
@@ -66,7 +66,7 @@ def test_a_vector_for_this_model_gives_no_warning(
         patched.steer(vector(**metadata))
 
 
-def test_llama_cpp_s_name_of_an_architecture_stands_for_mistral_too(
+def test_llama_cpp_s_architecture_name_covers_mistral_too(
     make_tiny: Callable[..., Any],
 ) -> None:
     with patch(make_tiny(family="Mistral")) as patched:
@@ -76,7 +76,7 @@ def test_llama_cpp_s_name_of_an_architecture_stands_for_mistral_too(
 
 
 class Chat:
-    """A tokenizer of bytes with a chat template, and without special tokens."""
+    """Byte tokenizer with a chat template and without special tokens."""
 
     pad_token_id = None
     bos_token_id = None
@@ -114,7 +114,7 @@ def test_extraction_states_the_read_token_the_template_the_model_and_its_layers(
     assert "template" not in plain.metadata
 
 
-def test_diagnostics_read_where_the_vector_was_read_and_name_another_token_or_template(
+def test_diagnostics_use_the_vector_s_read_token_and_warn_of_another_token_or_template(
     tiny_model: Any,
 ) -> None:
     tokenizer, other = Chat("<user>"), Chat("<other>")

@@ -1,4 +1,4 @@
-"""The mode and the positions that a vector states are its defaults; another use is named."""
+"""A vector's stated mode and positions are its defaults; another use gives a warning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_stated_mode_is_the_default(tiny_model: Any, mode: str, tmp_path: Path
     assert not torch.equal(by_mode["add"], by_mode["project"])
     assert not torch.equal(by_mode["project"], by_mode["clamp"])
     assert torch.equal(steered(tiny_model, loaded), by_mode[mode])
-    assert torch.equal(steered(tiny_model, vector()), by_mode["add"])  # where nothing is stated
+    assert torch.equal(steered(tiny_model, vector()), by_mode["add"])  # if nothing is stated
 
 
 POSITIONS = [
@@ -59,7 +59,7 @@ POSITIONS = [
 
 
 @pytest.mark.parametrize(("positions", "text"), POSITIONS, ids=[p[1] for p in POSITIONS])
-def test_stated_positions_are_the_default_and_come_back_from_a_file(
+def test_stated_positions_are_the_default_and_are_restored_from_a_file(
     tiny_model: Any, positions: Any, text: str, tmp_path: Path
 ) -> None:
     vector().for_use(positions=positions).save(tmp_path / "v.safetensors")
@@ -71,7 +71,7 @@ def test_stated_positions_are_the_default_and_come_back_from_a_file(
     assert torch.equal(steered(tiny_model, loaded), expected)
 
 
-def test_generated_tokens_alone_are_steered_where_the_vector_states_them(tiny_model: Any) -> None:
+def test_only_generated_tokens_are_steered_if_the_vector_states_them(tiny_model: Any) -> None:
     how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     with patch(tiny_model) as patched:
         found = []
@@ -87,7 +87,7 @@ def test_generated_tokens_alone_are_steered_where_the_vector_states_them(tiny_mo
 
 
 @pytest.mark.parametrize("use", [{"mode": "project"}, {"positions": "last"}, {"positions": [1]}])
-def test_another_use_than_the_stated_one_is_made_and_named(
+def test_another_use_than_the_stated_one_works_with_a_warning(
     tiny_model: Any, use: dict[str, Any]
 ) -> None:
     own = vector(mode="add", positions="generated")
@@ -101,7 +101,7 @@ def test_another_use_than_the_stated_one_is_made_and_named(
         assert torch.equal(steered(tiny_model, own, **use), expected)
 
 
-def test_the_stated_use_given_again_is_no_warning(tiny_model: Any) -> None:
+def test_giving_the_stated_use_explicitly_gives_no_warning(tiny_model: Any) -> None:
     own = vector(mode="project", positions="-3:")
     expected = steered(tiny_model, own)
     assert torch.equal(
@@ -118,7 +118,7 @@ def test_the_stated_use_given_again_is_no_warning(tiny_model: Any) -> None:
         ({"positions": [1, 2]}, "states positions [1, 2], which are unknown"),
     ],
 )
-def test_a_use_that_is_not_known_is_refused_until_another_is_given(
+def test_an_unknown_stated_use_is_refused_until_another_is_given(
     tiny_model: Any, metadata: dict[str, Any], message: str
 ) -> None:
     import re
@@ -132,7 +132,7 @@ def test_a_use_that_is_not_known_is_refused_until_another_is_given(
             patched.steer(own, mode="add", positions="all")
 
 
-def test_a_use_that_no_file_can_hold_is_refused() -> None:
+def test_a_use_that_cannot_be_stored_is_refused() -> None:
     for positions in (torch.tensor([True]), lambda p, n: p > 0, slice(-3, 0)):
         with pytest.raises(ValueError, match="cannot be written to a file; expected one of 'all'"):
             vector().for_use(positions=positions)
@@ -141,7 +141,7 @@ def test_a_use_that_no_file_can_hold_is_refused() -> None:
     assert positions_to_text(slice(None, None)) in ("all", ":")
 
 
-def test_ablation_and_learning_name_a_stated_use_that_they_do_not_make(tiny_model: Any) -> None:
+def test_ablation_and_learning_warn_of_a_stated_use_that_they_ignore(tiny_model: Any) -> None:
     with patch(tiny_model) as patched:
         patched.ablate(vector(mode="project"))
         with pytest.warns(FaststeerWarning, match="states mode 'clamp', but is used with mode 'pr"):
@@ -153,7 +153,7 @@ def test_ablation_and_learning_name_a_stated_use_that_they_do_not_make(tiny_mode
             patched.learn(vector(positions="last"))
 
 
-def test_ablation_takes_the_stated_positions(tiny_model: Any) -> None:
+def test_ablation_uses_the_stated_positions(tiny_model: Any) -> None:
     found = []
     with patch(tiny_model) as patched:
         for stated, given in ({}, {}), ({}, {"positions": "last"}), ({"positions": "last"}, {}):
@@ -163,7 +163,7 @@ def test_ablation_takes_the_stated_positions(tiny_model: Any) -> None:
     assert not torch.equal(found[0], found[1])
 
 
-def test_baking_refuses_a_mode_that_weights_cannot_do_and_names_positions(
+def test_baking_refuses_a_mode_that_weights_cannot_express_and_warns_of_positions(
     make_tiny: Callable[..., Any],
 ) -> None:
     for mode in ("project", "clamp"):
@@ -177,9 +177,7 @@ def test_baking_refuses_a_mode_that_weights_cannot_do_and_names_positions(
         bake(make_tiny(), vector(positions="last"))
 
 
-def test_a_steer_option_takes_what_the_file_states_or_what_it_names(
-    tiny_model: Any, tmp_path: Path
-) -> None:
+def test_a_steer_option_defaults_to_the_stated_use(tiny_model: Any, tmp_path: Path) -> None:
     file = tmp_path / "v.safetensors"
     vector(mode="project", positions="last").save(file)
     found = {}
@@ -203,7 +201,7 @@ def test_a_steer_option_takes_what_the_file_states_or_what_it_names(
 
 
 @pytest.mark.parametrize("file_format", ["gguf", "lm-eval"])
-def test_a_format_that_only_adds_refuses_a_projection_and_names_lost_positions(
+def test_a_format_that_only_adds_refuses_a_projection_and_warns_of_lost_positions(
     tmp_path: Path, file_format: str
 ) -> None:
     with pytest.raises(ValueError, match=r"states mode 'project', and .* only adds; save it"):
@@ -226,7 +224,7 @@ def test_vectors_of_two_uses_are_not_summed_and_of_two_models_with_a_warning() -
         vector(model="a") + vector(model="b")
 
 
-def test_a_vector_of_generated_tokens_is_measured_on_all_tokens_of_texts_and_that_is_said(
+def test_a_vector_for_generated_tokens_is_measured_on_all_tokens_with_a_warning(
     tiny_model: Any, tmp_path: Path, byte_tokenizer: Any
 ) -> None:
     texts = ["good morning to all", "a sad day"]

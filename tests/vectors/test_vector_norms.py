@@ -1,4 +1,4 @@
-"""Norms that vectors share, and coordinates in units of their own spread."""
+"""Common norms of several vectors, and whitened coordinates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_random_baseline_has_the_vector_s_norms_and_site() -> None:
         assert abs(torch.cosine_similarity(direction, vector.directions[layer], dim=0)) < 0.5
 
 
-def test_norms_and_variances_that_do_not_fit_are_refused() -> None:
+def test_mismatched_norms_and_variances_are_refused() -> None:
     with pytest.raises(ValueError, match="no norm is given for layer 1"):
         A.with_norms({0: 1.0})
     with pytest.raises(ValueError, match="a zero cannot be normalised"):

@@ -51,7 +51,7 @@ def test_scaling_multiplies_every_layer_and_keeps_name_site_and_metadata() -> No
     [vector("big", _1=[1.0, 2.0]), vector("mid", "resid_mid", _1=[1.0])],
     ids=lambda v: v.name,
 )
-def test_combining_what_does_not_fit_is_an_error_that_names_both(other: SteeringVector) -> None:
+def test_combining_mismatched_vectors_is_an_error_that_names_both(other: SteeringVector) -> None:
     facts = (
         rf"'a' \(resid_post, hidden size 1\) and '{other.name}' "
         rf"\({other.site}, {other.hidden_size}\) cannot be combined"
@@ -104,7 +104,7 @@ def test_normalized_keeps_directions_and_makes_every_norm_one() -> None:
         vector("a", _1=[1.0], _2=[0.0]).normalized()
 
 
-def test_norms_are_euclidean_a_layer() -> None:
+def test_norms_are_euclidean_per_layer() -> None:
     assert vector("a", _1=[3.0, 4.0], _7=[5.0, 12.0]).norms() == {1: 5.0, 7: 13.0}
 
 
@@ -117,7 +117,7 @@ def test_layers_may_be_numpy_integers() -> None:
     assert [type(layer) for layer in own.layers] == [int, int]
 
 
-def test_what_happens_to_the_source_later_changes_nothing() -> None:
+def test_later_changes_of_the_source_have_no_effect() -> None:
     source = torch.tensor([1.0, 2.0])
     directions, metadata = {3: source}, {"model": "m"}
     own = SteeringVector("a", directions, metadata=metadata)
@@ -128,7 +128,7 @@ def test_what_happens_to_the_source_later_changes_nothing() -> None:
     assert own.metadata == {"model": "m"}
 
 
-def test_a_result_shares_no_memory_with_what_it_was_made_from() -> None:
+def test_a_result_shares_no_memory_with_its_source() -> None:
     original = vector("a", _1=[1.0, 2.0])
     for derived in (original.select([1]), original.at(1, to=3), original * 1.0, original / 1):
         next(iter(derived.directions.values())).zero_()
@@ -171,7 +171,7 @@ def test_directions_are_float32_on_the_cpu_without_gradient(source: Tensor) -> N
             "vector 'a', layer 2: 2 of 2 values are NaN or infinite",
         ),
         (
-            {2: torch.tensor([1e39, 1.0], dtype=torch.float64)},  # more than float32 holds
+            {2: torch.tensor([1e39, 1.0], dtype=torch.float64)},  # larger than float32 can hold
             "vector 'a', layer 2: 1 of 2 values are NaN or infinite",
         ),
         (
@@ -181,9 +181,7 @@ def test_directions_are_float32_on_the_cpu_without_gradient(source: Tensor) -> N
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_directions_that_cannot_be_are_refused_with(
-    directions: dict[int, Tensor], message: str
-) -> None:
+def test_invalid_directions_are_refused(directions: dict[int, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         SteeringVector("a", directions)
 
@@ -197,17 +195,17 @@ def test_directions_that_cannot_be_are_refused_with(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_directions_of_the_wrong_type_are_refused_with(directions: Any, message: str) -> None:
+def test_directions_of_the_wrong_type_are_refused(directions: Any, message: str) -> None:
     with pytest.raises(TypeError, match=re.escape(message)):
         SteeringVector("a", directions)
 
 
-def test_an_unknown_site_is_refused_with_those_there_are() -> None:
+def test_an_unknown_site_is_refused_with_the_known_ones() -> None:
     known = "site 'mlp_out' is unknown; expected one of resid_pre, resid_mid, resid_post"
     with pytest.raises(ValueError, match=known):
         SteeringVector("a", {0: torch.ones(1)}, "mlp_out")
 
 
-def test_a_repr_has_no_numbers_of_the_directions() -> None:
+def test_a_repr_omits_the_directions_values() -> None:
     shown = repr(vector("a", _1=[1.0] * 600, _2=[2.0] * 600))
     assert shown == "SteeringVector('a', resid_post, hidden size 600, layers [1, 2])"
