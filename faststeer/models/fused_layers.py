@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from faststeer.models.family import Family
-from faststeer.models.residual_stream import FusedResidual, NormHandoff
+from faststeer.models.norm_handoff import NormHandoff
+from faststeer.models.residual_stream import FusedResidual
 
 
 class FusedLayer(nn.Module):

@@ -19,49 +19,12 @@ from torch.nn.modules.module import _has_any_global_hook
 from faststeer import ops
 from faststeer.models.calls import hidden_argument
 from faststeer.models.family import Family
+from faststeer.models.norm_handoff import NormHandoff
 from faststeer.steering.site_table import SiteTable
 
 _any_global_hook: Callable[[], bool] = _has_any_global_hook
 _FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PLAIN = (Tensor, nn.Parameter)
-
-
-class NormHandoff:
-    """A norm that one layer has computed for the next; one per model."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.waiting: tuple[Tensor, Tensor, nn.Module, int | None] | None = None
-
-    def give(self, residual: Tensor, normed: Tensor, norm: nn.Module) -> None:
-        """Keep `normed`, which equals ``norm(residual)``."""
-        self.waiting = (residual, normed, norm, _version(residual))
-
-    def take(self, residual: Tensor, norm: nn.Module) -> Tensor | None:
-        """Return ``norm(residual)`` where it was kept, and forget it.
-
-        Never with grad enabled: the value was computed without, as by a layer inside a reentrant
-        checkpoint, and would cut the gradient.
-        """
-        waiting = self.waiting
-        self.waiting = None
-        if waiting is None or torch.is_grad_enabled():
-            return None
-        known, normed, for_norm, version = waiting
-        if known is residual and for_norm is norm and version == _version(residual):
-            return normed
-        return None
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Return the count of in-place edits, as by other code that loops over the layers.
-
-    None where torch keeps no count (inference tensors, compiled graphs): only hooks and wrappers
-    are looked at there.
-    """
-    if torch.compiler.is_compiling() or tensor.is_inference():
-        return None
-    return tensor._version
 
 
 class FusedResidual:

@@ -12,7 +12,8 @@ from torch import nn
 from faststeer.models.calls import require_same_names
 from faststeer.models.decoders import family_layers, require_distinct
 from faststeer.models.family import Family
-from faststeer.models.residual_stream import EmbeddingSteering, FusedResidual, NormHandoff
+from faststeer.models.norm_handoff import NormHandoff
+from faststeer.models.residual_stream import EmbeddingSteering, FusedResidual
 from faststeer.patching.attachment import Attachment
 from faststeer.patching.class_swap import check_replaceable, replace, replaceable, restore
 from faststeer.vectors.sites import Site
