@@ -38,9 +38,9 @@ INCLUDES = (f"-I{HERE / 'stand_in'}", f"-I{HERE}", f"-I{CSRC}")
 def toolkit_includes() -> list[str]:
     """Flags with which nvcc finds the toolkit's headers; raises NoToolkitError."""
     command = [find_nvcc(), "--dryrun", "-x", "cu", os.devnull]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    stderr = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     flags = []
-    for line in re.findall(r"^#\$ (?:SYSTEM_)?INCLUDES=(.*)$", told, re.MULTILINE):
+    for line in re.findall(r"^#\$ (?:SYSTEM_)?INCLUDES=(.*)$", stderr, re.MULTILINE):
         flags += shlex.split(line.replace('"', " "))
     return [flag.replace("-I", "-isystem", 1) for flag in flags]
 

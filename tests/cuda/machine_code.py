@@ -32,12 +32,12 @@ class Instruction:
         return next((bits for name, bits in sized.items() if name in self.modifiers), 32)
 
 
-def needs(said: str) -> dict[Key, Needs]:
+def needs(listing: str) -> dict[Key, Needs]:
     """From the output of `ptxas -v`."""
     found: dict[Key, Needs] = {}
     key: Key | None = None
     memory = (0, 0)
-    for line in said.splitlines():
+    for line in listing.splitlines():
         if entry := re.search(r"Compiling entry function '(\w+)' for '(\w+)'", line):
             assert key is None, "the output of two ptxas is mixed up"
             key, memory = (entry[2], entry[1]), (0, 0)
@@ -68,10 +68,10 @@ def instructions(listing: str) -> dict[Key, list[Instruction]]:
 def readable(names: set[str]) -> dict[str, str]:
     """Mangled names as `steer_norm_packed<float, float, float, 2, 1>`."""
     ordered = sorted(names)
-    said = subprocess.run(
+    listing = subprocess.run(
         ["c++filt"], input="\n".join(ordered), capture_output=True, text=True, check=True
     ).stdout
-    short = re.sub(r"^void |faststeer::|\((?:int|faststeer::\w+|bool)\)", "", said, flags=re.M)
+    short = re.sub(r"^void |faststeer::|\((?:int|faststeer::\w+|bool)\)", "", listing, flags=re.M)
     return dict(zip(ordered, re.sub(r"\(.*$", "", short, flags=re.M).splitlines(), strict=True))
 
 

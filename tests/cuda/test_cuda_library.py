@@ -16,7 +16,7 @@ import faststeer.ops  # noqa: F401 - importing it registers the ops
 WITHOUT_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
 
 
-def said(*command: object) -> str:
+def output_of(*command: object) -> str:
     return subprocess.run(
         tuple(map(str, command)), capture_output=True, text=True, check=True
     ).stdout
@@ -28,12 +28,12 @@ def libraries(built_once: BuiltOnce) -> Installed:
 
 
 def test_it_needs_no_cuda_library_but_a_symbol_of_torch(libraries: Installed) -> None:
-    needed = re.findall(r"NEEDED.*\[(.*)\]", said("readelf", "-d", libraries.cuda))
+    needed = re.findall(r"NEEDED.*\[(.*)\]", output_of("readelf", "-d", libraries.cuda))
     assert "libtorch.so" in needed  # which leads to libtorch_cuda.so where there is one
     assert not [name for name in needed if "cuda" in name], needed
-    undefined = said("nm", "-D", "--undefined-only", libraries.cuda).split()
+    undefined = output_of("nm", "-D", "--undefined-only", libraries.cuda).split()
     assert "aoti_torch_get_current_cuda_stream" in undefined
-    offered = said("nm", "-D", "--defined-only", libraries.cuda).split()
+    offered = output_of("nm", "-D", "--defined-only", libraries.cuda).split()
     assert not [name for name in undefined + offered if re.match(r"_*cuda[A-Z]", name)]
 
 
@@ -58,13 +58,13 @@ from faststeer.cli import info
 from faststeer.ops import cuda_library, registration
 assert "undefined symbol: aoti_torch_get_current_cuda_stream" in cuda_library.unavailable_reason()
 assert info.runtime_facts()["CUDA kernels"].startswith(cuda_library.unavailable_reason())
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)
-    assert torch.equal(h, torch.ones(2, 8)) and not told
+    assert torch.equal(h, torch.ones(2, 8)) and not caught
     for _ in range(2):
         registration._warn_of_reference(torch.device("cuda"))
-(warning,) = told
+(warning,) = caught
 assert warning.category is FaststeerWarning
 assert f"CUDA kernels are {cuda_library.unavailable_reason()}" in str(warning.message)
 """
@@ -81,7 +81,7 @@ def on_cpu(libraries: Installed, tmp_path_factory: pytest.TempPathFactory) -> Pa
     objects = (f"{name}.cpp.o" for name in shared)
     kept = [libraries.objects / name for name in objects]
     kept += [*libraries.objects.glob("cpu_*.o"), *libraries.objects.glob("common_*.o")]
-    said(
+    output_of(
         *(os.environ.get("CXX", "c++"), "-std=c++20", "-shared", "-fPIC", "-DUSE_CUDA"),
         *(f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in cpp_extension.include_paths())),
         *(Path(__file__).with_name("launched_on_cpu.cpp"), *kept, "-o", library),

@@ -192,7 +192,7 @@ def test_room_that_is_reserved_keeps_a_captured_step_right(model, patched, stati
             torch.testing.assert_close(replay(), reference(), **CLOSE)
 
 
-# What the host does in an eager step. It is said of a step that waits for nothing by itself: with
+# What the host does in an eager step. It holds for a step that waits for nothing by itself: with
 # a static cache, a given mask and given positions.
 
 

@@ -50,7 +50,7 @@ def moved(code: list[Instruction], operation: str, kind: str = "") -> set[int]:
 def test_no_kernel_spills_or_takes_more_than_64_registers(
     libraries: Installed, figure: Callable[[str], None]
 ) -> None:
-    found = needs(libraries.said)
+    found = needs(libraries.compiler_output)
     names = readable({name for _, name in found})
     kernels = {a: {name for b, name in found if b == a} for a in MACHINES}
     assert {a for a, _ in found} == MACHINES

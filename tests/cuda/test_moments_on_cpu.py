@@ -152,7 +152,7 @@ def test_packs_and_single_elements_give_the_same_bits(
         assert all(map(torch.equal, state, results[0]))
 
 
-def test_groups_without_rows_keep_what_they_hold_and_empty_ones_begin_anew(
+def test_groups_without_rows_keep_what_they_hold_and_empty_ones_start_from_zero(
     emulator: Emulator,
 ) -> None:
     state = empty(4, 9)

@@ -48,7 +48,7 @@ class Installed:
         return path
 
     @property
-    def said(self) -> str:
+    def compiler_output(self) -> str:
         """Return the compilers' output."""
         return (self.folder / "output.txt").read_text()
 
