@@ -132,10 +132,10 @@ def _first_site(steered: dict[str, Intervention], row: Row) -> Site | None:
     The first layer's input, below which nothing can be shared, for a row with a condition.
     """
     found: list[Site] = []
-    for name, amount in row.items():
+    for name, given in row.items():
         one = steered[name]
-        for layer, weight in one.by_layer(amount).items():
-            if weight or one.does_more_than_add:
+        for layer, coefficient in one.by_layer(given).items():
+            if coefficient or one.does_more_than_add:
                 found += one.sites_of(layer)
         if one.when is not None:  # the condition is evaluated in a layer below, which has to run
             found.append(Site(0, "resid_pre"))

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from faststeer.models.calls import DecoderSignature
 from faststeer.models.residual_stream import EmbeddingSteering
-from faststeer.patching.forward_hooks import EndForward, StartForward, devices_of
+from faststeer.patching.start_forward import EndForward, StartForward, devices_of
 from faststeer.steering.plan import Plan
 
 
@@ -93,7 +93,7 @@ class Attachment(ABC):
         self.put_on(decoder)
         self.plan.tables.follow_devices(devices_of(now))
 
-    def forward_hooks(
+    def register_start_and_end(
         self, decoder: nn.Module, embedding: EmbeddingSteering
     ) -> list[RemovableHandle]:
         """Register the hooks that start and end each forward, and steer the first layer's input."""

@@ -95,9 +95,9 @@ def bake(
     except TypeError as error:
         raise TypeError(f"{error}: {_CONSTANT}") from error
     factors = layer_factors(vector, layers, len(causal.model.layers))
-    weights = {layer: coefficient * factor for layer, factor in factors.items()}
+    by_layer = {layer: coefficient * factor for layer, factor in factors.items()}
     edits = Edits(causal)
-    (_add if mode == "add" else _ablate)(edits, vector, weights)
+    (_add if mode == "add" else _ablate)(edits, vector, by_layer)
     edits.require_finite()
     warn_of_other_model(vector, model)
     edits.make()
@@ -105,7 +105,7 @@ def bake(
         "vector": vector.name,
         "mode": mode,
         "site": vector.site,
-        "layers": {str(layer): weight for layer, weight in weights.items()},
+        "layers": {str(layer): own for layer, own in by_layer.items()},
         "faststeer": VERSION,
     }
     causal.config.faststeer_baked = [*getattr(causal.config, "faststeer_baked", []), baked]
@@ -128,9 +128,9 @@ def _intended_mode(vector: SteeringVector, mode: str | None) -> str:
     return mode
 
 
-def _add(edits: Edits, vector: SteeringVector, weights: Mapping[int, float]) -> None:
-    for layer, weight in weights.items():
-        addend = vector.directions[layer].double() * weight
+def _add(edits: Edits, vector: SteeringVector, by_layer: Mapping[int, float]) -> None:
+    for layer, coefficient in by_layer.items():
+        addend = vector.directions[layer].double() * coefficient
         site = Site.of(layer, vector.site)
         if site.kind == "resid_pre":
             edits.embedding(_adding(addend))
@@ -143,13 +143,13 @@ def _adding(addend: Tensor) -> InPlace:
     return lambda rows: rows.add_(addend)
 
 
-def _ablate(edits: Edits, vector: SteeringVector, weights: Mapping[int, float]) -> None:
-    if len(weights) != 1:
+def _ablate(edits: Edits, vector: SteeringVector, by_layer: Mapping[int, float]) -> None:
+    if len(by_layer) != 1:
         raise ValueError(
             "ablation takes one direction out everywhere: give the one layer, of "
-            f"{list(weights)}, whose direction that is"
+            f"{list(by_layer)}, whose direction that is"
         )
-    ((layer, fraction),) = weights.items()
+    ((layer, fraction),) = by_layer.items()
     direction = vector.directions[layer].double()
     if not direction.any():
         raise ValueError(

@@ -66,7 +66,7 @@ class FusedPatch(Attachment):
         if self._norm_replaced:
             replace(self.norm, self.family.steered_norm, handoff)
         embedding = EmbeddingSteering(tables[Site(0, "resid_pre")], self.layers[0])
-        self._hooks = self.forward_hooks(decoder, embedding)
+        self._hooks = self.register_start_and_end(decoder, embedding)
 
     def take_off(self) -> None:
         """Restore the stock class of every module."""

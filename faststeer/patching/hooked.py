@@ -160,7 +160,7 @@ class HookPatch(Attachment):
         tables = self.plan.tables
         stream = HookedStream(self.plan, self.signature.decoder, self.hidden_size)
         embedding = InputSteering(tables[Site(0, "resid_pre")], self.layers[0], stream)
-        self._hooks = self.forward_hooks(decoder, embedding)
+        self._hooks = self.register_start_and_end(decoder, embedding)
         for index, layer in enumerate(self.layers):
             make_subclassed(layer)  # code that was compiled before is not used for it
             hook = OutputSteering(tables[Site(index, "resid_post")], stream)

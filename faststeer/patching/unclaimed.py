@@ -16,8 +16,8 @@ from faststeer.models.decoders import family_layers
 from faststeer.models.family import Family
 from faststeer.models.patch_mark import MARK
 from faststeer.patching.class_swap import restore
-from faststeer.patching.forward_hooks import devices_of
 from faststeer.patching.fused import FusedPatch
+from faststeer.patching.start_forward import devices_of
 
 # Decoders that are or were unclaimed: those that uninstall() has to restore.
 fused_decoders: WeakSet[nn.Module] = WeakSet()

@@ -88,5 +88,5 @@ class StrengthLine:
 
 def _strength(record: Record) -> float:
     """Return the coefficient of a setting, the same for all its layers."""
-    amounts = (own for layers in record["steering"].values() for own in layers.values())
-    return float(next(amounts, 0.0))
+    coefficients = (own for layers in record["steering"].values() for own in layers.values())
+    return float(next(coefficients, 0.0))

@@ -62,18 +62,18 @@ def combined_bars(results: Results, layer: int, measure: str) -> Figure:
 
 def global_curves(results: Results) -> Figure:
     """Plot scores, probabilities and accuracy on text over the global coefficient."""
-    amounts = sorted(results.protocol.at_once)
-    settings = [results.globally(c) for c in amounts]
+    coefficients = sorted(results.protocol.at_once)
+    settings = [results.globally(c) for c in coefficients]
     panels = []
     for measure, shown in MEASURES.items():
         series = []
         for name in results.names:
             found = [estimate([results.record(name, own)], measure) for own in settings]
             label = f"{SHOWN[name]} (layer {results.layers.at_once[name]})"
-            series.append({"name": label, "x": amounts, **_values("y", found)})
+            series.append({"name": label, "x": coefficients, **_values("y", found)})
         panels.append({"y": shown, "series": series})
     found = [accuracy(results.text[key_of(own)]) for own in settings]
-    text = {"name": "general text", "x": amounts, **_values("y", found)}
+    text = {"name": "general text", "x": coefficients, **_values("y", found)}
     panels.append({"y": "top-1 accuracy", "series": [text]})
     caption = (
         "All vectors at once, each at its layer, over their common coefficient: scores of the "

@@ -143,9 +143,9 @@ def joint_table(results: Results) -> Table:
     settings = {"one for all": results.globally(results.whole), "one each": results.joint}
     for shown, setting in settings.items():
         at = results.layers.at_once
-        amounts = [setting.get(name, {}).get(at[name], 0.0) for name in results.names]
+        coefficients = [setting.get(name, {}).get(at[name], 0.0) for name in results.names]
         tax = results.tax(setting)
-        rows.append([shown, "coefficient", *(f"{c:+g}" for c in amounts), None, tax])
+        rows.append([shown, "coefficient", *(f"{c:+g}" for c in coefficients), None, tax])
         for measure, name in MEASURES.items():
             _, *cells = _row(results, "", results.every(setting), measure)
             rows.append([shown, name, *cells, None])
