@@ -44,7 +44,7 @@ def bake(
                 f"--steer {option.path}: give --mode instead of mode=, and no positions=, because "
                 "baked steering applies to all tokens"
             )
-        option.vector  # noqa: B018 - read it now, so that a broken file is reported early
+        option.read()  # before the model is loaded
     loaded = options.load(model, "cpu", dtype, None)
     for option in steering:
         faststeer.bake(loaded.model, option.vector, option.coefficient, option.layers, mode=mode)

@@ -30,7 +30,7 @@ def generate(
     """Generate greedily and show unsteered beside steered text."""
     steering = [SteerOption.parse(text) for text in steer]
     for option in steering:
-        option.vector  # noqa: B018 - read it now, so that a broken file is reported early
+        option.read()  # before the model is loaded
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     show_side_by_side(loaded, steering, prompt, max_new_tokens, chat, Console())

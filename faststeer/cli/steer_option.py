@@ -61,6 +61,10 @@ class SteerOption:
         """The vector in the file; loading raises as `SteeringVector.load`."""
         return SteeringVector.load(self.path)
 
+    def read(self) -> None:
+        """Read the file now, so that a broken one is reported early. Raises as `vector`."""
+        _ = self.vector
+
     def apply(self, patched: Patched) -> Handle:
         """Steer `patched` with the vector; a number is appended to a name that is taken."""
         name, number = self.vector.name, 2

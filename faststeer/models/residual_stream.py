@@ -3,7 +3,7 @@
 A layer ends with a residual add, and the next begins with a norm of that sum. Fused, the sum and
 its norm come from one pass; the layer returns the sum, as the stock one does, and the norm waits
 in a `NormHandoff` for the next layer. It is used only for the very tensor that was returned, and
-only where nobody could have changed that tensor in between.
+only where no other code could change that tensor in between.
 """
 
 from __future__ import annotations

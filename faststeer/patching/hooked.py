@@ -21,7 +21,7 @@ from faststeer.vectors.sites import Site
 class HookedStream:
     """The residual stream of a decoder that is steered by hooks.
 
-    Its layout is found when a forward starts, and only where sequences or tokens are told apart.
+    Its layout is found when a forward starts, and only where sequences or tokens are distinguished.
     """
 
     def __init__(self, plan: Plan, decoder: str, hidden_size: int) -> None:

@@ -149,7 +149,7 @@ class Plan:
         finally:
             self.disable_depth -= 1
             self._rewrite(None)
-            self.forward.guard.require()  # a forward that ran meanwhile saw both states
+            self.forward.guard.require()  # a concurrent forward saw both states
 
     def set_rows(self, rows: list[list[Row]]) -> None:
         """Set the nested blocks of rows, of which the last counts; none: all rows are alike."""

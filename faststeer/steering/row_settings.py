@@ -42,7 +42,7 @@ class RowSettings:
     def __exit__(self, *exception: object) -> None:
         """Restore the previous coefficients."""
         self._plan.set_rows([block for block in self._plan.rows if block is not self._rows])
-        self._plan.forward.guard.require()  # a forward that ran meanwhile saw both states
+        self._plan.forward.guard.require()  # a concurrent forward saw both states
 
     def __len__(self) -> int:
         """Return the number of rows; it has to divide the batch."""

@@ -109,7 +109,9 @@ def _require_tiny(kind: Any, config: Any) -> None:
     try:
         with torch.device("meta"):
             shape = kind(config)
-    except NotImplementedError:  # its weights are computed from each other; memory is limited
+    except NotImplementedError:
+        # Its constructor computes weights from each other, which `meta` cannot; the process that
+        # builds it for real has a limit on its memory, so too large a model still fails in words.
         return
     count = sum(parameter.numel() for parameter in shape.parameters())
     if count > LARGEST:
