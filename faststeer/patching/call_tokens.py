@@ -24,11 +24,16 @@ class CallTokens(BatchTokens):
     """The tokens of one call of a transformers decoder."""
 
     def __init__(
-        self, forward: ForwardContext, call: DecoderCall, peft_models: Sequence[nn.Module]
+        self,
+        forward: ForwardContext,
+        call: DecoderCall,
+        given: Tensor,
+        peft_models: Sequence[nn.Module],
     ) -> None:
-        """Refer to a call that has tokens. `peft_models`: PEFT models around the decoder."""
-        given = call.given
-        assert given is not None
+        """Refer to a call with tokens.
+
+        `given`: its input, `DecoderCall.given`. `peft_models`: PEFT models around the decoder.
+        """
         self.given = given
         self.forward = forward
         self.call = call

@@ -51,7 +51,7 @@ class StartForward:
                 "several sequences are packed into one (packing, continuous batching); rows and "
                 "positions= need a batch with one sequence in each place"
             )
-        tokens = CallTokens(forward, call, self.attached.peft_models)
+        tokens = CallTokens(forward, call, given, self.attached.peft_models)
         if forward.needs_tokens:
             forward.select(tokens.positions())
         elif any(forward.gates.conditions) and _starts(call):
