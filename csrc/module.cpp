@@ -4,12 +4,12 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>
 
-#include "bindings/dlpack_call.h"
+#include "bindings/direct_call.h"
 #include "cpu/dispatch.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "faststeer's compiled ops and the facts of this build";
-  faststeer::add_direct_call(m);
+  faststeer::add_direct_calls(m);
   m.def("isa", [] { return std::string(faststeer::current_isa().name); });
   m.def("available_isas", &faststeer::available_isas);
   m.def("build_facts", [] {

@@ -1,4 +1,5 @@
 from torch import Tensor
+from torch.nn import Module
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -17,3 +18,38 @@ def steer_add_rms_norm_out(
     residual_out: Tensor,
     /,
 ) -> bool: ...
+def steer_add_rms_norm(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    modes: Tensor | None,
+    weight_offset: float,
+    /,
+) -> tuple[Tensor, Tensor] | None: ...
+def steer_add(
+    x: Tensor | None,
+    residual: Tensor,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    modes: Tensor | None,
+    /,
+) -> Tensor | None: ...
+def steer_add_norm(
+    norm: Module,
+    types: tuple[type[Module], type[Module]],
+    epsilon: str,
+    weight_offset: float,
+    x: Tensor | None,
+    residual: Tensor,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    modes: Tensor | None,
+    /,
+) -> tuple[Tensor, Tensor] | None: ...
+def run_plainly(first: Module, second: Module, /) -> bool: ...

@@ -1,7 +1,7 @@
 // A call of an op as its tensors were given, and the checks that turn it into kernel arguments.
 //
 // Every op comes through here: from torch's dispatcher (bindings/register_cpu.cpp,
-// bindings/register_cuda.cpp) and from a direct Python call (bindings/dlpack_call.cpp).
+// bindings/register_cuda.cpp) and from a direct Python call (bindings/direct_call.cpp).
 #pragma once
 
 #include <optional>

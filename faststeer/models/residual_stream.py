@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from faststeer import ops
+from faststeer import _C, ops
 from faststeer.models.calls import hidden_argument
 from faststeer.models.family import Family
 from faststeer.models.norm_handoff import NormHandoff
@@ -72,10 +72,11 @@ class FusedResidual:
         """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``."""
         if self.mid.inputs_readers:
             _call_inputs_readers(self.mid, x, residual)
-        if self._fusable(x, residual, norm) and not _has_hooks(norm):
-            return self._fused(x, residual, norm, self.mid)
-        residual = _unfused(x, residual, self.mid)
-        return norm(residual), residual
+        both = self._fused(x, residual, norm, self.mid)
+        if both is None:
+            residual = _unfused(x, residual, self.mid)
+            both = norm(residual), residual
+        return both
 
     def add_norm_ahead(self, layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
         """Add `x`, steer at resid_post and return the layer's output.
@@ -89,10 +90,9 @@ class FusedResidual:
             norm: Any = self.successor
             if self.norm_name is not None:
                 norm = self.successor._modules[self.norm_name]
-            if self._fusable(x, residual, norm) and (
-                norm is self.successor or not _has_hooks(norm)
-            ):
-                normed, residual = self._fused(x, residual, norm, self.post)
+            both = self._fused(x, residual, norm, self.post)
+            if both is not None:
+                normed, residual = both
                 self.handoff.give(residual, normed, norm)
                 return residual
         return _unfused(x, residual, self.post)
@@ -108,15 +108,28 @@ class FusedResidual:
 
     def _fused(
         self, x: Tensor, residual: Tensor, norm: nn.Module, table: SiteTable
-    ) -> tuple[Tensor, Tensor]:
-        weight: Any = norm._parameters["weight"]
-        epsilon: float = getattr(norm, self.epsilon)
-        normed, residual = ops.steer_add_rms_norm(
-            x, residual, weight, epsilon, *table.entries(residual), weight_offset=self.weight_offset
-        )
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return ``(normed, residual)`` from one op; None where it would do anything else.
+
+        The direct call makes the same checks as `_fusable` where nothing is out of the ordinary.
+        """
+        entries = table.entries(residual)
+        both = None
+        if not torch.compiler.is_compiling():
+            both = _C.steer_add_norm(
+                norm, self.norm_types, self.epsilon, self.weight_offset, x, residual, *entries
+            )
+        if both is None:
+            if not self._fusable(x, residual, norm):
+                return None
+            weight: Any = norm._parameters["weight"]
+            epsilon: float = getattr(norm, self.epsilon)
+            both = ops.steer_add_rms_norm(
+                x, residual, weight, epsilon, *entries, weight_offset=self.weight_offset
+            )
         if table.readers:
-            _call_readers(table, residual)
-        return normed, residual
+            _call_readers(table, both[1])
+        return both
 
     def _fusable(self, x: Tensor, residual: Tensor, norm: nn.Module) -> bool:
         """Return whether the op computes what the add and this norm would, on these tensors."""
@@ -124,6 +137,7 @@ class FusedResidual:
         return (
             type(norm) in self.norm_types
             and "forward" not in norm.__dict__
+            and (norm is self.successor or not _has_hooks(norm))
             and type(weight) in _PLAIN
             and weight.device == residual.device
             and type(x) in _PLAIN
@@ -218,6 +232,8 @@ def _has_hooks(module: nn.Module) -> bool:
 
 def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
     """Return whether `layer`'s output reaches `successor` without code in between to edit it."""
+    if not torch.compiler.is_compiling() and _C.run_plainly(layer, successor):
+        return True
     if successor._forward_pre_hooks or _any_global_hook():
         return False
     for hook in layer._forward_hooks.values():

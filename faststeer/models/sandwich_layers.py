@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from faststeer.models.fused_layers import FusedLayer
 
@@ -13,13 +13,11 @@ class SandwichLayer(FusedLayer):
     """Mixin for stock layers; the norms before the residual adds are called unchanged."""
 
     mid_norm = "pre_feedforward_layernorm"
-    post_attention_layernorm: nn.Module
-    post_feedforward_layernorm: nn.Module
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Map hidden states ``[B, T, H]`` to the same, as the stock layer does."""
         kwargs = self.by_name(args, kwargs)
-        residual, weights = self.body(hidden_states, **kwargs)
+        residual, weights = self.body(hidden_states, kwargs)
         # Stock layers that take this (of transformers 4) return a tuple, the others the residual.
         if "output_attentions" not in self.arguments:
             return residual
@@ -27,10 +25,11 @@ class SandwichLayer(FusedLayer):
 
     def from_attention(self, attended: Tensor) -> Tensor:
         """Return the norm of what attention computed."""
-        added: Tensor = self.post_attention_layernorm(attended)
+        added: Tensor = self._modules["post_attention_layernorm"](attended)
         return added
 
     def feed_forward(self, normed: Tensor) -> Tensor:
         """Return the norm of what the MLP computed."""
-        added: Tensor = self.post_feedforward_layernorm(self.mlp(normed))
+        modules = self._modules
+        added: Tensor = modules["post_feedforward_layernorm"](modules["mlp"](normed))
         return added

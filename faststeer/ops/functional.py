@@ -29,6 +29,24 @@ def _wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
+def _norm_op(*arguments: Any) -> Any:
+    """Call the op, on the CPU without torch's dispatcher, which costs more than a row does."""
+    if not torch.compiler.is_compiling():
+        results = _C.steer_add_rms_norm(*arguments)
+        if results is not None:
+            return results
+    return torch.ops.faststeer.steer_add_rms_norm.default(*arguments)
+
+
+def _add_op(*arguments: Any) -> Any:
+    """Call the op, as `_norm_op`."""
+    if not torch.compiler.is_compiling():
+        result = _C.steer_add(*arguments)
+        if result is not None:
+            return result
+    return torch.ops.faststeer.steer_add.default(*arguments)
+
+
 def steer_add_rms_norm(
     x: Tensor | None,
     residual: Tensor,
@@ -51,7 +69,7 @@ def steer_add_rms_norm(
     through the reference, more slowly.
     """
     arguments = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
-    op: Callable[..., Any] = torch.ops.faststeer.steer_add_rms_norm.default
+    op: Callable[..., Any] = _norm_op
     if _wants_grad(x, residual, weight, vectors, coefficient):
         op = torch.ops.faststeer.steer_add_rms_norm_autograd.default
         if modes is not None:
@@ -70,7 +88,7 @@ def steer_add(
     modes: Tensor | None = None,
 ) -> Tensor:
     """Return ``h = round(steered(residual + x))``: `steer_add_rms_norm` without the norm."""
-    op: Callable[..., Any] = torch.ops.faststeer.steer_add.default
+    op: Callable[..., Any] = _add_op
     if _wants_grad(x, residual, vectors, coefficient):
         op = torch.ops.faststeer.steer_add_autograd.default
         if modes is not None:
