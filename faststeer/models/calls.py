@@ -83,9 +83,11 @@ class DecoderCall:
     @property
     def given(self) -> Tensor | None:
         """The first input, ids ``[B, T]`` or embeddings ``[B, T, H]``; None where neither came."""
-        return next(
-            (self.named[name] for name in _TOKENS if self.named.get(name) is not None), None
-        )
+        for name in _TOKENS:
+            given: Tensor | None = self.named.get(name)
+            if given is not None:
+                return given
+        return None
 
     @property
     def attention_mask(self) -> Any:

@@ -22,7 +22,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 def family_layers(decoder: nn.Module, family: Family) -> list[nn.Module]:
     """Return the layers that a decoder of a known family has now."""
-    layers: Any = decoder.get_submodule(family.layers)
+    layers: Any = decoder._modules[family.layers]
     return list(layers)
 
 

@@ -46,7 +46,10 @@ class FusedLayer(nn.Module):
         stream, modules = self._faststeer, self._modules
         if stream.bypass is not None:
             return stream.bypass(hidden_states), None
-        normed = stream.norm(hidden_states, modules["input_layernorm"])
+        norm = modules["input_layernorm"]
+        normed = stream.handoff.take(hidden_states, norm)  # mostly computed by the layer before
+        if normed is None:
+            normed = norm(hidden_states)
         attended, weights = modules["self_attn"](hidden_states=normed, **arguments)
         added = self.from_attention(attended)
         normed, residual = stream.add_norm(added, hidden_states, modules[self.mid_norm])
@@ -77,8 +80,9 @@ class PreNormLayer(FusedLayer):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map hidden states ``[B, T, H]`` to the same, as the stock layer does."""
-        residual, _ = self.body(hidden_states, self.by_name(args, kwargs))
-        return residual
+        if args or "attention_mask" not in kwargs:
+            kwargs = self.by_name(args, kwargs)
+        return self.body(hidden_states, kwargs)[0]
 
 
 class FinalNorm(nn.Module):

@@ -28,9 +28,9 @@ class NormHandoff:
         if waiting is None or torch.is_grad_enabled():
             return None
         known, normed, for_norm, version = waiting
-        if known is residual and for_norm is norm and version == _version(residual):
-            return normed
-        return None
+        if known is not residual or for_norm is not norm:
+            return None
+        return normed if version is None or version == residual._version else None
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -60,14 +60,6 @@ class FusedResidual:
         self.norm_name = norm_name
         self.bypass: Callable[[Tensor], Tensor] | None = None
 
-    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
-        """Return the norm of the layer's input, which the layer before mostly computed already."""
-        normed = self.handoff.take(hidden, norm)
-        if normed is not None:
-            return normed
-        computed: Tensor = norm(hidden)
-        return computed
-
     def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``."""
         if self.mid.inputs_readers:
@@ -86,10 +78,10 @@ class FusedResidual:
         """
         if self.post.inputs_readers:
             _call_inputs_readers(self.post, x, residual)
-        if not torch.is_grad_enabled() and _output_reaches(layer, self.successor):
+        if _output_reaches(layer, self.successor):
             norm: Any = self.successor
             if self.norm_name is not None:
-                norm = self.successor._modules[self.norm_name]
+                norm = norm._modules[self.norm_name]
             both = self._fused(x, residual, norm, self.post)
             if both is not None:
                 normed, residual = both
@@ -111,11 +103,13 @@ class FusedResidual:
     ) -> tuple[Tensor, Tensor] | None:
         """Return ``(normed, residual)`` from one op; None where it would do anything else.
 
-        The direct call makes the same checks as `_fusable` where nothing is out of the ordinary.
+        The direct call checks the norm and the tensors itself, and returns None where anything is
+        out of the ordinary. What that is, is looked at here.
         """
-        entries = table.entries(residual)
-        both = None
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            both, entries = None, table.entries(residual)
+        else:
+            entries = table.eager_entries(residual)
             both = _C.steer_add_norm(
                 norm, self.norm_types, self.epsilon, self.weight_offset, x, residual, *entries
             )
@@ -231,7 +225,12 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
-    """Return whether `layer`'s output reaches `successor` without code in between to edit it."""
+    """Return whether `layer`'s output reaches `successor` without code in between to edit it.
+
+    Never with grad enabled: see `NormHandoff.take`.
+    """
+    if torch.is_grad_enabled():
+        return False
     if not torch.compiler.is_compiling() and _C.run_plainly(layer, successor):
         return True
     if successor._forward_pre_hooks or _any_global_hook():

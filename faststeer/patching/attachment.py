@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from weakref import ref
@@ -75,7 +74,7 @@ class Attachment(ABC):
         decoder = self._decoder()
         assert decoder is not None  # it is running
         now = self.current_layers(decoder)
-        if len(now) == len(self.layers) and all(map(operator.is_, now, self.layers)):
+        if now == self.layers:  # modules are compared by identity
             return
         name = type(decoder).__name__
         if len(now) != len(self.layers):

@@ -45,7 +45,10 @@ class StartForward:
         if given is None:
             self._require_all_alike(call)
             return
-        plan.begin(given.shape[0], given.shape[1], given.device)
+        sequences, count = given.shape[:2]
+        plan.begin(sequences, count, given.device)
+        if not (forward.asks_for_tokens or plan.rows or plan.doses.due):
+            return  # as most forwards
         if self._packed(call):
             raise ValueError(
                 "several sequences are packed into one (packing, continuous batching); rows and "

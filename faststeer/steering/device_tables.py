@@ -195,10 +195,12 @@ class DeviceTables:
         chosen = torch.tensor(kept, device=self.device)
         self.current = torch.where(chosen, index, -1), coefficient
 
-    def entries(self, site: int, graph: bool) -> Entries:
-        """Return the op's arguments at a site in the running forward."""
-        if graph:
-            modes = self.modes[site] if self.uses_modes else None
-            return self.vectors[site], *self.current, modes
+    def entries(self, site: int) -> Entries:
+        """Return the op's arguments at a site in the running forward, which is eager."""
         view = self.views[site]
         return NO_ENTRIES if view is None else (view[0], *self.current, view[1])
+
+    def entries_of_graph(self, site: int) -> Entries:
+        """Return the op's arguments at a site in the running forward, which becomes a graph."""
+        modes = self.modes[site] if self.uses_modes else None
+        return self.vectors[site], *self.current, modes

@@ -147,7 +147,7 @@ class Doses:
         A looped layer comes here several times; its first pass counts. Where more is done than
         adding the stream before it is not known.
         """
-        entries = self.tables[site].eager_entries()
+        entries = self.tables[site].folded_entries()
         if site in self._found or hidden.shape[:2] != shape or entries[3] is not None:
             return
         if type(hidden) is not Tensor or hidden.is_meta:

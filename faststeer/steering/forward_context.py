@@ -63,6 +63,11 @@ class ForwardContext:
         """Whether the forward depends on positions; a graph's may, later on."""
         return self.may_need_tokens if self.in_graph else self._groups_need_tokens
 
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether the forward, or what watches it, asks anything about the call's tokens."""
+        return bool(self.needs_tokens or self.watchers or any(self.gates.conditions))
+
     def set_groups(self, groups: Sequence[EntryGroup], used: Sequence[EntryGroup]) -> None:
         """Set what each column of the index selects; `used`: the groups that have slots."""
         self.scopes = [group.scope for group in groups]
@@ -76,18 +81,19 @@ class ForwardContext:
         Raises:
             ValueError: rows that do not divide the sequences. A graph's are checked on the device.
         """
-        if not torch.compiler.is_compiling():
+        graph = torch.compiler.is_compiling()
+        if not graph:
             on_gpu = device.type == "cuda"
-            self.capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+            graph = self.capturing = on_gpu and torch.cuda.is_current_stream_capturing()
             self._sequences = sequences
             self._require_rows()
             self.gates.move(device)
         self.batch_shape = sequences, tokens
         self._tokens = self._mask = None  # a forward that failed did not end
         if any(self.gates.conditions):
-            (self.gates.require_room if self.in_graph else self.gates.make_room)(sequences)
+            (self.gates.require_room if graph else self.gates.make_room)(sequences)
         for tables in self.device_tables:
-            tables.begin(sequences if self.in_graph else None)
+            tables.begin(sequences if graph else None)
 
     def select(self, tokens: TokenPositions) -> None:
         """Let each group act on the tokens of its scope, and on sequences that meet its condition.

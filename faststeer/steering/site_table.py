@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from faststeer.steering.device_tables import DeviceTables, Entries
+from faststeer.steering.device_tables import NO_ENTRIES, DeviceTables, Entries
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.learned import Learned, with_learned
 from faststeer.vectors.sites import Site
@@ -57,16 +57,29 @@ class SiteTable:
 
         A graph always gets the tensors, of one shape: None would be another graph.
         """
+        if not self.forward.in_graph:
+            return self.eager_entries(hidden)
+        self._follow(hidden)
+        entries = self.tables.entries_of_graph(self.at)
+        return with_learned(entries, self.learned, self.site) if self.learned else entries
+
+    def eager_entries(self, hidden: Tensor) -> Entries:
+        """Return the entries of a forward that is known not to become a compiled graph."""
+        if self.forward.capturing:
+            return self.entries(hidden)
+        if self.tables.views[self.at] is None and not self.learned:
+            return NO_ENTRIES
+        self._follow(hidden)
+        entries = self.tables.entries(self.at)
+        return with_learned(entries, self.learned, self.site) if self.learned else entries
+
+    def folded_entries(self) -> Entries:
+        """Return the entries of an eager forward, learned vectors left out."""
+        return self.tables.entries(self.at)
+
+    def _follow(self, hidden: Tensor) -> None:
         if self.tables.device != hidden.device:
             self.moved(self.site, hidden.device)
-        entries = self.tables.entries(self.at, self.forward.in_graph)
-        if self.learned:
-            return with_learned(entries, self.learned, self.site)
-        return entries
-
-    def eager_entries(self) -> Entries:
-        """Return the entries of an eager forward, learned vectors left out."""
-        return self.tables.entries(self.at, False)
 
     @contextmanager
     def reading(self, reader: Reader) -> Iterator[None]:
