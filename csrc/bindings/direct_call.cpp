@@ -114,16 +114,22 @@ pybind11::object fresh(PyObject* like, const char* name, View& view) {
   return owner;
 }
 
-// The op into fresh tensors, with a norm where call.weight is set.
-pybind11::object run_into_fresh(const Given& given, SteerNormCall& call) {
+// The op into fresh tensors, with a norm where call.weight is set. `overwrite`: the new residual
+// takes the place of the old one.
+pybind11::object run_into_fresh(const Given& given, SteerNormCall& call, bool overwrite = false) {
   if (!given.read_into(call) || !call.residual.is_contiguous() ||
-      call.residual.numel() > kMostElements || is_watched()) {
+      call.residual.numel() > kMostElements) {
     return pybind11::none();
   }
   const bool norms = call.weight.has_value();
-  pybind11::object out;
+  pybind11::object out, residual_out;
   if (norms) out = fresh(given.residual, "out", call.out.emplace());
-  pybind11::object residual_out = fresh(given.residual, "residual_out", call.residual_out);
+  if (overwrite) {
+    residual_out = pybind11::reinterpret_borrow<pybind11::object>(given.residual);
+    call.residual_out = call.residual;
+  } else {
+    residual_out = fresh(given.residual, "residual_out", call.residual_out);
+  }
   run(call);
   if (!norms) return residual_out;
   PyObject* both = PyTuple_New(2);
@@ -137,13 +143,14 @@ pybind11::object steer_add_rms_norm(PyObject* const* given) {
   SteerNormCall call{};
   call.eps = number(given[3]);
   call.weight_offset = number(given[8]);
-  if (exchange == nullptr || !read(given[2], "weight", call.weight.emplace())) {
+  if (exchange == nullptr || is_watched() || !read(given[2], "weight", call.weight.emplace())) {
     return pybind11::none();
   }
   return run_into_fresh(given_without_norm(given, given + 4), call);
 }
 
 pybind11::object steer_add(PyObject* const* given) {
+  if (is_watched()) return pybind11::none();
   SteerNormCall call{};
   return run_into_fresh(given_without_norm(given, given + 2), call);
 }
@@ -173,7 +180,7 @@ pybind11::object steer_add_norm(PyObject* const* given) {
       promotes(*call.weight, call.residual) || (call.x && promotes(*call.x, call.residual))) {
     return pybind11::none();
   }
-  return run_into_fresh(tensors, call);
+  return run_into_fresh(tensors, call, given[10] == Py_True);
 }
 
 pybind11::object steer_add_rms_norm_out(PyObject* const* given) {
@@ -189,6 +196,8 @@ pybind11::object steer_add_rms_norm_out(PyObject* const* given) {
   run(call);
   return pybind11::bool_(true);
 }
+
+pybind11::object watched(PyObject* const*) { return pybind11::bool_(is_watched()); }
 
 pybind11::object run_plainly(PyObject* const* given) {
   return pybind11::bool_(runs_plainly(given[0]) && runs_plainly(given[1]));
@@ -224,7 +233,8 @@ PyMethodDef methods[] = {
     method<steer_add_rms_norm_out, 11>("steer_add_rms_norm_out"),
     method<steer_add_rms_norm, 9>("steer_add_rms_norm"),
     method<steer_add, 6>("steer_add"),
-    method<steer_add_norm, 10>("steer_add_norm"),
+    method<steer_add_norm, 11>("steer_add_norm"),
+    method<watched, 0>("is_watched"),
     method<run_plainly, 2>("run_plainly"),
 };
 

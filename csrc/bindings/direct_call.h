@@ -7,7 +7,8 @@ namespace faststeer {
 
 // Adds these to the module. Each does nothing, and says so by False or None, where the op of its
 // name has to be called instead: an argument is no plain CPU tensor with evenly spaced rows, the
-// call is large, or something has to see it (gradients, a tracer, a mode, the profiler).
+// call is large, or something has to see it (a tracer, a mode, the profiler). None of them computes
+// gradients.
 //
 //   steer_add_rms_norm_out(x, residual, weight, eps, vectors, index, coefficient, modes,
 //                          weight_offset, out, residual_out) -> bool
@@ -15,8 +16,11 @@ namespace faststeer {
 //                      weight_offset) -> (out, residual_out) or None
 //   steer_add(x, residual, vectors, index, coefficient, modes) -> residual_out or None
 //   steer_add_norm(norm, types, epsilon, weight_offset, x, residual, vectors, index, coefficient,
-//                  modes) -> (out, residual_out) or None: steer_add_rms_norm with a norm's own
-//       weight and epsilon; None also where calling `norm` could do anything else than norm.
+//                  modes, overwrite) -> (out, residual_out) or None: steer_add_rms_norm with a
+//       norm's own weight and epsilon; None also with grad enabled, and where calling `norm` could
+//       do anything else than norm. The caller asks `is_watched`. With `overwrite`, residual_out is
+//       `residual`, changed.
+//   is_watched() -> bool: whether a tracer, a mode or the profiler has to see each op.
 //   run_plainly(first, second) -> bool: of both modules, as runs_plainly in module_state.h.
 void add_direct_calls(pybind11::module_& module);
 

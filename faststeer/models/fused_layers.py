@@ -21,6 +21,9 @@ class FusedLayer(nn.Module):
     mid_norm = "post_attention_layernorm"
     arguments: tuple[str, ...] = ()  # of the stock forward after the hidden states, in order
     _faststeer: FusedResidual
+    _modules: Any
+    self_attn: Any
+    mlp: Any
 
     @property
     def residual_stream(self) -> FusedResidual:
@@ -52,8 +55,8 @@ class FusedLayer(nn.Module):
             normed = norm(hidden_states)
         attended, weights = modules["self_attn"](hidden_states=normed, **arguments)
         added = self.from_attention(attended)
-        normed, residual = stream.add_norm(added, hidden_states, modules[self.mid_norm])
-        residual = stream.add_norm_ahead(self, self.feed_forward(normed), residual)
+        normed, residual, own = stream.add_norm(added, hidden_states, modules[self.mid_norm])
+        residual = stream.add_norm_ahead(self, self.feed_forward(normed), residual, own)
         return residual, weights
 
     def body_from(self, kind: str, added: Tensor, residual: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ class FusedLayer(nn.Module):
         stream = self._faststeer
         if kind == "resid_mid":
             norm: Any = self._modules[self.mid_norm]
-            normed, residual = stream.add_norm(added, residual, norm)
+            normed, residual, _ = stream.add_norm(added, residual, norm)
             added = self.feed_forward(normed)
         return stream.add_norm_ahead(self, added, residual)
 

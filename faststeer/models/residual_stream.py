@@ -60,34 +60,46 @@ class FusedResidual:
         self.norm_name = norm_name
         self.bypass: Callable[[Tensor], Tensor] | None = None
 
-    def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``."""
-        if self.mid.inputs_readers:
-            _call_inputs_readers(self.mid, x, residual)
-        both = self._fused(x, residual, norm, self.mid)
-        if both is None:
-            residual = _unfused(x, residual, self.mid)
-            both = norm(residual), residual
-        return both
+    def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, bool]:
+        """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``.
 
-    def add_norm_ahead(self, layer: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+        The third value is whether the caller alone holds the residual.
+        """
+        table = self.mid
+        if table.inputs_readers:
+            _call_inputs_readers(table, x, residual)
+        both = self._fused(x, residual, norm, table, self._direct())
+        if both is None:
+            residual = _unfused(x, residual, table)
+            return norm(residual), residual, False
+        return *both, not table.readers
+
+    def add_norm_ahead(
+        self, layer: nn.Module, x: Tensor, residual: Tensor, overwrite: bool = False
+    ) -> Tensor:
         """Add `x`, steer at resid_post and return the layer's output.
 
         The successor's norm comes from the same pass where no other code could see or change the
-        output in between, and is handed over.
+        output in between, and is handed over. `overwrite`: the residual's memory may be reused.
         """
-        if self.post.inputs_readers:
-            _call_inputs_readers(self.post, x, residual)
-        if _output_reaches(layer, self.successor):
+        table, direct = self.post, self._direct()
+        if table.inputs_readers:
+            _call_inputs_readers(table, x, residual)
+            overwrite = False
+        if _output_reaches(layer, self.successor, direct):
             norm: Any = self.successor
             if self.norm_name is not None:
                 norm = norm._modules[self.norm_name]
-            both = self._fused(x, residual, norm, self.post)
+            both = self._fused(x, residual, norm, table, direct, overwrite)
             if both is not None:
                 normed, residual = both
                 self.handoff.give(residual, normed, norm)
                 return residual
-        return _unfused(x, residual, self.post)
+        return _unfused(x, residual, table)
+
+    def _direct(self) -> bool:
+        """Return whether ops may be called without torch's dispatcher: in eager forwards."""
+        return not torch.compiler.is_compiling() and self.mid.forward.direct
 
     @contextmanager
     def bypassed(self, body: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -99,20 +111,34 @@ class FusedResidual:
             self.bypass = None
 
     def _fused(
-        self, x: Tensor, residual: Tensor, norm: nn.Module, table: SiteTable
+        self,
+        x: Tensor,
+        residual: Tensor,
+        norm: nn.Module,
+        table: SiteTable,
+        direct: bool,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor] | None:
         """Return ``(normed, residual)`` from one op; None where it would do anything else.
 
         The direct call checks the norm and the tensors itself, and returns None where anything is
         out of the ordinary. What that is, is looked at here.
         """
-        if torch.compiler.is_compiling():
-            both, entries = None, table.entries(residual)
-        else:
+        both = None
+        if direct:
             entries = table.eager_entries(residual)
             both = _C.steer_add_norm(
-                norm, self.norm_types, self.epsilon, self.weight_offset, x, residual, *entries
+                norm,
+                self.norm_types,
+                self.epsilon,
+                self.weight_offset,
+                x,
+                residual,
+                *entries,
+                overwrite,
             )
+        else:
+            entries = table.entries(residual)
         if both is None:
             if not self._fusable(x, residual, norm):
                 return None
@@ -224,14 +250,14 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
+def _output_reaches(layer: nn.Module, successor: nn.Module, direct: bool) -> bool:
     """Return whether `layer`'s output reaches `successor` without code in between to edit it.
 
     Never with grad enabled: see `NormHandoff.take`.
     """
     if torch.is_grad_enabled():
         return False
-    if not torch.compiler.is_compiling() and _C.run_plainly(layer, successor):
+    if direct and _C.run_plainly(layer, successor):
         return True
     if successor._forward_pre_hooks or _any_global_hook():
         return False

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from faststeer import _C
 from faststeer.ops import reference
@@ -25,8 +26,22 @@ from faststeer.ops.registration import accumulate_by_reference, reference_out
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+def _wants_tangents() -> bool:
+    """Return whether a forward-mode derivative is being computed, which the ops do not carry."""
+    return forward_ad._current_level >= 0
+
+
 def _wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def are_watched() -> bool:
+    """Return whether every op has to go through torch's dispatcher, or be differentiated.
+
+    That is so while a tracer, a dispatch or function mode, the profiler or forward-mode
+    differentiation is active.
+    """
+    return _wants_tangents() or _C.is_watched()
 
 
 def _norm_op(*arguments: Any) -> Any:
@@ -65,8 +80,8 @@ def steer_add_rms_norm(
     RMSNorm; Gemma's has an offset of 1).
 
     Returns ``(out, h)``, fresh contiguous tensors of the residual's shape and dtype. Without `x`
-    nothing is added before steering. Differentiable in every tensor but `index`; with `modes`
-    through the reference, more slowly.
+    nothing is added before steering. Differentiable in every tensor but `index`; with `modes`,
+    and in forward mode, through the reference, more slowly.
     """
     arguments = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
     op: Callable[..., Any] = _norm_op
@@ -74,7 +89,7 @@ def steer_add_rms_norm(
         op = torch.ops.faststeer.steer_add_rms_norm_autograd.default
         if modes is not None:
             op = reference.steer_add_rms_norm
-    if residual.dtype not in _KERNEL_DTYPES:
+    if residual.dtype not in _KERNEL_DTYPES or _wants_tangents():
         op = reference.steer_add_rms_norm
     return cast("tuple[Tensor, Tensor]", op(*arguments))
 
@@ -93,7 +108,7 @@ def steer_add(
         op = torch.ops.faststeer.steer_add_autograd.default
         if modes is not None:
             op = reference.steer_add
-    if residual.dtype not in _KERNEL_DTYPES:
+    if residual.dtype not in _KERNEL_DTYPES or _wants_tangents():
         op = reference.steer_add
     return cast(Tensor, op(x, residual, vectors, index, coefficient, modes))
 
@@ -120,7 +135,9 @@ def steer_add_rms_norm_out(
     """
     inputs = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
     arguments = (*inputs, out, residual_out)
-    if _wants_grad(x, residual, weight, vectors, coefficient, out, residual_out):
+    if _wants_tangents() or _wants_grad(
+        x, residual, weight, vectors, coefficient, out, residual_out
+    ):
         raise ValueError("given tensors are overwritten without gradients; call under no_grad")
     if residual.dtype not in _KERNEL_DTYPES:
         reference_out(*arguments)

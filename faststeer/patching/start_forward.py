@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from faststeer.models.calls import DecoderCall, DecoderSignature
+from faststeer.ops.functional import are_watched
 from faststeer.patching.call_tokens import CallTokens
 from faststeer.steering.plan import Plan
 
@@ -38,8 +39,10 @@ class StartForward:
         plan, forward = self.plan, self.plan.forward
         if torch.compiler.is_compiling():
             self._follow()
-        elif plan.tables.has_handle:
-            self.attached.follow()
+        else:
+            if plan.tables.has_handle:
+                self.attached.follow()
+            forward.direct = not are_watched()
         call = self.attached.signature.bind(args, kwargs)
         given = call.given
         if given is None:

@@ -49,6 +49,7 @@ class ForwardContext:
         # Of the forward that is running.
         self.batch_shape = 0, 0  # [B, T]
         self.capturing = False  # a CUDA graph is being captured
+        self.direct = False  # ops may be called without torch's dispatcher: the caller sets it
         self._sequences = 0
         self._tokens: TokenPositions | None = None
         self._mask: Tensor | None = None  # [B, T, K] of the scopes
@@ -147,6 +148,7 @@ class ForwardContext:
 
         Not where a backward pass may follow: checkpointed layers run again in it.
         """
+        self.direct = False
         if torch.is_grad_enabled() and not self.in_graph:
             return
         self._tokens = self._mask = None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from faststeer.steering.device_tables import NO_ENTRIES, DeviceTables, Entries
+from faststeer.steering.device_tables import DeviceTables, Entries
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.learned import Learned, with_learned
 from faststeer.vectors.sites import Site
@@ -67,8 +67,6 @@ class SiteTable:
         """Return the entries of a forward that is known not to become a compiled graph."""
         if self.forward.capturing:
             return self.entries(hidden)
-        if self.tables.views[self.at] is None and not self.learned:
-            return NO_ENTRIES
         self._follow(hidden)
         entries = self.tables.entries(self.at)
         return with_learned(entries, self.learned, self.site) if self.learned else entries
