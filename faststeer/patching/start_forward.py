@@ -37,7 +37,8 @@ class StartForward:
     def __call__(self, decoder: nn.Module, args: Any, kwargs: Any) -> None:
         """Check the batch against rows and positions, before anything is computed."""
         plan, forward = self.plan, self.plan.forward
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling:
             self._follow()
         else:
             if plan.tables.has_handle:
@@ -50,8 +51,9 @@ class StartForward:
             return
         sequences, count = given.shape[:2]
         plan.begin(sequences, count, given.device)
-        if not (forward.asks_for_tokens or plan.rows or plan.doses.due):
-            return  # as most forwards
+        # A graph would depend on each of these.
+        if not (compiling or forward.asks_for_tokens or plan.rows or plan.doses.due):
+            return
         if self._packed(call):
             raise ValueError(
                 "several sequences are packed into one (packing, continuous batching); rows and "
@@ -64,7 +66,7 @@ class StartForward:
             forward.gates.close()  # no decision is made on these prompts
         for watcher in forward.watchers:
             watcher(tokens)
-        if not torch.compiler.is_compiling() and plan.doses.due:
+        if not compiling and plan.doses.due:
             self._measure_doses(decoder, tokens)
 
     def _measure_doses(self, decoder: nn.Module, tokens: CallTokens) -> None:

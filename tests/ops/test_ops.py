@@ -73,9 +73,12 @@ def check(call: dict, out: Tensor, h: Tensor) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(calls())
-def test_op_equals_its_specification(call: dict) -> None:
-    out, h = ops.steer_add_rms_norm(**call)
+@given(calls(), st.booleans())
+def test_op_equals_its_specification(call: dict, through_dispatcher: bool) -> None:
+    op = ops.steer_add_rms_norm
+    if through_dispatcher:
+        op = torch.ops.faststeer.steer_add_rms_norm.default
+    out, h = op(**call)
     assert out.is_contiguous()
     assert h.is_contiguous()
     check(call, out, h)
@@ -99,10 +102,13 @@ def test_given_tensors_are_overwritten_and_nothing_outside_them(
 
 
 @settings(max_examples=100, deadline=None)
-@given(calls())
-def test_steer_add_gives_the_same_residual_without_the_norm(call: dict) -> None:
+@given(calls(), st.booleans())
+def test_steer_add_gives_the_same_residual_without_the_norm(
+    call: dict, through_dispatcher: bool
+) -> None:
     entries = {n: call[n] for n in ("vectors", "index", "coefficient") if n in call}
-    h = ops.steer_add(call["x"], call["residual"], **entries)
+    op = torch.ops.faststeer.steer_add.default if through_dispatcher else ops.steer_add
+    h = op(call["x"], call["residual"], **entries)
     assert torch.equal(h, reference.steer_add(call["x"], call["residual"], **entries))
     assert h.data_ptr() != call["residual"].data_ptr() or h.numel() == 0
 
