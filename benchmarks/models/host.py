@@ -3,27 +3,34 @@
     python benchmarks/models/host.py [--rounds N] [--output FILE]
 
 A LLaMA of 32 layers and hidden size 64, batch 1, one thread: on a GPU an eager step waits for the
-same work. Steps of all variants are interleaved.
+same work. Steps of all variants are interleaved. A layer's two residual adds and norms are all that
+faststeer can make cheaper: what it removes of them is reported as a share.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 from torch import nn
 
 import faststeer
+from faststeer import ops
 from faststeer.bench import phases
+from faststeer.bench.timing import OtherLoad, Samples, interleaved
 from faststeer.bench.variants import (
     HOOKS,
     IDLE,
     STOCK,
     hooked_twin,
+    per_row_variant,
+    shared_variant,
     steered_twin,
     vectors_on_all_layers,
 )
@@ -32,7 +39,8 @@ from faststeer.utils.files import write_whole
 from faststeer.utils.machine import machine_facts
 
 LAYERS, PROMPT, STEPS = 32, 16, 8
-ONE, SOME = "faststeer, 1 vector", "faststeer, 1 vector at generated tokens"
+COUNTS = (1, 4)  # vectors
+SOME, MET = "faststeer, 1 vector at generated tokens", "faststeer, 1 vector where a condition holds"
 
 
 def tiny_llama() -> nn.Module:
@@ -52,16 +60,69 @@ def tiny_llama() -> nn.Module:
     return model
 
 
-def variants_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the model stock, hooked, patched, steered, and steered at some positions."""
-    [vector] = vectors = vectors_on_all_layers(model, 1)
-    variants = {STOCK: model, HOOKS: hooked_twin(model, vectors)}
-    variants |= {IDLE: steered_twin(model, []), ONE: steered_twin(model, vectors)}
-    variants[SOME] = steered_twin(model, [])
-    patched = faststeer.patch(variants[SOME])
-    patched.steer(vector, positions="generated")
-    patched.prompt_lengths = [PROMPT]
+def variants_of(model: nn.Module, ids: torch.Tensor) -> dict[str, nn.Module]:
+    """Return the model stock, hooked, patched and idle, and steered in every way that is measured.
+
+    `ids` ``[1, T]``: the prompt of the decode steps, on which the condition is decided.
+    """
+    vectors = vectors_on_all_layers(model, max(COUNTS))
+    variants = {STOCK: model, HOOKS: hooked_twin(model, vectors[:1])}
+    variants[IDLE] = steered_twin(model, [])
+    for count in COUNTS:
+        variants[shared_variant(count)] = steered_twin(model, vectors[:count])
+    for count in COUNTS:
+        variants[per_row_variant(count)] = own = steered_twin(model, vectors[:count])
+        patched = faststeer.patch(own)
+        row = {each.name: 1.0 + i / 8 for i, each in enumerate(patched.handles)}
+        patched.rows([row]).__enter__()  # for as long as this program runs
+    for name in (SOME, MET):
+        variants[name] = own = steered_twin(model, [])
+        patched = faststeer.patch(own)
+        patched.prompt_lengths = [ids.shape[1]]
+        if name == SOME:
+            patched.steer(vectors[0], positions="generated")
+        else:
+            always = faststeer.when(vectors[1], layer=0, above=-1.0)
+            patched.steer(vectors[0], layers=range(1, LAYERS), when=always)
+            with torch.inference_mode():
+                own(input_ids=ids)  # decides on the prompt
     return variants
+
+
+def removable_seconds(model: Any, rounds: int) -> tuple[Samples, float]:
+    """Time stock's add and norm beside the op, and return what a layer could save by it."""
+    norm = model.model.norm
+    residual = torch.randn(1, 1, norm.weight.numel())
+    x, epsilon = torch.randn_like(residual), norm.variance_epsilon
+    with torch.inference_mode():
+        samples = interleaved(
+            {
+                "add and norm": lambda: norm(residual + x),
+                "op": lambda: ops.steer_add_rms_norm(x, residual, norm.weight, epsilon),
+            },
+            rounds,
+        )
+    return samples, 2 * (samples.median("add and norm") - samples.median("op"))
+
+
+def record_of(samples: Samples, removable: float) -> dict[str, dict[str, float]]:
+    """Return each variant's µs per layer, ratio to stock with quartiles, and share removed."""
+    record = {}
+    for name, seconds in samples.seconds.items():
+        ratios = [own / stock for own, stock in zip(seconds, samples.seconds[STOCK], strict=True)]
+        saved = [
+            (stock - own) / LAYERS
+            for own, stock in zip(seconds, samples.seconds[STOCK], strict=True)
+        ]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        record[name] = {
+            "microseconds_per_layer": samples.median(name) * 1e6 / LAYERS,
+            "against_stock": middle,
+            "lower_quartile": low,
+            "upper_quartile": high,
+            "removed": statistics.median(saved) / removable,
+        }
+    return record
 
 
 def main(
@@ -71,22 +132,38 @@ def main(
     """Measure a decode step, print it per layer, and write the record."""
     torch.set_num_threads(1)
     model = tiny_llama()
-    variants = variants_of(model)
     ids = random_ids(model, 1, PROMPT)
+    variants = variants_of(model, ids)
+    other_load = OtherLoad()
     samples = phases.decode(variants, ids, STEPS, rounds, lambda _: None)
-    console, record = Console(), {}
-    for name in variants:
-        own: dict[str, Any] = {
-            "microseconds_per_layer": samples.median(name) * 1e6 / LAYERS,
-            "against_stock": samples.speedup(STOCK, over=name),
-        }
-        record[name] = own
-        console.print(
-            f"{name}: {own['microseconds_per_layer']:.1f} µs per layer, "
-            f"{own['against_stock']:.3f} times stock"
+    pair, removable = removable_seconds(model, rounds)
+    cores_elsewhere = other_load.cores()
+    record = record_of(samples, removable)
+
+    table = Table("", "µs per layer", "against stock", "quartiles", "of the removable")
+    for name, own in record.items():
+        table.add_row(
+            name,
+            f"{own['microseconds_per_layer']:.1f}",
+            f"{own['against_stock']:.3f}",
+            f"{own['lower_quartile']:.3f} to {own['upper_quartile']:.3f}",
+            f"{own['removed']:.0%}",
         )
+    console = Console()
+    console.print(table)
+    microseconds = {name: pair.median(name) * 1e6 for name in pair.seconds}
+    console.print(
+        f"stock's add and norm {microseconds['add and norm']:.1f} µs, the op "
+        f"{microseconds['op']:.1f} µs: a layer could save {removable * 1e6:.1f} µs"
+    )
     if output is not None:
-        facts = {"machine": machine_facts(), "rounds": rounds, "decode": record}
+        facts = {
+            "machine": machine_facts(),
+            "cores_elsewhere": cores_elsewhere,
+            "rounds": rounds,
+            "microseconds": microseconds,
+            "decode": record,
+        }
         write_whole(output, json.dumps(facts, indent=1).encode() + b"\n")
 
 
