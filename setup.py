@@ -61,7 +61,7 @@ def flags_of(source: str, cuda: Toolkit | str) -> list[str]:
         return []
     name = Path(source).name
     isa = ISA_FLAGS.get(name)
-    if name == "direct_call.cpp":  # torch's stable target forbids DLPack's header
+    if name == "dlpack_views.cpp":  # torch's stable target forbids DLPack's header
         return []
     if isa is None:
         flags = [f"-DTORCH_TARGET_VERSION={TORCH_ABI_TARGET}"]

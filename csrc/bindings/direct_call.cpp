@@ -1,15 +1,12 @@
 // The dispatcher takes 3.1 us for an op with this many arguments, more than the kernel takes for a
-// row of 4096. See docs/decisions.md. Tensors come through the C table that DLPack 1.3 asks of
-// every framework, which reads a tensor's facts in some 20 ns and is ABI-stable. With a torch
-// without it, every call is declined.
+// row of 4096. See docs/decisions.md.
 #include "bindings/direct_call.h"
-
-#include <ATen/dlpack.h>
 
 #include <algorithm>
 #include <iterator>
 #include <stdexcept>
 
+#include "bindings/dlpack_views.h"
 #include "bindings/module_state.h"
 #include "common/checked_call.h"
 #include "cpu/parallel.h"
@@ -17,14 +14,12 @@
 namespace faststeer {
 namespace {
 
-// Results above this size are left to the op, which asks for huge pages; a dispatch is nothing then.
+// Results above this size are left to the op, which asks for huge pages; a dispatch is nothing
+// then.
 constexpr int64_t kMostElements = int64_t{1} << 20;
 // A kernel that takes less than some 10 us keeps the interpreter's lock.
 constexpr int64_t kLockedElements = int64_t{1} << 14;
 
-PyTypeObject* tensor_type = nullptr;
-PyTypeObject* parameter_type = nullptr;
-const DLPackExchangeAPI* exchange = nullptr;
 PyObject* empty_like = nullptr;
 PyObject* weight_name = nullptr;
 PyObject* is_grad_enabled = nullptr;
@@ -32,38 +27,9 @@ PyObject* is_grad_enabled = nullptr;
 // Functions of torch that answer 0, False or None where no one but the caller has to see a call.
 PyObject* watchers[4];
 
-Element element_of(DLDataType dtype) {
-  if (dtype.lanes != 1) return Element::other;
-  if (dtype.code == kDLFloat && dtype.bits == 32) return Element::float32;
-  if (dtype.code == kDLBfloat && dtype.bits == 16) return Element::bfloat16;
-  if (dtype.code == kDLFloat && dtype.bits == 16) return Element::float16;
-  if (dtype.code == kDLInt && dtype.bits == 32) return Element::int32;
-  return Element::other;
-}
-
-// Whether `view` could be filled: subclasses may mean something else by their data. What no kernel
-// reads is left to the op, and to its words.
-bool read(PyObject* object, const char* name, View& view) {
-  if (Py_TYPE(object) != tensor_type && Py_TYPE(object) != parameter_type) return false;
-  DLTensor tensor;
-  if (exchange->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
-    PyErr_Clear();  // meta, sparse or batched: the dispatcher knows what to do with it
-    return false;
-  }
-  if (tensor.device.device_type != kDLCPU || tensor.ndim < 1) return false;
-  view = {name,
-          static_cast<char*>(tensor.data) + tensor.byte_offset,
-          tensor.shape,
-          tensor.strides,
-          tensor.ndim,
-          element_of(tensor.dtype),
-          {Device::Type::cpu, 0}};
-  return view.element != Element::other && view.row_stride() >= 0;
-}
-
-bool read(PyObject* object, const char* name, std::optional<View>& view) {
-  if (object == Py_None) return true;
-  return read(object, name, view.emplace());
+// An attribute, for as long as the process lives.
+PyObject* kept(const pybind11::object& owner, const char* name) {
+  return pybind11::object(owner.attr(name)).release().ptr();
 }
 
 // The tensors of a call, as Python gave them.
@@ -71,10 +37,9 @@ struct Given {
   PyObject *x, *residual, *vectors, *index, *coefficient, *modes;
 
   bool read_into(SteerNormCall& call) const {
-    return exchange != nullptr && read(x, "x", call.x) &&
-           read(residual, "residual", call.residual) && read(vectors, "vectors", call.vectors) &&
-           read(index, "index", call.index) && read(coefficient, "coefficient", call.coefficient) &&
-           read(modes, "modes", call.modes);
+    return read(x, "x", call.x) && read(residual, "residual", call.residual) &&
+           read(vectors, "vectors", call.vectors) && read(index, "index", call.index) &&
+           read(coefficient, "coefficient", call.coefficient) && read(modes, "modes", call.modes);
   }
 };
 
@@ -114,13 +79,18 @@ pybind11::object fresh(PyObject* like, const char* name, View& view) {
   return owner;
 }
 
+bool on_cpu(const View& view) { return view.device.type == Device::Type::cpu; }
+
+// Whether the kernel may run at once. checked() sees to it that all tensors are on one device.
+bool suits_direct_call(const SteerNormCall& call) {
+  return on_cpu(call.residual) && call.residual.is_contiguous() &&
+         call.residual.numel() <= kMostElements;
+}
+
 // The op into fresh tensors, with a norm where call.weight is set. `overwrite`: the new residual
 // takes the place of the old one.
 pybind11::object run_into_fresh(const Given& given, SteerNormCall& call, bool overwrite = false) {
-  if (!given.read_into(call) || !call.residual.is_contiguous() ||
-      call.residual.numel() > kMostElements) {
-    return pybind11::none();
-  }
+  if (!suits_direct_call(call)) return pybind11::none();
   const bool norms = call.weight.has_value();
   pybind11::object out, residual_out;
   if (norms) out = fresh(given.residual, "out", call.out.emplace());
@@ -143,21 +113,37 @@ pybind11::object steer_add_rms_norm(PyObject* const* given) {
   SteerNormCall call{};
   call.eps = number(given[3]);
   call.weight_offset = number(given[8]);
-  if (exchange == nullptr || is_watched() || !read(given[2], "weight", call.weight.emplace())) {
+  const Given tensors = given_without_norm(given, given + 4);
+  if (is_watched() || !tensors.read_into(call) ||
+      !read(given[2], "weight", call.weight.emplace())) {
     return pybind11::none();
   }
-  return run_into_fresh(given_without_norm(given, given + 4), call);
+  return run_into_fresh(tensors, call);
 }
 
 pybind11::object steer_add(PyObject* const* given) {
-  if (is_watched()) return pybind11::none();
   SteerNormCall call{};
-  return run_into_fresh(given_without_norm(given, given + 2), call);
+  const Given tensors = given_without_norm(given, given + 2);
+  if (is_watched() || !tensors.read_into(call)) return pybind11::none();
+  return run_into_fresh(tensors, call);
 }
 
 // A result has the residual's dtype; torch's own would have another for these.
 bool promotes(const View& other, const View& residual) {
   return other.element != residual.element && residual.element != Element::float32;
+}
+
+pybind11::object call_op(const Given& tensors, PyObject* weight, PyObject* epsilon,
+                         PyObject* weight_offset) {
+  static PyObject* const op = kept(
+      pybind11::module_::import("torch").attr("ops").attr("faststeer").attr("steer_add_rms_norm"),
+      "default");
+  PyObject* const arguments[] = {
+      tensors.x,     tensors.residual,    weight,        epsilon,      tensors.vectors,
+      tensors.index, tensors.coefficient, tensors.modes, weight_offset};
+  PyObject* results = PyObject_Vectorcall(op, arguments, std::size(arguments), nullptr);
+  if (results == nullptr) throw pybind11::error_already_set();
+  return pybind11::reinterpret_steal<pybind11::object>(results);
 }
 
 pybind11::object steer_add_norm(PyObject* const* given) {
@@ -168,7 +154,7 @@ pybind11::object steer_add_norm(PyObject* const* given) {
   }
   PyObject* weight = parameter(norm, weight_name);
   PyObject* epsilon = attribute(norm, given[2]);
-  if (exchange == nullptr || weight == nullptr || epsilon == nullptr || !runs_plainly(norm) ||
+  if (weight == nullptr || epsilon == nullptr || !runs_plainly(norm) ||
       answers_yes(is_grad_enabled)) {
     return pybind11::none();
   }
@@ -176,10 +162,12 @@ pybind11::object steer_add_norm(PyObject* const* given) {
   call.eps = number(epsilon);
   call.weight_offset = number(given[3]);
   const Given tensors = given_without_norm(given + 4, given + 6);
-  if (!read(weight, "weight", call.weight.emplace()) || !tensors.read_into(call) ||
-      promotes(*call.weight, call.residual) || (call.x && promotes(*call.x, call.residual))) {
+  if (!tensors.read_into(call) || !read(weight, "weight", call.weight.emplace()) ||
+      !(call.weight->device == call.residual.device) || promotes(*call.weight, call.residual) ||
+      (call.x && promotes(*call.x, call.residual))) {
     return pybind11::none();
   }
+  if (!suits_direct_call(call)) return call_op(tensors, weight, epsilon, given[3]);
   return run_into_fresh(tensors, call, given[10] == Py_True);
 }
 
@@ -190,7 +178,8 @@ pybind11::object steer_add_rms_norm_out(PyObject* const* given) {
   if (!given_without_norm(given, given + 4).read_into(call) ||
       !read(given[2], "weight", call.weight.emplace()) ||
       !read(given[9], "out", call.out.emplace()) ||
-      !read(given[10], "residual_out", call.residual_out) || is_watched()) {
+      !read(given[10], "residual_out", call.residual_out) || !on_cpu(call.residual) ||
+      is_watched()) {
     return pybind11::bool_(false);
   }
   run(call);
@@ -238,28 +227,11 @@ PyMethodDef methods[] = {
     method<run_plainly, 2>("run_plainly"),
 };
 
-// An attribute, for as long as the process lives.
-PyObject* kept(const pybind11::object& owner, const char* name) {
-  return pybind11::object(owner.attr(name)).release().ptr();
-}
-
-const DLPackExchangeAPI* exchange_of(const pybind11::object& tensor) {
-  if (!pybind11::hasattr(tensor, "__dlpack_c_exchange_api__")) return nullptr;
-  const pybind11::object capsule = tensor.attr("__dlpack_c_exchange_api__");
-  const auto* found = static_cast<const DLPackExchangeAPI*>(
-      PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (found == nullptr) throw pybind11::error_already_set();
-  const bool known = found->header.version.major == DLPACK_MAJOR_VERSION;
-  return known && found->dltensor_from_py_object_no_sync != nullptr ? found : nullptr;
-}
-
 }  // namespace
 
 void add_direct_calls(pybind11::module_& module) {
   const pybind11::module_ torch = pybind11::module_::import("torch");
-  const pybind11::object tensor = torch.attr("Tensor"), internals = torch.attr("_C");
-  tensor_type = reinterpret_cast<PyTypeObject*>(tensor.ptr());
-  parameter_type = reinterpret_cast<PyTypeObject*>(torch.attr("nn").attr("Parameter").ptr());
+  const pybind11::object internals = torch.attr("_C");
   weight_name = PyUnicode_InternFromString("weight");
   empty_like = kept(torch, "empty_like");
   is_grad_enabled = kept(torch, "is_grad_enabled");
@@ -268,7 +240,7 @@ void add_direct_calls(pybind11::module_& module) {
   watchers[2] = kept(internals, "_get_tracing_state");
   watchers[3] = kept(internals.attr("_autograd"), "_profiler_enabled");
   find_module_state();
-  exchange = exchange_of(tensor);
+  find_tensors();
   for (PyMethodDef& each : methods) {
     PyObject* function = PyCFunction_New(&each, nullptr);
     if (function == nullptr) throw pybind11::error_already_set();

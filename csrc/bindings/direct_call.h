@@ -17,9 +17,9 @@ namespace faststeer {
 //   steer_add(x, residual, vectors, index, coefficient, modes) -> residual_out or None
 //   steer_add_norm(norm, types, epsilon, weight_offset, x, residual, vectors, index, coefficient,
 //                  modes, overwrite) -> (out, residual_out) or None: steer_add_rms_norm with a
-//       norm's own weight and epsilon; None also with grad enabled, and where calling `norm` could
-//       do anything else than norm. The caller asks `is_watched`. With `overwrite`, residual_out is
-//       `residual`, changed.
+//       norm's own weight and epsilon; None with grad enabled, and where calling `norm` could do
+//       anything else than norm. Calls that are large, or on a GPU, go to the op from here. The
+//       caller asks `is_watched`. With `overwrite`, residual_out may be `residual`, changed.
 //   is_watched() -> bool: whether a tracer, a mode or the profiler has to see each op.
 //   run_plainly(first, second) -> bool: of both modules, as runs_plainly in module_state.h.
 void add_direct_calls(pybind11::module_& module);

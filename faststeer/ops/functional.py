@@ -46,7 +46,7 @@ def are_watched() -> bool:
 
 def _norm_op(*arguments: Any) -> Any:
     """Call the op, on the CPU without torch's dispatcher, which costs more than a row does."""
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and arguments[1].is_cpu:
         results = _C.steer_add_rms_norm(*arguments)
         if results is not None:
             return results
@@ -55,7 +55,7 @@ def _norm_op(*arguments: Any) -> Any:
 
 def _add_op(*arguments: Any) -> Any:
     """Call the op, as `_norm_op`."""
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and arguments[1].is_cpu:
         result = _C.steer_add(*arguments)
         if result is not None:
             return result

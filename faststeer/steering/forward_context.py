@@ -148,7 +148,6 @@ class ForwardContext:
 
         Not where a backward pass may follow: checkpointed layers run again in it.
         """
-        self.direct = False
         if torch.is_grad_enabled() and not self.in_graph:
             return
         self._tokens = self._mask = None

@@ -147,11 +147,25 @@ def test_what_would_change_the_dtype_or_the_memory_is_left_to_the_op() -> None:
     assert of_norm(Norm().bfloat16(), x, residual.bfloat16()) is None
     assert of_norm(Norm(), x.double(), residual.double()) is None
     assert of_norm(Norm(), *(one.transpose(0, 1) for one in rows())) is not None
-    assert of_norm(Norm(), x, torch.randn(3, 2, 16)[:, 1][None]) is None
     assert of_norm(Norm(), x, residual.to("meta")) is None
     assert of_norm(Norm(), x, nn.Parameter(residual)) is not None
     assert of_norm(Norm(), x.as_subclass(Marked), residual) is None
-    assert of_norm(Norm(), torch.randn(2**16, 17, 16)[:, 1:], torch.zeros(2**16, 16, 16)) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_large_call_of_a_norm_goes_to_the_op(overwrite: bool) -> None:
+    norm, x, residual = Norm(), torch.randn(2**16, 17, 16), torch.randn(2**16, 17, 16)
+    given = residual.clone()
+    with torch.profiler.profile() as profile:
+        out, h = of_norm(norm, x, given, *NO_ENTRIES, overwrite)
+    assert "faststeer::steer_add_rms_norm" in {event.key for event in profile.key_averages()}
+    expected = torch.ops.faststeer.steer_add_rms_norm.default(
+        x, residual, norm.weight, EPS, *NO_ENTRIES, 1.0
+    )
+    assert torch.equal(out, expected[0])
+    assert torch.equal(h, expected[1])
+    assert torch.equal(given, residual)
 
 
 class Marked(Tensor):
