@@ -52,7 +52,7 @@ class FusedLayer(nn.Module):
         norm = modules["input_layernorm"]
         normed = stream.handoff.take(hidden_states, norm)  # mostly computed by the layer before
         if normed is None:
-            normed = norm(hidden_states)
+            normed = stream.norm(hidden_states, norm)
         attended, weights = modules["self_attn"](hidden_states=normed, **arguments)
         added = self.from_attention(attended)
         normed, residual, own = stream.add_norm(added, hidden_states, modules[self.mid_norm])

@@ -20,6 +20,7 @@ from faststeer import _C, ops
 from faststeer.models.calls import hidden_argument
 from faststeer.models.family import Family
 from faststeer.models.norm_handoff import NormHandoff
+from faststeer.steering.device_tables import NO_ENTRIES, Entries
 from faststeer.steering.site_table import SiteTable
 
 _any_global_hook: Callable[[], bool] = _has_any_global_hook
@@ -60,19 +61,35 @@ class FusedResidual:
         self.norm_name = norm_name
         self.bypass: Callable[[Tensor], Tensor] | None = None
 
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """Return the norm of a layer's input that no layer before has computed, as of the first.
+
+        Compiled graphs, and gradients, have the stock one.
+        """
+        if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
+            both = self._fused(None, hidden, norm, NO_ENTRIES, self._direct())
+            if both is not None:
+                return both[0]
+        computed: Tensor = norm(hidden)
+        return computed
+
     def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, bool]:
         """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``.
 
         The third value is whether the caller alone holds the residual.
         """
-        table = self.mid
+        table, direct = self.mid, self._direct()
         if table.inputs_readers:
             _call_inputs_readers(table, x, residual)
-        both = self._fused(x, residual, norm, table, self._direct())
+        entries = table.eager_entries(residual) if direct else table.entries(residual)
+        both = self._fused(x, residual, norm, entries, direct)
         if both is None:
-            residual = _unfused(x, residual, table)
+            residual = _unfused(x, residual, entries, table)
             return norm(residual), residual, False
-        return *both, not table.readers
+        if table.readers:
+            _call_readers(table, both[1])
+            return *both, False
+        return *both, True
 
     def add_norm_ahead(
         self, layer: nn.Module, x: Tensor, residual: Tensor, overwrite: bool = False
@@ -86,16 +103,20 @@ class FusedResidual:
         if table.inputs_readers:
             _call_inputs_readers(table, x, residual)
             overwrite = False
-        if _output_reaches(layer, self.successor, direct):
-            norm: Any = self.successor
-            if self.norm_name is not None:
-                norm = norm._modules[self.norm_name]
-            both = self._fused(x, residual, norm, table, direct, overwrite)
-            if both is not None:
-                normed, residual = both
-                self.handoff.give(residual, normed, norm)
-                return residual
-        return _unfused(x, residual, table)
+        entries = table.eager_entries(residual) if direct else table.entries(residual)
+        if not _output_reaches(layer, self.successor, direct):
+            return _unfused(x, residual, entries, table)
+        norm: Any = self.successor
+        if self.norm_name is not None:
+            norm = norm._modules[self.norm_name]
+        both = self._fused(x, residual, norm, entries, direct, overwrite)
+        if both is None:
+            return _unfused(x, residual, entries, table)
+        normed, residual = both
+        if table.readers:
+            _call_readers(table, residual)
+        self.handoff.give(residual, normed, norm)
+        return residual
 
     def _direct(self) -> bool:
         """Return whether ops may be called without torch's dispatcher: in eager forwards."""
@@ -112,10 +133,10 @@ class FusedResidual:
 
     def _fused(
         self,
-        x: Tensor,
+        x: Tensor | None,
         residual: Tensor,
         norm: nn.Module,
-        table: SiteTable,
+        entries: Entries,
         direct: bool,
         overwrite: bool = False,
     ) -> tuple[Tensor, Tensor] | None:
@@ -124,34 +145,20 @@ class FusedResidual:
         The direct call checks the norm and the tensors itself, and returns None where anything is
         out of the ordinary. What that is, is looked at here.
         """
-        both = None
+        offset = self.weight_offset
         if direct:
-            entries = table.eager_entries(residual)
             both = _C.steer_add_norm(
-                norm,
-                self.norm_types,
-                self.epsilon,
-                self.weight_offset,
-                x,
-                residual,
-                *entries,
-                overwrite,
+                *(norm, self.norm_types, self.epsilon, offset, x, residual, *entries, overwrite)
             )
-        else:
-            entries = table.entries(residual)
-        if both is None:
-            if not self._fusable(x, residual, norm):
-                return None
-            weight: Any = norm._parameters["weight"]
-            epsilon: float = getattr(norm, self.epsilon)
-            both = ops.steer_add_rms_norm(
-                x, residual, weight, epsilon, *entries, weight_offset=self.weight_offset
-            )
-        if table.readers:
-            _call_readers(table, both[1])
-        return both
+            if both is not None:
+                return both
+        if not self._fusable(x, residual, norm):
+            return None
+        weight: Any = norm._parameters["weight"]
+        epsilon: float = getattr(norm, self.epsilon)
+        return ops.steer_add_rms_norm(x, residual, weight, epsilon, *entries, weight_offset=offset)
 
-    def _fusable(self, x: Tensor, residual: Tensor, norm: nn.Module) -> bool:
+    def _fusable(self, x: Tensor | None, residual: Tensor, norm: nn.Module) -> bool:
         """Return whether the op computes what the add and this norm would, on these tensors."""
         weight: Any = norm._parameters.get("weight")
         return (
@@ -160,10 +167,9 @@ class FusedResidual:
             and (norm is self.successor or not _has_hooks(norm))
             and type(weight) in _PLAIN
             and weight.device == residual.device
-            and type(x) in _PLAIN
             and type(residual) in _PLAIN
             and residual.dtype in _FUSED_DTYPES
-            and _same_result_dtype(x, residual)
+            and (x is None or (type(x) in _PLAIN and _same_result_dtype(x, residual)))
             and _same_result_dtype(weight, residual)
         )
 
@@ -211,8 +217,7 @@ def steered(hidden: Tensor, table: SiteTable) -> Tensor:
     return hidden
 
 
-def _unfused(x: Tensor, residual: Tensor, table: SiteTable) -> Tensor:
-    entries = table.entries(residual)
+def _unfused(x: Tensor, residual: Tensor, entries: Entries, table: SiteTable) -> Tensor:
     if entries[0] is None:
         residual = residual + x
     elif _same_result_dtype(x, residual):
