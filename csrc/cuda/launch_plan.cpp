@@ -12,6 +12,7 @@ constexpr int64_t kResidentThreads = 1024;
 // Fewer threads than this leave a row's loads to too few schedulers.
 constexpr int64_t kMinThreads = 128;
 constexpr int64_t kMaxRowsPerBlock = 16;
+constexpr int64_t kMaxBlocksYZ = 65535;  // of a grid, along y and z
 
 int64_t ceil_div(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
@@ -97,7 +98,7 @@ SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem) {
   return launch;
 }
 
-MomentsLaunch plan_moments(const MomentsArgs& args) {
+MomentsLaunch plan_moments(const MomentsArgs& args, int64_t scratch_bytes) {
   // 32 splits fill a GPU from 8,192 rows of 4096 on; more rows than 1,024 would cost accuracy.
   constexpr int64_t kFewestSplits = 32;
   MomentsLaunch launch{};
@@ -107,7 +108,16 @@ MomentsLaunch plan_moments(const MomentsArgs& args) {
       std::min<int64_t>(kSplitRows, ceil_div(ceil_div(args.tokens, kFewestSplits), kWarp) * kWarp);
   launch.splits = ceil_div(args.tokens, launch.rows_per_split);
   launch.column_tiles = ceil_div(args.hidden, kWarp * width);
-  launch.scratch_doubles = args.groups * (launch.splits * (2 * args.hidden + 1) + 1);
+  // Fewer groups at a time change no bit and read no row twice. Fewer splits leave the order of the
+  // merge as it is where they are whole rounds of it.
+  const int64_t per_split = 2 * args.hidden + 1;
+  const int64_t room = scratch_bytes / int64_t{sizeof(double)};
+  const int64_t rounds = std::max<int64_t>(1, (room - 1) / (per_split * kMergedSplits));
+  launch.splits_per_step = std::min(launch.splits, rounds * kMergedSplits);
+  const int64_t per_group = launch.splits_per_step * per_split + 1;
+  launch.groups_per_step =
+      std::clamp<int64_t>(room / per_group, 1, std::min(args.groups, kMaxBlocksYZ));
+  launch.scratch_doubles = launch.groups_per_step * per_group;
   return launch;
 }
 

@@ -55,19 +55,31 @@ SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem);
 // What the planner needs to know of a call: whether whole packs can be moved.
 SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors);
 
-// Column tiles times row splits. The splits follow from the shape alone, never from the device, so
-// that results repeat on every GPU.
+// Column tiles times row splits, in as many steps as keep the scratch memory small. Splits follow
+// from the shape alone, never from the device or from the steps, so that results repeat everywhere.
 struct MomentsLaunch {
   bool packed;
   int64_t rows_per_split;  // at most kSplitRows
   int64_t splits;
   int64_t column_tiles;
-  int64_t scratch_doubles;  // of the partial results, see moments.cuh
+  int64_t splits_per_step;  // all, or a multiple of kMergedSplits
+  int64_t groups_per_step;
+  int64_t scratch_doubles;  // of one step's results, see moments_merge.cuh
+};
+
+// What one tile pass reads and the merge after it adds to the state.
+struct MomentsStep {
+  int64_t first_split, splits;
+  int64_t first_group, groups;
 };
 
 constexpr int kSplitRows = 1024;
-constexpr int kMomentsLanes = 8;  // threads that share a column, and 32 side by side
+constexpr int kMomentsLanes = 8;   // threads that share a column, and 32 side by side
+constexpr int kMergedSplits = 32;  // at a time
+constexpr int64_t kMomentsScratchBytes = int64_t{64} << 20;  // as on the CPU
 
-MomentsLaunch plan_moments(const MomentsArgs& args);
+// A step takes at least kMergedSplits of one group, whatever `scratch_bytes` is: beyond 131,000
+// elements a row those exceed kMomentsScratchBytes.
+MomentsLaunch plan_moments(const MomentsArgs& args, int64_t scratch_bytes = kMomentsScratchBytes);
 
 }  // namespace faststeer

@@ -116,6 +116,7 @@ void answer_steer_norm() {
   stand_in.multiprocessors = read<int>();
   stand_in.most_blocks = read<unsigned>();
   const auto dropped_barrier = read<int64_t>();
+  stand_in.kernel_of_barrier = -1;
   SteerNormArgs args{};
   args.tokens = read<int64_t>();
   args.hidden = read<int64_t>();
@@ -146,6 +147,8 @@ void answer_moments() {
   Buffers buffers;
   buffers.read_sizes();
   const auto dropped_barrier = read<int64_t>();
+  stand_in.kernel_of_barrier = read<int64_t>();
+  const auto scratch_bytes = read<int64_t>();
   MomentsArgs args{};
   args.tokens = read<int64_t>();
   args.hidden = read<int64_t>();
@@ -160,10 +163,11 @@ void answer_moments() {
     args.mean = mean.in<double>(buffers);
     args.m2 = m2.in<double>(buffers);
     if (args.tokens == 0) return;
-    const auto doubles = static_cast<size_t>(plan_moments(args).scratch_doubles);
+    const MomentsLaunch launch = plan_moments(args, scratch_bytes);
+    const auto doubles = static_cast<size_t>(launch.scratch_doubles);
     const std::unique_ptr<double[]> scratch(new double[doubles]);
     std::fill_n(scratch.get(), doubles, std::numeric_limits<double>::quiet_NaN());
-    launch_moments(args, scratch.get(), nullptr);
+    launch_moments(args, launch, scratch.get(), nullptr);
   });
   buffers.answer();
 }
@@ -203,9 +207,10 @@ void answer_moments_plan() {
   args.x.data = reinterpret_cast<void*>(read<uintptr_t>());
   args.x.stride = read<int64_t>();
   args.x.dtype = static_cast<DType>(read<int32_t>());
-  const MomentsLaunch launch = plan_moments(args);
+  const MomentsLaunch launch = plan_moments(args, read<int64_t>());
   std::cout << launch.packed << ' ' << launch.rows_per_split << ' ' << launch.splits << ' '
-            << launch.column_tiles << ' ' << launch.scratch_doubles << '\n';
+            << launch.column_tiles << ' ' << launch.splits_per_step << ' ' << launch.groups_per_step
+            << ' ' << launch.scratch_doubles << '\n';
 }
 
 }  // namespace

@@ -93,6 +93,7 @@ inline float rsqrt_as_bad_as_allowed(float value) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(1.0f / std::sqrt(value)) + 2);
 }
 #define rsqrtf rsqrt_as_bad_as_allowed
+inline float __fdividef(float a, float b) { return a / b * (1.0f + 2e-7f); }  // 2 ulp on a GPU
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 // Two roundings, because the compiler is told -ffp-contract=off.

@@ -88,18 +88,22 @@ def test_no_barrier_of_steer_norm_can_be_left_out(
             run(dropped)
 
 
-# The first two barriers are of the list of a group's rows. What a kernel does with a list that is
-# not complete depends on luck: a sanitizer may see it first.
-@pytest.mark.parametrize(("grouped", "barriers"), [(False, 1), (True, 3)])
+# The first two barriers of the tile pass are of the list of a group's rows. What a kernel does with a
+# list that is not complete depends on luck: a sanitizer may see it first. The merge has two barriers
+# for 32 splits, and 33 splits take a second round.
+@pytest.mark.parametrize(
+    ("kernel", "grouped", "rows", "barriers"),
+    [(0, False, 400, 1), (0, True, 400, 3), (1, True, 400, 2), (1, False, 32 * 1024 + 1, 4)],
+)
 def test_no_barrier_of_moments_can_be_left_out(
-    emulator: Emulator, grouped: bool, barriers: int
+    emulator: Emulator, kernel: int, grouped: bool, rows: int, barriers: int
 ) -> None:
-    x = torch.randn(400, 7)
-    group = torch.randint(-1, 2, (400,), dtype=torch.int32) if grouped else None
+    x = torch.randn(rows, 7)
+    group = torch.randint(-1, 2, (rows,), dtype=torch.int32) if grouped else None
 
     def run(dropped: int) -> torch.Tensor:
         count, mean, m2 = torch.zeros(2).long(), *torch.zeros(2, 2, 7, dtype=torch.float64)
-        emulator.moments(x, group, count, mean, m2, dropped_barrier=dropped)
+        emulator.moments(x, group, count, mean, m2, dropped_barrier=dropped, of_kernel=kernel)
         return mean[0]
 
     chosen = x if group is None else x[group == 0]

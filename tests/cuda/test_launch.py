@@ -7,7 +7,7 @@ import torch
 from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import DTYPES, H100, Emulator, shared_emulator
+from kernels import DTYPES, H100, SCRATCH_BYTES, Emulator, shared_emulator
 
 NONE, SINGLE, DIRECT, KEPT, MODES = range(5)
 PROBLEMS = st.fixed_dictionaries(
@@ -115,10 +115,39 @@ def test_moments_take_each_row_and_column_once(
     assert plan.splits <= 2**31 - 1
     columns = 32 * 16 // size  # of a tile
     assert (plan.column_tiles - 1) * columns < hidden <= plan.column_tiles * columns
-    partial = plan.splits * (2 * hidden + 1) + 1  # means, moments and a count a split; a count
-    assert plan.scratch_doubles == groups * partial
+    partial = plan.splits_a_step * (2 * hidden + 1) + 1  # means, moments, a count a split; a count
+    assert plan.scratch_doubles == plan.groups_a_step * partial
     whole = [address, hidden * size, (hidden + gap) * size]
     assert plan.packed == all(n % 16 == 0 for n in whole)
     # Where the rows lie changes how they are read, and no result.
     dense = emulator.plan_moments(tokens, hidden, groups, 4096, hidden, dtype)
     assert (dense.rows_a_split, dense.splits) == (plan.rows_a_split, plan.splits)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    tokens=st.one_of(st.integers(1, 100_000), st.integers(1, 2**40)),
+    hidden=st.integers(1, 131_000),
+    groups=st.one_of(st.integers(1, 1100), st.integers(1, 2**31)),
+)
+def test_scratch_of_moments_is_bounded_whatever_the_shape(
+    emulator: Emulator, tokens: int, hidden: int, groups: int
+) -> None:
+    plan = emulator.plan_moments(tokens, hidden, groups, 4096, hidden, torch.bfloat16)
+    assert 8 * plan.scratch_doubles <= SCRATCH_BYTES
+    assert 1 <= plan.groups_a_step <= min(groups, 65_535)  # of a grid, along z
+    # A step ends where a round of the merge does, so that its order stays the same.
+    assert plan.splits_a_step == plan.splits or plan.splits_a_step % 32 == 0
+    if plan.splits_a_step < plan.splits:
+        more = 32 * (2 * hidden + 1)
+    elif plan.groups_a_step < min(groups, 65_535):
+        more = plan.splits * (2 * hidden + 1) + 1
+    else:
+        return
+    assert 8 * (plan.scratch_doubles + more) > SCRATCH_BYTES  # no step could be larger
+
+
+def test_a_thousand_groups_of_llamas_rows_take_64_mib_instead_of_2_gb(emulator: Emulator) -> None:
+    plan = emulator.plan_moments(32_768, 4096, 1024, 4096, 4096, torch.bfloat16)
+    assert plan.splits * 1024 * 4096 * 16 > 2e9
+    assert 60 << 20 < 8 * plan.scratch_doubles <= 64 << 20

@@ -158,6 +158,21 @@ def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
         assert moved(listed, "LDG", "EF") == {128}, key
 
 
+def loads_before_use(listed: list[Instruction]) -> list[int]:
+    """Return the bits of the loads that are issued before any double is computed with."""
+    uses = ("DADD", "DMUL", "DFMA", "DSETP", "MUFU")
+    first = next(i for i, one in enumerate(listed) if one.operation in uses)
+    return [one.bits for one in listed[:first] if one.operation == "LDG"]
+
+
+def test_the_merge_of_moments_requests_all_it_needs_before_it_uses_any(code: Code) -> None:
+    merges = {key[0]: listed for key, listed in code.items() if key[1] == "merge_moments"}
+    assert set(merges) == MACHINES
+    for architecture, listed in merges.items():
+        # Count, mean and moment of the state and of each of four splits.
+        assert loads_before_use(listed) == 15 * [64], architecture
+
+
 def test_ptx_of_the_newest_architecture_is_there_for_later_gpus(libraries: Installed) -> None:
     newest = max(ARCHITECTURES)
     files = cuobjdump("-lptx", libraries.cuda).splitlines()
