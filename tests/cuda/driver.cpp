@@ -57,9 +57,11 @@ class Buffers {
   void run_in_both_orders(int64_t dropped_barrier, const std::function<void()>& run) {
     for (const bool backward : {false, true}) {
       used_.clear();
+      fibres::shared_with_other_kernels.clear();
       for (const auto& bytes : given_) {
         used_.emplace_back(new char[bytes.size()]);
         std::copy(bytes.begin(), bytes.end(), used_.back().get());
+        fibres::shared_with_other_kernels.emplace_back(used_.back().get(), bytes.size());
       }
       fibres::schedule = {backward, dropped_barrier};
       stand_in.started.clear();

@@ -108,7 +108,7 @@ class Emulator:
         of_kernel: int = -1,
         scratch_bytes: int = SCRATCH_BYTES,
     ) -> list[Started]:
-        """launch_moments of the rows of `x` `[N, H]`; a barrier is left out in one kernel, or all."""
+        """launch_moments of the rows of `x` `[N, H]`; of one kernel or all a barrier is dropped."""
         memory = _Memory()
         words = [dropped_barrier, of_kernel, scratch_bytes, *x.shape, len(count), *memory.rows(x)]
         for values in (group, count, mean, m2):

@@ -26,6 +26,11 @@ FAULTS = {
     "beyond_fixed_shared_memory": "runtime error: index 64 out of bounds",
     "beyond_the_buffer": "AddressSanitizer: heap-buffer-overflow",
     "unaligned_access": "runtime error: .* misaligned address",
+    # Launched so that they may start before the kernel in front of them is done.
+    "reads_before_it_waits": "AddressSanitizer: use-after-poison",
+    "writes_before_it_waits": "AddressSanitizer: use-after-poison",
+    "half_of_it_waits": "thread 0 waits for the previous kernel, and thread 32 waits at",
+    "never_waits": "the kernel ended without waiting for the previous one",
 }
 
 
@@ -40,6 +45,12 @@ def test_a_kernel_without_a_mistake_passes(emulator: Emulator) -> None:
     assert memory.tolist() == list(range(63, -1, -1))
     assert (started.blocks, started.threads, started.shared_bytes) == (2, 64, 256)
     assert started.kernel.startswith("faulty::nothing_wrong(")
+
+
+def test_a_kernel_that_waits_for_the_previous_one_passes(emulator: Emulator) -> None:
+    memory = torch.zeros(64)
+    emulator.faulty("waits", memory)
+    assert memory.tolist() == 64 * [1.0]
 
 
 @pytest.mark.parametrize(("fault", "report"), FAULTS.items(), ids=FAULTS)
@@ -88,9 +99,9 @@ def test_no_barrier_of_steer_norm_can_be_left_out(
             run(dropped)
 
 
-# The first two barriers of the tile pass are of the list of a group's rows. What a kernel does with a
-# list that is not complete depends on luck: a sanitizer may see it first. The merge has two barriers
-# for 32 splits, and 33 splits take a second round.
+# The first two barriers of the tile pass are of the list of a group's rows. What a kernel does with
+# a list that is not complete depends on luck: a sanitizer may see it first. The merge has two
+# barriers for 32 splits, and 33 splits take a second round.
 @pytest.mark.parametrize(
     ("kernel", "grouped", "rows", "barriers"),
     [(0, False, 400, 1), (0, True, 400, 3), (1, True, 400, 2), (1, False, 32 * 1024 + 1, 4)],
