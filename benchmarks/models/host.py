@@ -1,9 +1,9 @@
 """Measure the host's work per decode step: Python and dispatch, on a model that computes little.
 
-    python benchmarks/models/host.py [--rounds N] [--output FILE]
+    python benchmarks/models/host.py [--device cuda] [--rounds N] [--output FILE]
 
 A LLaMA of 32 layers and hidden size 64, batch 1, one thread: on a GPU an eager step waits for the
-same work. Steps of all variants are interleaved.
+same work, and for the launches. Steps of all variants are interleaved.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAYERS, PROMPT, STEPS = 32, 16, 8
 ONE, SOME = "faststeer, 1 vector", "faststeer, 1 vector at generated tokens"
 
 
-def tiny_llama() -> nn.Module:
+def tiny_llama(device: str = "cpu") -> nn.Module:
     """Return a LLaMA whose matrix products cost almost nothing."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -49,7 +49,7 @@ def tiny_llama() -> nn.Module:
     )
     torch.manual_seed(0)
     model: nn.Module = LlamaForCausalLM(config).eval()
-    return model
+    return model.to(device)
 
 
 def variants_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -65,12 +65,13 @@ def variants_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def main(
+    device: Annotated[str, typer.Option(help="Device, such as cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(help="Rounds over all variants.")] = 101,
     output: Annotated[Path | None, typer.Option(help="Write the record as JSON.")] = None,
 ) -> None:
     """Measure a decode step, print it per layer, and write the record."""
     torch.set_num_threads(1)
-    model = tiny_llama()
+    model = tiny_llama(device)
     variants = variants_of(model)
     ids = random_ids(model, 1, PROMPT)
     samples = phases.decode(variants, ids, STEPS, rounds, lambda _: None)
@@ -86,7 +87,7 @@ def main(
             f"{own['against_stock']:.3f} times stock"
         )
     if output is not None:
-        facts = {"machine": machine_facts(), "rounds": rounds, "decode": record}
+        facts = {"machine": machine_facts(), "device": device, "rounds": rounds, "decode": record}
         write_whole(output, json.dumps(facts, indent=1).encode() + b"\n")
 
 

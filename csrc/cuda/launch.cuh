@@ -23,7 +23,8 @@ inline void check(cudaError_t error, const char* what) {
 struct DeviceFacts {
   int multiprocessors;
   int major;
-  int shared_bytes;  // that a block can request
+  int shared_bytes;                             // that a block can request
+  int resident_threads, resident_shared_bytes;  // on a multiprocessor
 };
 
 // Queried once per device: they do not change.
@@ -39,12 +40,17 @@ inline const DeviceFacts& facts_of(int device) {
     };
     facts[device] = {attribute(cudaDevAttrMultiProcessorCount),
                      attribute(cudaDevAttrComputeCapabilityMajor),
-                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
+                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                     attribute(cudaDevAttrMaxThreadsPerMultiProcessor),
+                     attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
   });
   return facts[device];
 }
 
-inline int multiprocessors(int device) { return facts_of(device).multiprocessors; }
+inline Gpu gpu_of(int device) {
+  const DeviceFacts& facts = facts_of(device);
+  return {facts.multiprocessors, facts.resident_threads, facts.resident_shared_bytes};
+}
 inline bool has_programmatic_launch(int device) { return facts_of(device).major >= 9; }
 
 inline int shared_limit(int device) { return facts_of(device).shared_bytes; }

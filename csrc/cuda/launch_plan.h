@@ -38,6 +38,13 @@ constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;  // of one grid
 constexpr int kFixedShared = 2 * 32 * 4;
 constexpr int kSharedLimit = 48 * 1024 - kFixedShared;
 
+// What the planner knows of a device.
+struct Gpu {
+  int multiprocessors;
+  int threads;       // that a multiprocessor holds
+  int shared_bytes;  // of a multiprocessor
+};
+
 struct SteerNormProblem {
   int64_t tokens;
   int64_t hidden;
@@ -47,13 +54,17 @@ struct SteerNormProblem {
   int64_t tokens_per_setting;
   bool modes;    // vectors have modes
   bool aligned;  // every row of every operand begins at a multiple of what one access moves
-  int multiprocessors;
+  Gpu gpu;
 };
 
 SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem);
 
 // What the planner needs to know of a call: whether whole packs can be moved.
-SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors);
+SteerNormProblem problem_of(const SteerNormArgs& args, const Gpu& gpu);
+
+// Registers per thread that the planner takes a kernel to need; tests compare them with the
+// compiler's.
+int planned_registers(Steering steering, int packs);
 
 // Column tiles times row splits, in as many steps as keep the scratch memory small. Splits follow
 // from the shape alone, never from the device or from the steps, so that results repeat everywhere.

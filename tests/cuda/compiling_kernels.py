@@ -63,9 +63,10 @@ def build(folder: Path) -> None:
 def build_launching(folder: Path) -> None:
     """Compile launching.cpp, which is the CUDA runtime of the launcher as it is, into `folder`."""
     compiler = os.environ.get("CXX", "g++")
-    source, target = str(HERE / "launching.cpp"), str(folder / "launching")
+    sources = [str(HERE / "launching.cpp"), str(CSRC / "cuda" / "launch_plan.cpp")]
     includes = [f"-I{CSRC}", *toolkit_includes()]
-    _run([compiler, *FLAGS, *WARNINGS, *SANITIZE, *includes, source, "-o", target])
+    command = [compiler, *FLAGS, *WARNINGS, *SANITIZE, *includes, *sources]
+    _run([*command, "-o", str(folder / "launching")])
 
 
 def _run(command: list[str]) -> None:

@@ -194,7 +194,9 @@ void answer_steer_norm_plan() {
   problem.tokens_per_setting = read<int64_t>();
   problem.modes = read<bool>();
   problem.aligned = read<bool>();
-  problem.multiprocessors = read<int>();
+  problem.gpu.multiprocessors = read<int>();
+  problem.gpu.threads = read<int>();
+  problem.gpu.shared_bytes = read<int>();
   const SteerNormLaunch launch = plan_steer_norm(problem);
   std::cout << launch.packed << ' ' << static_cast<int>(launch.steering) << ' ' << launch.packs
             << ' ' << launch.threads << ' ' << launch.blocks << ' ' << launch.rows_per_block << ' '

@@ -133,9 +133,12 @@ class Emulator:
         modes: bool = False,
         aligned: bool = True,
         multiprocessors: int = H100,
+        resident_threads: int = 2048,
+        resident_shared_bytes: int = 228 << 10,
     ) -> SteerNormPlan:
         problem = (tokens, hidden, element_size, entries, stored, tokens_per_setting)
-        words = (*problem, int(modes), int(aligned), multiprocessors)
+        gpu = (multiprocessors, resident_threads, resident_shared_bytes)
+        words = (*problem, int(modes), int(aligned), *gpu)
         return SteerNormPlan(*self._plan("plan_steer_norm", words))
 
     def plan_moments(

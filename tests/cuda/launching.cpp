@@ -59,6 +59,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
       {cudaDevAttrMultiProcessorCount, 132},
       {cudaDevAttrComputeCapabilityMajor, runtime.major},
       {cudaDevAttrMaxSharedMemoryPerBlockOptin, kShared},
+      {cudaDevAttrMaxThreadsPerMultiProcessor, 2048},
+      {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 * 1024},
   };
   *value = facts.at(which);
   return cudaSuccess;
@@ -117,6 +119,15 @@ void try_an_older_gpu() {
   start(0);
 }
 
+// A line per way to steer: registers with one pack and with two.
+void print_registers() {
+  for (int i = 0; i < 5; ++i) {
+    const auto steering = static_cast<faststeer::Steering>(i);
+    std::cout << faststeer::planned_registers(steering, 1) << ' '
+              << faststeer::planned_registers(steering, 2) << '\n';
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -125,4 +136,5 @@ int main(int, char** arguments) {
   if (what == "in between") try_a_smaller_call_in_between();
   if (what == "launch") start(0);
   if (what == "older gpu") try_an_older_gpu();
+  if (what == "registers") print_registers();
 }

@@ -25,6 +25,7 @@ class Instruction:
 
     operation: str
     modifiers: frozenset[str]
+    operands: str  # as listed; of a load, the register that it fills comes first
 
     @property
     def bits(self) -> int:
@@ -59,9 +60,12 @@ def instructions(listing: str) -> dict[Key, list[Instruction]]:
             architecture = code[1]
         elif function := re.match(r"\s*Function : (\S+)", line):
             kernel = function[1]
-        elif one := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", line):
+        elif one := re.match(
+            r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)\s*([^;]*)", line
+        ):
             operation, *modifiers = one[1].split(".")
-            found[architecture, kernel].append(Instruction(operation, frozenset(modifiers)))
+            listed = Instruction(operation, frozenset(modifiers), one[2].strip())
+            found[architecture, kernel].append(listed)
     return dict(found)
 
 

@@ -21,6 +21,8 @@ PROBLEMS = st.fixed_dictionaries(
         "modes": st.booleans(),
         "aligned": st.booleans(),
         "multiprocessors": st.integers(1, 200),
+        "resident_threads": st.sampled_from((1024, 1536, 2048)),
+        "resident_shared_bytes": st.sampled_from((64 << 10, 100 << 10, 228 << 10)),
     }
 )
 
@@ -80,6 +82,63 @@ def test_the_steering_is_read_in_the_cheapest_way_that_fits(
         assert plan.steering == DIRECT
     else:
         assert plan.steering in (DIRECT, KEPT)
+
+
+# A multiprocessor of an H100 has 65,536 registers and room for 2,048 threads; a row of 4096
+# bfloat16 is 512 threads of one pack.
+@pytest.mark.parametrize(
+    ("entries", "stored", "rows"),
+    [(0, 1, 4 * H100), (1, 1, 3 * H100), (1, 8, 2 * H100), (4, 8, 2 * H100)],
+)
+def test_rows_have_one_pack_per_thread_as_long_as_all_fit_at_once(
+    emulator: Emulator, entries: int, stored: int, rows: int
+) -> None:
+    options = {"entries": entries, "stored": stored}
+    assert emulator.plan_steer_norm(rows, 4096, **options).packs == 1
+    assert emulator.plan_steer_norm(rows + 1, 4096, **options).packs == 2
+
+
+def test_a_gpu_with_room_for_fewer_threads_takes_fewer_rows_at_once(emulator: Emulator) -> None:
+    few = 1024 // 512 * 68  # of sm_75
+    turing = {"multiprocessors": 68, "resident_threads": 1024, "resident_shared_bytes": 64 << 10}
+    assert emulator.plan_steer_norm(few, 4096, **turing).packs == 1
+    assert emulator.plan_steer_norm(few + 1, 4096, **turing).packs == 2
+    # Four blocks with kept sums of 16 KiB fit by their threads, and three by their memory.
+    shared = {"entries": 4, "stored": 8, "tokens_per_setting": 500}
+    assert emulator.plan_steer_norm(500, 4096, **shared, **turing).rows_a_block == 3
+    roomy = turing | {"resident_shared_bytes": 228 << 10}
+    assert emulator.plan_steer_norm(500, 4096, **shared, **roomy).rows_a_block == 2
+
+
+def test_the_last_wave_of_9000_rows_is_as_full_as_the_first(emulator: Emulator) -> None:
+    plan = emulator.plan_steer_norm(9000, 4096, entries=4, stored=8, tokens_per_setting=9000)
+    assert (plan.steering, plan.threads) == (KEPT, 256)
+    assert (plan.rows_a_block, plan.blocks) == (9, 1000)  # of 2 x 528 places; 16 rows made 563
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    tokens=st.integers(1, 100_000),
+    packs=st.integers(1, 1024),
+    element_size=st.sampled_from((2, 4)),
+    multiprocessors=st.integers(1, 200),
+)
+def test_no_wave_of_blocks_with_kept_sums_is_nearly_empty(
+    emulator: Emulator, tokens: int, packs: int, element_size: int, multiprocessors: int
+) -> None:
+    hidden = packs * 16 // element_size
+    shared = {"entries": 2, "stored": 9, "tokens_per_setting": tokens}
+    options = {"element_size": element_size, "multiprocessors": multiprocessors}
+    plan = emulator.plan_steer_norm(tokens, hidden, **shared, **options)
+    if plan.steering != KEPT:
+        return
+    registers = {1: 56, 2: 64}[plan.packs]
+    resident = min(32, 2048 // plan.threads, 65536 // (registers * plan.threads))
+    resident = min(resident, (228 << 10) // (plan.shared_bytes + 1280))
+    places = multiprocessors * resident
+    waves = -(-plan.blocks // places)
+    assert 2 <= plan.rows_a_block <= 16
+    assert plan.blocks * plan.rows_a_block >= waves * places * (plan.rows_a_block - 1)
 
 
 def test_a_row_of_llama_is_in_registers_at_any_batch(emulator: Emulator) -> None:

@@ -1,9 +1,13 @@
 """Every kernel, compiled for every architecture: what the compiler made of it."""
 
+import re
+import subprocess
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 from built_wheel import BuiltOnce, Installed
+from compiling_kernels import build_launching
 from cuda_libraries import cuobjdump, with_cuda
 from machine_code import Instruction, Key, arguments, instructions, needs, readable
 
@@ -69,6 +73,35 @@ def test_no_kernel_spills_or_takes_more_than_64_registers(
         figure(f"registers of {kernel}: {min(registers)} to {max(registers)}")
 
 
+@pytest.fixture(scope="module")
+def planned_registers(built_once: BuiltOnce) -> list[tuple[int, int]]:
+    """Return the registers per thread that the launch plan expects, with one pack and with two."""
+    program = built_once("launching", build_launching) / "launching"
+    lines = subprocess.run([program, "registers"], capture_output=True, text=True, check=True)
+    return [(int(one), int(two)) for one, two in map(str.split, lines.stdout.splitlines())]
+
+
+def test_kernels_take_the_registers_that_the_launch_plan_counts_on(
+    libraries: Installed, planned_registers: list[tuple[int, int]]
+) -> None:
+    found = needs(libraries.compiler_output)
+    names = readable({name for _, name in found})
+    most: dict[tuple[int, int], int] = defaultdict(int)
+    for (architecture, name), need in found.items():
+        kernel = re.match(r"steer_norm_(packed|modes)<", names[name])
+        if kernel is None or architecture == "sm_75":  # which has room for 1,024 threads anyway
+            continue
+        *_, packs, steering = [*arguments(names[name]), "4"][
+            :5
+        ]  # modes have no number of their own
+        place = int(steering), int(packs) - 1
+        most[place] = max(most[place], need.registers)
+    assert len(most) == 2 * len(planned_registers) == 10
+    for (steering, packs), registers in most.items():
+        given_out = -(-registers // 8) * 8
+        assert planned_registers[steering][packs] == given_out, (steering, packs + 1, registers)
+
+
 def test_no_kernel_has_local_memory_or_atomics(code: Code) -> None:
     for key, listed in code.items():
         operations = {one.operation for one in listed}
@@ -119,15 +152,18 @@ def first_loads(listed: list[Instruction]) -> dict[str, int]:
     }
 
 
-def no_branch_within_an_entry(listed: list[Instruction]) -> bool:
-    """Whether nothing decides on an id before the coefficient beside it is loaded as well."""
+def an_entry_is_one_wait(listed: list[Instruction]) -> bool:
+    """Whether nothing looks at an id, and no branch is taken, before its coefficient is loaded."""
     loads = [
         i
         for i, one in enumerate(listed)
         if one.operation == "LDG" and "CONSTANT" in one.modifiers and one.bits == 32
     ]
-    between = {one.operation for one in listed[loads[0] : loads[1]]}
-    return between.isdisjoint({"BRA", "BSSY", "BSYNC", "FADD", "FMUL"})
+    filled = listed[loads[0]].operands.split(",")[0]
+    between = listed[loads[0] + 1 : loads[1]]
+    branches = {"BRA", "BSSY", "BSYNC"}.intersection(one.operation for one in between)
+    uses = [one for one in between if re.search(rf"\b{filled}\b", one.operands)]
+    return not branches and not uses
 
 
 @pytest.mark.parametrize("steering", ["none", "single", "direct", "kept"])
@@ -141,7 +177,19 @@ def test_a_row_is_loaded_in_one_phase_before_anything_waits(code: Code, steering
         wide = 2 if vectors == "float" and residual != "float" else 1
         weight = int(packs) * (1 + wide * (steering == "single"))
         assert first_loads(listed) == {"activations": 2 * int(packs), "weight": weight}, key
-        assert steering == "none" or no_branch_within_an_entry(listed), key
+        assert steering == "none" or an_entry_is_one_wait(listed), key
+
+
+def test_as_many_vectors_are_in_flight_as_registers_hold(code: Code) -> None:
+    """128 bytes of each row with one pack per thread, 64 with two, before the first is used."""
+    for key, listed in ordered(code, "steer_norm_packed").items():
+        *_, packs, steering = arguments(key[1])
+        if steering != "2":  # direct
+            continue
+        entry = next(i for i, one in enumerate(listed) if one.operation == "SHFL")
+        used = next(i for i, one in enumerate(listed) if one.operation in ("FMUL", "FADD"))
+        vectors = [one.bits for one in listed[entry:used] if one.operation == "LDG"]
+        assert vectors == 8 // int(packs) * [128], key
 
 
 def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Code) -> None:
@@ -150,7 +198,7 @@ def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Cod
         # The weight of two packs is loaded after the projections, for want of registers.
         weight = 1 if packs == 1 else 0
         assert first_loads(listed) == {"activations": 2 * packs, "weight": weight}, key
-        assert no_branch_within_an_entry(listed), key
+        assert an_entry_is_one_wait(listed), key
 
 
 def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
