@@ -32,6 +32,17 @@ class Instruction:
         sized = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128}
         return next((bits for name, bits in sized.items() if name in self.modifiers), 32)
 
+    @property
+    def registers(self) -> set[int]:
+        """Registers that it names."""
+        return {int(number) for number in re.findall(r"\bR(\d+)\b", self.operands)}
+
+    @property
+    def filled(self) -> set[int]:
+        """Registers that a load fills."""
+        first = re.match(r"R(\d+)", self.operands)
+        return set(range(int(first[1]), int(first[1]) + -(-self.bits // 32))) if first else set()
+
 
 def needs(listing: str) -> dict[Key, Needs]:
     """From the output of `ptxas -v`."""
