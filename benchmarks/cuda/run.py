@@ -70,7 +70,10 @@ def facts(commit: str | None) -> dict[str, Any]:
 def run_stages(
     stages: Mapping[str, Stage], record: dict[str, Any], target: Path, limit: TimeLimit
 ) -> None:
-    """Run the stages in order and write the record after each, in case a later one fails."""
+    """Run the stages in order and write the record after each, in case a later one fails.
+
+    Without a library there is nothing to test or to time: a failed build is the last stage.
+    """
     console = Console(width=110)
     for name, stage in stages.items():
         begin = time.monotonic()
@@ -81,6 +84,8 @@ def run_stages(
         console.rule(f"{name}: {VERDICTS[found['passed']]} in {found['seconds']} s")
         if found["passed"] is not True or stage.shown:
             console.print("\n".join(found["output"]), markup=False, highlight=False)
+        if name == "build" and found["passed"] is False:
+            return
 
 
 def run_stage(stage: Stage, limit: TimeLimit) -> Found:

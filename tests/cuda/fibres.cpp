@@ -188,21 +188,13 @@ void run_warp(int first) {
   } while (exchange(&all[first]));
 }
 
-// Whether an earlier kernel may be writing what kernels share, as this block sees it.
+// Whether an earlier kernel may yet write what kernels share, as this block sees it.
 bool previous_kernel_runs = false;
 
-void poison_shared_with_other_kernels() {
-  for (const auto& [address, size] : shared_with_other_kernels) {
-    __asan_poison_memory_region(address, size);
-  }
-  previous_kernel_runs = true;
-}
-
-void previous_kernel_is_done() {
-  for (const auto& [address, size] : shared_with_other_kernels) {
-    __asan_unpoison_memory_region(address, size);
-  }
-  previous_kernel_runs = false;
+void let_previous_kernel_run(bool runs) {
+  const auto change = runs ? __asan_poison_memory_region : __asan_unpoison_memory_region;
+  for (const auto& [address, size] : shared_with_other_kernels) change(address, size);
+  previous_kernel_runs = runs;
 }
 
 // Until every thread has returned.
@@ -217,7 +209,7 @@ void run_block() {
         diverged(all[0], all[i]);
       }
     }
-    if (all[0].state == State::at_previous_kernel) previous_kernel_is_done();
+    if (all[0].state == State::at_previous_kernel) let_previous_kernel_run(false);
     if (all[0].state == State::returned) return;
     for (int i = 0; i < threads; ++i) all[i].state = State::ready;
   }
@@ -298,7 +290,7 @@ void run(dim3 grid, dim3 block, int64_t shared_bytes, bool overlap,
       all[i].state = State::ready;
       all[i].barriers = 0;
     }
-    if (overlap && b == 0) poison_shared_with_other_kernels();
+    if (overlap && b == 0) let_previous_kernel_run(true);
     run_block();
     if (previous_kernel_runs) fail("the kernel ended without waiting for the previous one");
   }
