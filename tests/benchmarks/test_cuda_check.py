@@ -15,6 +15,7 @@ from typing import Any
 import limited
 import pytest
 import stages
+import torch
 from limited import TimeLimit
 from places import BENCHMARKS, ROOT
 from stages import Found, Stage
@@ -74,6 +75,13 @@ def test_the_outcome_of_every_test_is_stored_even_if_the_last_one_never_ends(
         "test_absent": "skipped",
     }
     assert found["output"][-1] == "stopped after 8 s"
+
+
+def test_tests_that_are_all_skipped_have_not_passed() -> None:
+    found = stages.gpu_tests("test_gpu_moments.py")(Path(), TimeLimit(300.0))
+    if not torch.cuda.is_available():
+        assert set(found["tests"].values()) == {"skipped"}
+        assert found["passed"] is False
 
 
 def test_the_kernels_are_tested_with_all_gpu_tests_but_those_of_decoding() -> None:
