@@ -118,7 +118,6 @@ void answer_steer_norm() {
   stand_in.multiprocessors = read<int>();
   stand_in.most_blocks = read<unsigned>();
   const auto dropped_barrier = read<int64_t>();
-  stand_in.kernel_of_barrier = -1;
   SteerNormArgs args{};
   args.tokens = read<int64_t>();
   args.hidden = read<int64_t>();
@@ -171,6 +170,7 @@ void answer_moments() {
     std::fill_n(scratch.get(), doubles, std::numeric_limits<double>::quiet_NaN());
     launch_moments(args, launch, scratch.get(), nullptr);
   });
+  stand_in.kernel_of_barrier = -1;
   buffers.answer();
 }
 

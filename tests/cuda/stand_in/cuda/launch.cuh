@@ -14,8 +14,8 @@ namespace faststeer {
 // What a request says of the GPU that is not there, and what was started on it.
 struct StandIn {
   int multiprocessors;
-  unsigned most_blocks;       // in a grid of steer_norm
-  int64_t kernel_of_barrier;  // that is left out, counted as `started`; -1 for all kernels
+  unsigned most_blocks;            // in a grid of steer_norm
+  int64_t kernel_of_barrier = -1;  // whose barrier is left out, counted as `started`; -1 for all
   std::vector<std::string> started;
 };
 inline StandIn stand_in;
