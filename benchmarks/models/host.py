@@ -1,10 +1,10 @@
 """Measure the host's work per decode step: Python and dispatch, on a model that computes little.
 
-    python benchmarks/models/host.py [--rounds N] [--output FILE]
+    python benchmarks/models/host.py [--device cuda] [--rounds N] [--output FILE]
 
 A LLaMA of 32 layers and hidden size 64, batch 1, one thread: on a GPU an eager step waits for the
-same work. Steps of all variants are interleaved. A layer's two residual adds and norms are all that
-faststeer can make cheaper: what it removes of them is reported as a share.
+same work, and for the launches. Steps of all variants are interleaved. A layer's two residual adds
+and norms are all that faststeer can make cheaper: what it removes of them is reported as a share.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COUNTS = (1, 4)  # vectors
 SOME, MET = "faststeer, 1 vector at generated tokens", "faststeer, 1 vector where a condition holds"
 
 
-def tiny_llama() -> nn.Module:
+def tiny_llama(device: str = "cpu") -> nn.Module:
     """Return a LLaMA whose matrix products cost almost nothing."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -57,7 +57,7 @@ def tiny_llama() -> nn.Module:
     )
     torch.manual_seed(0)
     model: nn.Module = LlamaForCausalLM(config).eval()
-    return model
+    return model.to(device)
 
 
 def variants_of(model: nn.Module, ids: torch.Tensor) -> dict[str, nn.Module]:
@@ -92,7 +92,7 @@ def variants_of(model: nn.Module, ids: torch.Tensor) -> dict[str, nn.Module]:
 def removable_seconds(model: Any, rounds: int) -> tuple[Samples, float]:
     """Time stock's add and norm beside the op, and return what a layer could save by it."""
     norm = model.model.norm
-    residual = torch.randn(1, 1, norm.weight.numel())
+    residual = torch.randn(1, 1, norm.weight.numel(), device=norm.weight.device)
     x, epsilon = torch.randn_like(residual), norm.variance_epsilon
     with torch.inference_mode():
         samples = interleaved(
@@ -126,12 +126,13 @@ def record_of(samples: Samples, removable: float) -> dict[str, dict[str, float]]
 
 
 def main(
+    device: Annotated[str, typer.Option(help="Device, such as cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(help="Rounds over all variants.")] = 101,
     output: Annotated[Path | None, typer.Option(help="Write the record as JSON.")] = None,
 ) -> None:
     """Measure a decode step, print it per layer, and write the record."""
     torch.set_num_threads(1)
-    model = tiny_llama()
+    model = tiny_llama(device)
     ids = random_ids(model, 1, PROMPT)
     variants = variants_of(model, ids)
     other_load = OtherLoad()
@@ -159,6 +160,7 @@ def main(
     if output is not None:
         facts = {
             "machine": machine_facts(),
+            "device": device,
             "cores_elsewhere": cores_elsewhere,
             "rounds": rounds,
             "microseconds": microseconds,

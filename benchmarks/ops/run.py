@@ -38,7 +38,7 @@ from faststeer import _C
 from faststeer.utils.machine import gpu_facts, installed_version, machine_facts, source_commit
 from faststeer.utils.warnings import FaststeerWarning
 
-# `make cuda-check` allots three minutes to this program. Cases that do not fit are reported.
+# Three minutes, unless options say otherwise. Cases that do not fit are reported.
 GPU_SECONDS, GPU_COMPILE_SECONDS = 140.0, 70.0
 ENDLESS = float("inf")
 EVERYTHING, FAILED = "every variant", "faststeer's op"

@@ -68,10 +68,10 @@ void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor&
   if (args.tokens == 0) return;
   // Freed when this returns, while the kernels may still wait: torch's allocator gives it only to
   // later work of the same stream.
-  const int64_t doubles = plan_moments(args).scratch_doubles;
-  const Tensor scratch = empty_dense(x, &doubles, 1, aoti_torch_dtype_float64());
+  const MomentsLaunch launch = plan_moments(args);
+  const Tensor scratch = empty_dense(x, &launch.scratch_doubles, 1, aoti_torch_dtype_float64());
   const Queue queue(x);
-  launch_moments(args, static_cast<double*>(scratch.data_ptr()), queue.stream);
+  launch_moments(args, launch, static_cast<double*>(scratch.data_ptr()), queue.stream);
 }
 
 }  // namespace

@@ -1,24 +1,12 @@
 // Shared by the kernels that steer rows: how a row is laid out in a block, and its norm.
 #pragma once
 
+#include "cuda/dependent_launch.cuh"
 #include "cuda/element_access.cuh"
 #include "cuda/launch_plan.h"
 #include "cuda/packed_access.cuh"
 
 namespace faststeer {
-
-// Programmatic dependent launch: the next kernel may start when this one's loads are done, and
-// waits here for all of this one's results. Without the launch attribute both do nothing.
-__device__ inline void wait_for_previous_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ inline void let_next_kernel_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 // 1 / sqrt(mean + eps). The approximate instruction is within 2 ulp of float32, which no half
 // shows; a float32 output may be off by 4 ulp in all, so there the slower ones are exact.

@@ -14,7 +14,8 @@ void launch_steer_norm(const SteerNormArgs& args, int device, void* stream);
 // What launch_steer_norm does where vectors have modes.
 void launch_steer_norm_modes(const SteerNormArgs& args, const SteerNormLaunch& launch,
                              void* stream);
-// `scratch` holds plan_moments(args).scratch_doubles.
-void launch_moments(const MomentsArgs& args, double* scratch, void* stream);
+// `launch` is a plan of `args`, and `scratch` holds its scratch_doubles.
+void launch_moments(const MomentsArgs& args, const MomentsLaunch& launch, double* scratch,
+                    void* stream);
 
 }  // namespace faststeer

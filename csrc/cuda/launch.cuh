@@ -1,5 +1,4 @@
-// Starting a kernel: what the device can do, the attributes, and the error check that follows every
-// launch.
+// Starting a kernel: what the device can do, the attributes, and the check of every call.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,15 +13,18 @@
 
 namespace faststeer {
 
+// CUDA keeps the last error until it is asked for: whoever asks next would take it for theirs.
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
 struct DeviceFacts {
   int multiprocessors;
   int major;
-  int shared_bytes;  // that a block can request
+  int shared_bytes;                             // that a block can request
+  int resident_threads, resident_shared_bytes;  // on a multiprocessor
 };
 
 // Queried once per device: they do not change.
@@ -38,17 +40,22 @@ inline const DeviceFacts& facts_of(int device) {
     };
     facts[device] = {attribute(cudaDevAttrMultiProcessorCount),
                      attribute(cudaDevAttrComputeCapabilityMajor),
-                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
+                     attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                     attribute(cudaDevAttrMaxThreadsPerMultiProcessor),
+                     attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
   });
   return facts[device];
 }
 
-inline int multiprocessors(int device) { return facts_of(device).multiprocessors; }
+inline Gpu gpu_of(int device) {
+  const DeviceFacts& facts = facts_of(device);
+  return {facts.multiprocessors, facts.resident_threads, facts.resident_shared_bytes};
+}
 inline bool has_programmatic_launch(int device) { return facts_of(device).major >= 9; }
 
 inline int shared_limit(int device) { return facts_of(device).shared_bytes; }
 
-// Off unless FASTSTEER_PDL=1: a later kernel that does not wait for this one would race with it.
+// Off unless FASTSTEER_PDL=1, until a GPU's figures decide: see dependent_launch.cuh.
 inline bool overlap_is_wanted() {
   static const bool wanted = [] {
     const char* text = std::getenv("FASTSTEER_PDL");
@@ -57,12 +64,22 @@ inline bool overlap_is_wanted() {
   return wanted;
 }
 
+// Lets a kernel take as much shared memory as the current device has. Always that and never what
+// one call needs: the limit is the kernel's, and a smaller call of another thread would lower it
+// between this one's request and its launch.
+inline void allow_all_shared_memory(const void* kernel) {
+  int device;
+  check(cudaGetDevice(&device), "asking for the current device");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             shared_limit(device) - kFixedShared),
+        "requesting shared memory");
+}
+
 template <class... Parameters, class... Arguments>
 void start(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, void* stream,
            bool overlap, const Arguments&... arguments) {
   if (shared_bytes > kSharedLimit) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-          "requesting shared memory");
+    allow_all_shared_memory(reinterpret_cast<const void*>(kernel));
   }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -75,7 +92,6 @@ void start(void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_byte
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, arguments...), "launching a kernel");
-  check(cudaGetLastError(), "launching a kernel");
 }
 
 }  // namespace faststeer

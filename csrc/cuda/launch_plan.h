@@ -38,6 +38,13 @@ constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;  // of one grid
 constexpr int kFixedShared = 2 * 32 * 4;
 constexpr int kSharedLimit = 48 * 1024 - kFixedShared;
 
+// What the planner knows of a device.
+struct Gpu {
+  int multiprocessors;
+  int threads;       // that a multiprocessor holds
+  int shared_bytes;  // of a multiprocessor
+};
+
 struct SteerNormProblem {
   int64_t tokens;
   int64_t hidden;
@@ -47,27 +54,43 @@ struct SteerNormProblem {
   int64_t tokens_per_setting;
   bool modes;    // vectors have modes
   bool aligned;  // every row of every operand begins at a multiple of what one access moves
-  int multiprocessors;
+  Gpu gpu;
 };
 
 SteerNormLaunch plan_steer_norm(const SteerNormProblem& problem);
 
 // What the planner needs to know of a call: whether whole packs can be moved.
-SteerNormProblem problem_of(const SteerNormArgs& args, int multiprocessors);
+SteerNormProblem problem_of(const SteerNormArgs& args, const Gpu& gpu);
 
-// Column tiles times row splits. The splits follow from the shape alone, never from the device, so
-// that results repeat on every GPU.
+// Registers per thread that the planner takes a kernel to need; tests compare them with the
+// compiler's.
+int planned_registers(Steering steering, int packs);
+
+// Column tiles times row splits, in as many steps as keep the scratch memory small. Splits follow
+// from the shape alone, never from the device or from the steps, so that results repeat everywhere.
 struct MomentsLaunch {
   bool packed;
   int64_t rows_per_split;  // at most kSplitRows
   int64_t splits;
   int64_t column_tiles;
-  int64_t scratch_doubles;  // of the partial results, see moments.cuh
+  int64_t splits_per_step;  // all, or a multiple of kMergedSplits
+  int64_t groups_per_step;
+  int64_t scratch_doubles;  // of one step's results, see moments_merge.cuh
+};
+
+// What one tile pass reads and the merge after it adds to the state.
+struct MomentsStep {
+  int64_t first_split, splits;
+  int64_t first_group, groups;
 };
 
 constexpr int kSplitRows = 1024;
-constexpr int kMomentsLanes = 8;  // threads that share a column, and 32 side by side
+constexpr int kMomentsLanes = 8;   // threads that share a column, and 32 side by side
+constexpr int kMergedSplits = 32;  // at a time
+constexpr int64_t kMomentsScratchBytes = int64_t{64} << 20;  // as on the CPU
 
-MomentsLaunch plan_moments(const MomentsArgs& args);
+// A step takes at least kMergedSplits of one group, whatever `scratch_bytes` is: beyond 131,000
+// elements a row those exceed kMomentsScratchBytes.
+MomentsLaunch plan_moments(const MomentsArgs& args, int64_t scratch_bytes = kMomentsScratchBytes);
 
 }  // namespace faststeer

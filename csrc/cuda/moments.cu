@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "cuda/kernels.h"
 #include "cuda/launch.cuh"
 #include "cuda/moments.cuh"
@@ -26,22 +28,26 @@ void with_moments_kernel(const MomentsArgs& args, const MomentsLaunch& launch, c
 
 }  // namespace
 
-void launch_moments(const MomentsArgs& args, double* scratch, void* stream) {
+void launch_moments(const MomentsArgs& args, const MomentsLaunch& launch, double* scratch,
+                    void* stream) {
   if (args.tokens == 0) return;
-  constexpr int64_t kMaxBlocksYZ = 65535;  // along y and z
-  const MomentsLaunch launch = plan_moments(args);
-  if (args.groups > kMaxBlocksYZ || launch.column_tiles > kMaxBlocksYZ) {
-    throw std::runtime_error("accumulate_moments takes at most 65,535 groups, not " +
-                             std::to_string(args.groups));
+  const auto columns = static_cast<unsigned>((args.hidden + kWarp - 1) / kWarp);
+  MomentsStep step{};
+  for (; step.first_group < args.groups; step.first_group += step.groups) {
+    step.groups = std::min(launch.groups_per_step, args.groups - step.first_group);
+    for (step.first_split = 0; step.first_split < launch.splits; step.first_split += step.splits) {
+      step.splits = std::min(launch.splits_per_step, launch.splits - step.first_split);
+      const auto groups = static_cast<unsigned>(step.groups);
+      const dim3 tiles{static_cast<unsigned>(step.splits),
+                       static_cast<unsigned>(launch.column_tiles), groups};
+      with_moments_kernel(args, launch, [&](auto kernel) {
+        start(kernel, tiles, {kWarp, kMomentsLanes, 1}, 0, stream, false, args, launch, step,
+              scratch);
+      });
+      start(merge_moments, {columns, groups, 1}, {kWarp, kMomentsLanes, 1}, 0, stream, false, args,
+            step, scratch);
+    }
   }
-  const dim3 tiles{static_cast<unsigned>(launch.splits), static_cast<unsigned>(launch.column_tiles),
-                   static_cast<unsigned>(args.groups)};
-  with_moments_kernel(args, launch, [&](auto kernel) {
-    start(kernel, tiles, {kWarp, kMomentsLanes, 1}, 0, stream, false, args, launch, scratch);
-  });
-  const dim3 columns{static_cast<unsigned>((args.hidden + kMomentsThreads - 1) / kMomentsThreads),
-                     static_cast<unsigned>(args.groups), 1};
-  start(merge_moments, columns, {kMomentsThreads, 1, 1}, 0, stream, false, args, launch, scratch);
 }
 
 }  // namespace faststeer

@@ -162,18 +162,20 @@ __device__ inline Pack<T, kWidth> load_columns(const T* row, int64_t column, int
   return pack;
 }
 
-// Grid: splits, column tiles, groups. Block: 32 packs of columns, kMomentsLanes rows at a time.
+// Grid: splits of the step, column tiles, groups of the step. Block: 32 packs of columns,
+// kMomentsLanes rows at a time.
 template <class T, bool kPacked>
 __global__ void __launch_bounds__(kMomentsThreads, 4)
     moments_of_splits(const __grid_constant__ MomentsArgs args,
-                      const __grid_constant__ MomentsLaunch launch, double* memory) {
+                      const __grid_constant__ MomentsLaunch launch,
+                      const __grid_constant__ MomentsStep step, double* memory) {
   constexpr int kWidth = kPackWidth<T>;
   constexpr int kColumns = kWarp * kWidth;
   __shared__ RowList list;
   __shared__ LaneMoments<kWidth> lanes;
 
-  const int64_t split = blockIdx.x;
-  const int64_t group = blockIdx.z;
+  const int64_t split = step.first_split + blockIdx.x;
+  const int64_t group = step.first_group + blockIdx.z;
   const int64_t begin = split * launch.rows_per_split;
   const int rows = static_cast<int>(min(launch.rows_per_split, args.tokens - begin));
   const int found =
@@ -205,12 +207,14 @@ __global__ void __launch_bounds__(kMomentsThreads, 4)
   if (threadIdx.x == 0) lanes.count[lane] = lane_rows;
   __syncthreads();
 
-  const MomentsScratch scratch(memory, args, launch.splits);
-  const int64_t partial = split * args.groups + group;
+  const MomentsScratch scratch(memory, step, args.hidden);
+  const int64_t partial = static_cast<int64_t>(blockIdx.x) * step.groups + blockIdx.z;
   const int thread = lane * kWarp + static_cast<int>(threadIdx.x);
   if (thread == 0 && blockIdx.y == 0) {
     scratch.count[partial] = found;
-    if (split == 0) scratch.count_before[group] = static_cast<double>(args.count[group]);
+    if (blockIdx.x == 0) {
+      scratch.count_before[blockIdx.z] = static_cast<double>(args.count[group]);
+    }
   }
   // Rows are dealt to lanes in turn: the first has some if any has.
   for (int c = thread; c < kColumns; c += kMomentsThreads) {

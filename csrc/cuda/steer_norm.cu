@@ -51,7 +51,7 @@ void launch_steer_norm(const SteerNormArgs& given, int device, void* stream) {
   SteerNormArgs args = given;
   if (args.tokens == 0) return;
   if (args.stored == 0) args.entries = 0;  // there is nothing that an id could name
-  SteerNormLaunch launch = plan_steer_norm(problem_of(args, multiprocessors(device)));
+  SteerNormLaunch launch = plan_steer_norm(problem_of(args, gpu_of(device)));
   launch.overlap = overlap_is_wanted() && has_programmatic_launch(device);
   require_shared_memory(args, launch, device);
   if (launch.steering == Steering::modes) return launch_steer_norm_modes(args, launch, stream);

@@ -45,9 +45,10 @@ template <class R, class X, class V, int kPacks, Steering kSteering>
 struct AddedRow : RowInPacks<R, X, kPacks> {
   using Row = RowInPacks<R, X, kPacks>;
   using Row::args, Row::column, Row::kWidth, Row::in_row, Row::launch;
-  // Of vectors in flight: what fits into 64 registers without spills. With one pack a
-  // thread that is eight vectors, which is what few rows need.
-  static constexpr int kBytes = kPacks == 1 && kSteering == Steering::direct ? 128 : 32;
+  // Of vectors in flight per pack: what fits into 64 registers without spills. Eight vectors of a
+  // half and four of float32 with one pack per thread, half of that with two. A kept sum is made
+  // once per block.
+  static constexpr int kBytes = kSteering == Steering::direct ? 128 / kPacks : 32;
 
   KeptSum<kWidth> kept;
   int64_t kept_setting = -1;

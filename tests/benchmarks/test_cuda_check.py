@@ -1,22 +1,35 @@
 """The check for machines with a GPU, as far as it runs without one."""
 
+from __future__ import annotations
+
 import json
+import re
 import runpy
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import limited
 import pytest
+import stages
+import torch
+from limited import TimeLimit
 from places import BENCHMARKS, ROOT
+from stages import Found, Stage
 
-PROGRAM = BENCHMARKS / "cuda_check.py"
+PROGRAM = BENCHMARKS / "cuda" / "run.py"
 check = runpy.run_path(str(PROGRAM))
+PYTHON = sys.executable
 
 
-def test_without_a_gpu_the_check_exits_with_an_error(tmp_path: Path) -> None:
-    output = tmp_path / "result.json"
+@pytest.mark.parametrize("what", ["kernels", "models"])
+def test_without_a_gpu_the_check_exits_with_an_error(what: str, tmp_path: Path) -> None:
+    output = tmp_path / "results"
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), "--output", str(output)],
+        [PYTHON, str(PROGRAM), what, "--output", str(output)],
         capture_output=True,
         text=True,
         env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""},
@@ -27,57 +40,123 @@ def test_without_a_gpu_the_check_exits_with_an_error(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_a_command_that_exceeds_its_limit_fails_and_its_output_is_kept() -> None:
-    says = "import time; print('started', flush=True); time.sleep(60)"
-    result = check["run"](sys.executable, "-c", says, limit=3.0)
-    assert result.returncode == 124
-    assert "started" in result.stdout
-    assert check["last_lines"](result) == ["started", "stopped after 3 s"]
+def test_both_calls_end_within_five_minutes() -> None:
+    for both in (stages.KERNELS, stages.MODELS):
+        assert sum(stage.seconds for stage in both.values()) <= stages.SECONDS - 10
+    assert stages.SECONDS <= 290
 
 
 def test_stored_output_contains_no_absolute_path() -> None:
-    kept = check["without_paths"](f"{ROOT}/csrc/a.cu and {Path.home()}/b")
+    kept = stages.without_paths(f"{ROOT}/csrc/a.cu and {Path.home()}/b")
     assert kept == "./csrc/a.cu and ~/b"
 
 
-def test_the_outcome_of_every_test_is_stored_by_name(tmp_path: Path) -> None:
-    tests = tmp_path / "test_three.py"
+def test_the_outcome_of_every_test_is_stored_even_if_the_last_one_never_ends(
+    tmp_path: Path, monkeypatch
+) -> None:
+    tests = tmp_path / "tests" / "cuda" / "test_four.py"
+    tests.parent.mkdir(parents=True)
     tests.write_text(
-        "import pytest\n"
-        "def test_good(): pass\n"
+        "import pytest, time\n"
+        "@pytest.mark.parametrize('x', ['a b', 'c'])\n"
+        "def test_good(x): pass\n"
         "def test_bad(): assert False\n"
         "def test_absent(): pytest.skip('no')\n"
+        "def test_endless(): time.sleep(60)\n"
     )
-    report = tmp_path / "report.xml"
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", str(tests)],
-        capture_output=True,
-        check=False,
-    )
-    assert check["outcomes"](report) == {
-        "test_good": "passed",
-        "test_bad": "failure",
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -q -ra\n")
+    monkeypatch.setattr(limited, "ROOT", tmp_path)
+    found = stages.gpu_tests("test_four.py")(tmp_path, TimeLimit(8.0))
+    assert found["passed"] is False
+    assert found["tests"] == {
+        "test_good[a b]": "passed",
+        "test_good[c]": "passed",
+        "test_bad": "failed",
         "test_absent": "skipped",
     }
+    assert found["output"][-1] == "stopped after 8 s"
+
+
+def test_tests_that_are_all_skipped_have_not_passed() -> None:
+    found = stages.gpu_tests("test_gpu_moments.py")(Path(), TimeLimit(300.0))
+    if not torch.cuda.is_available():
+        assert set(found["tests"].values()) == {"skipped"}
+        assert found["passed"] is False
+
+
+def test_the_kernels_are_tested_with_all_gpu_tests_but_those_of_decoding() -> None:
+    files = {path.name for path in (ROOT / "tests" / "cuda").glob("test_gpu_*.py")}
+    assert {*stages.kernel_tests(), stages.DECODING} == files
+    assert stages.DECODING not in stages.kernel_tests()
 
 
 def test_results_of_a_program_are_part_of_the_record(tmp_path: Path) -> None:
     output = tmp_path / "ops.json"
     done = subprocess.CompletedProcess([], 0, "a line\n", "")
-    assert check["finished"](done, output) == {"passed": True, "output": ["a line"]}
+    assert stages.finished(done, output) == {"passed": True, "output": ["a line"]}
     output.write_text(json.dumps({"x": 1}))
-    assert check["finished"](done, output)["results"] == {"x": 1}
+    assert stages.finished(done, output)["results"] == {"x": 1}
 
 
-@pytest.mark.parametrize("tool", check["SANITIZERS"])
-def test_a_sanitizer_that_is_not_installed_is_recorded_as_absent(tool: str, monkeypatch) -> None:
-    stage = check["STAGES"][tool]
+def test_a_sanitizer_that_is_not_installed_is_recorded_as_absent(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert stage(Path()) == {"passed": None, "output": ["compute-sanitizer is not installed"]}
+    found = stages.memcheck(Path(), TimeLimit(1.0))
+    assert found == {"passed": None, "output": ["compute-sanitizer is not installed"]}
+
+
+Answer = Callable[[tuple[str, ...], Mapping[str, str]], int]
+
+
+def commands(monkeypatch, answer: Answer) -> list[tuple[tuple[str, ...], Mapping[str, str]]]:
+    """Replace the running of commands by `answer`, which returns their exit code."""
+    called = []
+
+    def run(self: TimeLimit, *command: str, **environment: str) -> limited.Done:
+        called.append((command, environment))
+        return subprocess.CompletedProcess(command, answer(command, environment), "", "it ran")
+
+    monkeypatch.setattr(TimeLimit, "run", run)
+    return called
+
+
+def test_kernels_are_built_for_this_gpu_alone_and_asked_whether_they_load(monkeypatch) -> None:
+    called = commands(monkeypatch, lambda command, environment: 0)
+    monkeypatch.setattr(stages, "architecture", lambda: "90")
+    assert stages.build(Path(), TimeLimit(9.0))["passed"]
+    (build, environment), (info, _) = called
+    assert build[1:] == ("setup.py", "build_ext", "--inplace")
+    assert environment == {"FASTSTEER_CUDA": "1", "FASTSTEER_CUDA_ARCHS": "90"}
+    assert info[1:] == ("-m", "faststeer", "info")
+
+
+def test_ops_are_compared_with_overlapping_launches_and_without(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def answer(command: tuple[str, ...], environment: Mapping[str, str]) -> int:
+        slower = 2.0 if environment["FASTSTEER_PDL"] == "0" else 1.5
+        case = {"rows": 1, "vectors": 4, "entries": "shared", "cache": "cold"}
+        case["microseconds"] = {"stock": 9.0, "faststeer": slower, "faststeer idle": slower - 1}
+        cases = [case] if environment["FASTSTEER_PDL"] == "1" else [case, case | {"rows": 2048}]
+        Path(command[command.index("--output") + 1]).write_text(json.dumps({"cases": cases}))
+        return 0
+
+    called = commands(monkeypatch, answer)
+    found = stages.ops(tmp_path, TimeLimit(75.0))
+    assert found["passed"]
+    assert found["output"][-3:] == [
+        "FASTSTEER_PDL=0 and 1, microseconds:",
+        "  1 rows, 4 vectors shared, cold, faststeer: 2.00 1.50 (0.750x)",
+        "  1 rows, 4 vectors shared, cold, faststeer idle: 1.00 0.50 (0.500x)",
+    ]
+    (plain, _), (overlapped, _) = called
+    rows = [int(plain[i + 1]) for i, word in enumerate(plain) if word == "--rows"]
+    assert rows == sorted(rows)  # few first, in case time runs out
+    assert rows[0] == 1
+    assert rows[-1] == 32768
+    assert "--compile" in overlapped
 
 
 def test_a_timed_model_is_judged_by_the_targets(monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(PROGRAM.parent))
     ratios = {"stock": 1.0, "faststeer, idle": 0.98, "faststeer, 4 vectors a row": 0.983}
     rows = [
         {
@@ -90,32 +169,131 @@ def test_a_timed_model_is_judged_by_the_targets(monkeypatch) -> None:
         for name, ratio in ratios.items()
     ]
     results = {"device": "NVIDIA H100", "settings": {"batch_sizes": [8]}, "results": rows}
-    found = check["judged"]({"passed": True, "output": ["a line"], "results": results})
+    found = stages.judged({"passed": True, "output": ["a line"], "results": results})
     assert [(each["against"], each["at_most"], each["met"]) for each in found["targets"]] == [
         ("faststeer, idle", 1.005, True),
         ("stock", 1.0, True),
     ]
     assert found["output"][0] == "a line"
     assert sum("met" in line for line in found["output"]) == 2
-    assert check["judged"]({"passed": False, "output": []}) == {"passed": False, "output": []}
+    assert stages.judged({"passed": False, "output": []}) == {"passed": False, "output": []}
+    assert check["counts"](found) == "2 of 2 targets met"
 
 
-@pytest.mark.parametrize("name", ["model", "compiled"])
-def test_models_are_timed_in_batches_of_1_8_and_32_and_stale_results_are_not_reused(
-    name: str, tmp_path: Path, monkeypatch
+@pytest.mark.parametrize(("name", "sizes"), [("model", "1,8,32"), ("compiled", "8")])
+def test_llamas_shape_is_timed(name: str, sizes: str, tmp_path: Path, monkeypatch) -> None:
+    called = commands(monkeypatch, lambda command, environment: 1)
+    found = stages.MODELS[name].work(tmp_path, TimeLimit(9.0))
+    assert found == {"passed": False, "output": ["it ran"]}
+    [(command, _)] = called
+    assert command[command.index("--batch-sizes") + 1] == sizes
+    assert command[command.index("--model") + 1] == "random:llama-2-7b"
+    assert ("--compiled" in command) == (name == "compiled")
+
+
+# Options of the programs that stages run, which nothing else here would find out.
+@pytest.mark.parametrize("name", ["ops", "host", "capture", "model", "compiled"])
+def test_programs_take_the_options_that_stages_give(name: str, tmp_path: Path, monkeypatch) -> None:
+    real = TimeLimit.run
+    called = commands(monkeypatch, lambda command, environment: 1)
+    (stages.KERNELS | stages.MODELS)[name].work(tmp_path, TimeLimit(90.0))
+    for command, environment in called:
+        result = real(TimeLimit(90.0), *command, CUDA_VISIBLE_DEVICES="", **environment)
+        assert result.returncode != 0
+        assert "no such option" not in result.stderr.lower()
+        assert re.search("CUDA|NVIDIA|cuda", result.stderr), result.stderr
+
+
+# The whole.
+
+
+def stubbed(*command: str, seconds: float = 9.0) -> Stage:
+    def work(scratch: Path, limit: TimeLimit) -> Found:
+        result = limit.run(*command)
+        return {"passed": result.returncode == 0, "output": stages.last_lines(result)}
+
+    return Stage(seconds, work, shown=True)
+
+
+def broken(scratch: Path, limit: TimeLimit) -> Found:
+    raise RuntimeError(f"no luck in {ROOT}")
+
+
+def test_stages_run_to_the_end_and_the_record_is_whole_after_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "model.json").write_text("{}")
-    (tmp_path / "compiled.json").write_text("{}")
-    (tmp_path / f"{name}.json").unlink()
-    called = []
+    target = tmp_path / "result.json"
 
-    def run(*command: str, limit: float) -> subprocess.CompletedProcess[str]:
-        called.extend(command)
-        return subprocess.CompletedProcess(command, 1, "", "it failed")
+    def look(scratch: Path, limit: TimeLimit) -> Found:
+        before = json.loads(target.read_text())["stages"]
+        return {"passed": None, "output": [f"{list(before)}"], "tests": {"a": "passed"}}
 
-    stage = check["STAGES"][name]
-    monkeypatch.setitem(stage.__globals__, "run", run)
-    assert stage(tmp_path) == {"passed": False, "output": ["it failed"]}
-    assert called[called.index("--batch-sizes") + 1] == "1,8,32"
-    assert called[called.index("--model") + 1] == "random:llama-2-7b"
-    assert ("--compiled" in called) == (name == "compiled")
+    record: dict[str, Any] = {"machine": {}, "stages": {}}
+    chosen = {
+        "good": stubbed(PYTHON, "-c", "print('all well')"),
+        "bad": Stage(9.0, broken),
+        "slow": stubbed(PYTHON, "-c", "import time; time.sleep(60)", seconds=1.0),
+        "look": Stage(9.0, look),
+    }
+    check["run_stages"](chosen, record, target, TimeLimit(60.0))
+    assert json.loads(target.read_text()) == record
+    assert {name: found["passed"] for name, found in record["stages"].items()} == {
+        "good": True,
+        "bad": False,
+        "slow": False,
+        "look": None,
+    }
+    assert record["stages"]["bad"]["output"] == ["RuntimeError: no luck in ."]
+    assert record["stages"]["look"]["output"] == ["['good', 'bad', 'slow']"]
+    printed = capsys.readouterr().out
+    assert "all well" in printed
+    assert "stopped after 1 s" in printed
+    console = check["Console"](width=110)
+    with console.capture() as table:
+        console.print(check["verdicts"](record))
+    lines = [line.split() for line in table.get().splitlines()]
+    assert ["bad", "FAILED"] in [line[:2] for line in lines]
+    assert ["look", "absent"] in [line[:2] for line in lines]
+    assert ["1", "tests", "passed"] in [line[3:] for line in lines]
+
+
+def test_nothing_is_tested_or_timed_without_a_library(tmp_path: Path) -> None:
+    record: dict[str, Any] = {"machine": {}, "stages": {}}
+    chosen = {"build": Stage(9.0, broken), "tests": stubbed(PYTHON, "-c", "")}
+    check["run_stages"](chosen, record, tmp_path / "x.json", TimeLimit(60.0))
+    assert list(record["stages"]) == ["build"]
+
+
+def test_stages_stop_where_the_whole_call_has_to(tmp_path: Path) -> None:
+    record: dict[str, Any] = {"machine": {}, "stages": {}}
+    slow = stubbed(PYTHON, "-c", "import time; time.sleep(60)", seconds=50.0)
+    begin = time.monotonic()
+    check["run_stages"]({"a": slow, "b": slow}, record, tmp_path / "x.json", TimeLimit(3.0))
+    assert time.monotonic() - begin < 20
+    assert not any(found["passed"] for found in record["stages"].values())
+
+
+def test_the_record_lies_where_it_was_told_with_the_given_commit(
+    tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = check["check"]
+    names = run.__globals__
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    machine = {"gpu": "NVIDIA H100 80GB", "date": "2026-01-31"}
+    monkeypatch.setitem(names, "facts", lambda commit: machine | {"commit": commit})
+    chosen = {"good": stubbed(PYTHON, "-c", ""), "other": Stage(9.0, broken)}
+    output = tmp_path / "new" / "folder"
+    with pytest.raises(SystemExit) as ended:
+        run("kernels", chosen, output, "abc123", ["good"])
+    assert ended.value.code == 0
+    [file] = output.iterdir()
+    assert file.name == "cuda-kernels-h100-80gb-2026-01-31.json"
+    record = json.loads(file.read_text())
+    assert record["machine"]["commit"] == "abc123"
+    assert list(record["stages"]) == ["good"]
+    assert capsys.readouterr().out.strip().splitlines()[-1].split()[:2] == ["good", "passed"]
+    with pytest.raises(SystemExit) as ended:
+        run("kernels", chosen, output, None, None)
+    assert ended.value.code == 1
+    with pytest.raises(SystemExit, match="no stage 'odd'; there are good, other"):
+        run("kernels", chosen, output, None, ["odd"])

@@ -14,7 +14,7 @@ from cuda_toolkit import NoToolkitError, find_nvcc
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-__all__ = ["PROGRAM", "NoToolkitError", "build"]
+__all__ = ["PROGRAM", "NoToolkitError", "build", "build_launching"]
 
 PROGRAM = "driver"
 
@@ -58,6 +58,15 @@ def build(folder: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [str(path) for path in pool.map(compiled, SOURCES)]
     _run([compiler, *SANITIZE, "-rdynamic", *objects, "-ldl", "-o", str(folder / PROGRAM)])
+
+
+def build_launching(folder: Path) -> None:
+    """Compile launching.cpp, which is the CUDA runtime of the launcher as it is, into `folder`."""
+    compiler = os.environ.get("CXX", "g++")
+    sources = [str(HERE / "launching.cpp"), str(CSRC / "cuda" / "launch_plan.cpp")]
+    includes = [f"-I{CSRC}", *toolkit_includes()]
+    command = [compiler, *FLAGS, *WARNINGS, *SANITIZE, *includes, *sources]
+    _run([*command, "-o", str(folder / "launching")])
 
 
 def _run(command: list[str]) -> None:

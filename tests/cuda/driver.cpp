@@ -57,9 +57,11 @@ class Buffers {
   void run_in_both_orders(int64_t dropped_barrier, const std::function<void()>& run) {
     for (const bool backward : {false, true}) {
       used_.clear();
+      fibres::shared_with_other_kernels.clear();
       for (const auto& bytes : given_) {
         used_.emplace_back(new char[bytes.size()]);
         std::copy(bytes.begin(), bytes.end(), used_.back().get());
+        fibres::shared_with_other_kernels.emplace_back(used_.back().get(), bytes.size());
       }
       fibres::schedule = {backward, dropped_barrier};
       stand_in.started.clear();
@@ -146,6 +148,8 @@ void answer_moments() {
   Buffers buffers;
   buffers.read_sizes();
   const auto dropped_barrier = read<int64_t>();
+  stand_in.kernel_of_barrier = read<int64_t>();
+  const auto scratch_bytes = read<int64_t>();
   MomentsArgs args{};
   args.tokens = read<int64_t>();
   args.hidden = read<int64_t>();
@@ -160,11 +164,13 @@ void answer_moments() {
     args.mean = mean.in<double>(buffers);
     args.m2 = m2.in<double>(buffers);
     if (args.tokens == 0) return;
-    const auto doubles = static_cast<size_t>(plan_moments(args).scratch_doubles);
+    const MomentsLaunch launch = plan_moments(args, scratch_bytes);
+    const auto doubles = static_cast<size_t>(launch.scratch_doubles);
     const std::unique_ptr<double[]> scratch(new double[doubles]);
     std::fill_n(scratch.get(), doubles, std::numeric_limits<double>::quiet_NaN());
-    launch_moments(args, scratch.get(), nullptr);
+    launch_moments(args, launch, scratch.get(), nullptr);
   });
+  stand_in.kernel_of_barrier = -1;
   buffers.answer();
 }
 
@@ -188,7 +194,9 @@ void answer_steer_norm_plan() {
   problem.tokens_per_setting = read<int64_t>();
   problem.modes = read<bool>();
   problem.aligned = read<bool>();
-  problem.multiprocessors = read<int>();
+  problem.gpu.multiprocessors = read<int>();
+  problem.gpu.threads = read<int>();
+  problem.gpu.shared_bytes = read<int>();
   const SteerNormLaunch launch = plan_steer_norm(problem);
   std::cout << launch.packed << ' ' << static_cast<int>(launch.steering) << ' ' << launch.packs
             << ' ' << launch.threads << ' ' << launch.blocks << ' ' << launch.rows_per_block << ' '
@@ -203,9 +211,10 @@ void answer_moments_plan() {
   args.x.data = reinterpret_cast<void*>(read<uintptr_t>());
   args.x.stride = read<int64_t>();
   args.x.dtype = static_cast<DType>(read<int32_t>());
-  const MomentsLaunch launch = plan_moments(args);
+  const MomentsLaunch launch = plan_moments(args, read<int64_t>());
   std::cout << launch.packed << ' ' << launch.rows_per_split << ' ' << launch.splits << ' '
-            << launch.column_tiles << ' ' << launch.scratch_doubles << '\n';
+            << launch.column_tiles << ' ' << launch.splits_per_step << ' ' << launch.groups_per_step
+            << ' ' << launch.scratch_doubles << '\n';
 }
 
 }  // namespace

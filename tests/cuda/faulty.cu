@@ -1,3 +1,4 @@
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/packed_access.cuh"
 #include "faulty.h"
@@ -88,11 +89,37 @@ __global__ void unaligned_access(float* memory) {
   *reinterpret_cast<uint4*>(memory + 1) = make_uint4(0, 0, 0, 0);
 }
 
+__global__ void reads_before_it_waits(float* memory) {
+  const float early = memory[threadIdx.x];
+  faststeer::wait_for_previous_kernel();
+  memory[threadIdx.x] = early;
+}
+
+__global__ void writes_before_it_waits(float* memory) {
+  memory[threadIdx.x] = 0.0f;
+  faststeer::wait_for_previous_kernel();
+}
+
+__global__ void half_of_it_waits(float* memory) {
+  if (threadIdx.x < blockDim.x / 2) faststeer::wait_for_previous_kernel();
+  __syncthreads();
+  memory[threadIdx.x] = 0.0f;
+}
+
+__global__ void never_waits(float*) {}
+
+__global__ void waits(float* memory) {
+  faststeer::wait_for_previous_kernel();
+  faststeer::let_next_kernel_start();
+  memory[threadIdx.x] += 1.0f - static_cast<float>(blockIdx.x);
+}
+
 }  // namespace faulty
 
-#define FAULT(name)   \
-  if (fault == #name) \
-  return faststeer::start(faulty::name, {2, 1, 1}, {64, 1, 1}, 256, nullptr, false, memory)
+#define STARTED(name, overlap) \
+  if (fault == #name)          \
+  return faststeer::start(faulty::name, {2, 1, 1}, {64, 1, 1}, 256, nullptr, overlap, memory)
+#define FAULT(name) STARTED(name, false)
 
 void start_faulty(const std::string& fault, float* memory) {
   FAULT(nothing_wrong);
@@ -111,5 +138,10 @@ void start_faulty(const std::string& fault, float* memory) {
   FAULT(beyond_fixed_shared_memory);
   FAULT(beyond_the_buffer);
   FAULT(unaligned_access);
+  STARTED(reads_before_it_waits, true);
+  STARTED(writes_before_it_waits, true);
+  STARTED(half_of_it_waits, true);
+  STARTED(never_waits, true);
+  STARTED(waits, true);
   fibres::fail("no such fault: " + fault);
 }

@@ -29,7 +29,7 @@ constexpr int kMostThreads = 1024;
 constexpr size_t kStack = 256 * 1024;  // the sanitizers' frames are large
 constexpr size_t kPage = 4096;
 
-enum class State { ready, at_barrier, at_shuffle, at_ballot, returned };
+enum class State { ready, at_barrier, at_shuffle, at_ballot, at_previous_kernel, returned };
 
 struct Fibre {
   ucontext_t context;
@@ -120,6 +120,7 @@ std::string tell(const Where& where) {
 std::string tell(const Fibre& fibre) {
   const std::string thread = "thread " + std::to_string(&fibre - all.data());
   if (fibre.state == State::returned) return thread + " has returned";
+  if (fibre.state == State::at_previous_kernel) return thread + " waits for the previous kernel";
   const char* at =
       fibre.state == State::at_barrier ? " waits at the barrier of " : " waits at the shuffle of ";
   return thread + at + tell(fibre.where);
@@ -187,6 +188,15 @@ void run_warp(int first) {
   } while (exchange(&all[first]));
 }
 
+// Whether an earlier kernel may yet write what kernels share, as this block sees it.
+bool previous_kernel_runs = false;
+
+void let_previous_kernel_run(bool runs) {
+  const auto change = runs ? __asan_poison_memory_region : __asan_unpoison_memory_region;
+  for (const auto& [address, size] : shared_with_other_kernels) change(address, size);
+  previous_kernel_runs = runs;
+}
+
 // Until every thread has returned.
 void run_block() {
   const int warps = (threads + kWarp - 1) / kWarp;
@@ -199,6 +209,7 @@ void run_block() {
         diverged(all[0], all[i]);
       }
     }
+    if (all[0].state == State::at_previous_kernel) let_previous_kernel_run(false);
     if (all[0].state == State::returned) return;
     for (int i = 0; i < threads; ++i) all[i].state = State::ready;
   }
@@ -230,6 +241,10 @@ void wait_for_block(Where where) {
   suspend_as(State::at_barrier, where);
 }
 
+void wait_for_previous_kernel(Where where) {
+  if (previous_kernel_runs) suspend_as(State::at_previous_kernel, where);
+}
+
 uint32_t shuffle(unsigned mask, uint32_t given, unsigned source, Where where) {
   current->mask = mask;
   current->given = given;
@@ -246,7 +261,8 @@ uint32_t ballot(unsigned mask, uint32_t given, Where where) {
   return current->received;
 }
 
-void run(dim3 grid, dim3 block, int64_t shared_bytes, const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block, int64_t shared_bytes, bool overlap,
+         const std::function<void()>& thread) {
   const uint64_t wanted = uint64_t{block.x} * block.y * block.z;
   if (wanted == 0 || wanted > kMostThreads) fail("a block has 1 to 1024 threads");
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
@@ -274,7 +290,9 @@ void run(dim3 grid, dim3 block, int64_t shared_bytes, const std::function<void()
       all[i].state = State::ready;
       all[i].barriers = 0;
     }
+    if (overlap && b == 0) let_previous_kernel_run(true);
     run_block();
+    if (previous_kernel_runs) fail("the kernel ended without waiting for the previous one");
   }
 }
 

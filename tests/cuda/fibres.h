@@ -20,6 +20,8 @@
 #include <functional>
 #include <source_location>
 #include <string>
+#include <utility>
+#include <vector>
 
 #undef __shared__
 #define __shared__ thread_local
@@ -42,12 +44,18 @@ struct Schedule {
 };
 inline Schedule schedule;
 
+// What kernels share, as the addresses and sizes of heap blocks.
+inline std::vector<std::pair<const char*, size_t>> shared_with_other_kernels;
+
 // Runs `thread` once for every thread of every block. Ends the process, with a message, where a
-// GPU would hang or leave the result undefined.
-void run(dim3 grid, dim3 block, int64_t shared_bytes, const std::function<void()>& thread);
+// GPU would hang or leave the result undefined. With `overlap`, earlier kernels may be running yet:
+// what kernels share is poisoned until the threads of the first block have waited for them.
+void run(dim3 grid, dim3 block, int64_t shared_bytes, bool overlap,
+         const std::function<void()>& thread);
 [[noreturn]] void fail(const std::string& message);
 
 void wait_for_block(Where where);
+void wait_for_previous_kernel(Where where);
 // What the lane `source` gave.
 uint32_t shuffle(unsigned mask, uint32_t given, unsigned source, Where where);
 // A bit for each lane that gave anything but zero.
@@ -93,6 +101,7 @@ inline float rsqrt_as_bad_as_allowed(float value) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(1.0f / std::sqrt(value)) + 2);
 }
 #define rsqrtf rsqrt_as_bad_as_allowed
+inline float __fdividef(float a, float b) { return a / b * (1.0f + 2e-7f); }  // 2 ulp on a GPU
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 // Two roundings, because the compiler is told -ffp-contract=off.

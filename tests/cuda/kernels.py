@@ -18,6 +18,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in the order of kernel_args.h
 H100 = 132  # multiprocessors
+SCRATCH_BYTES = 64 << 20  # of moments, as launch_plan.h has it
 
 
 class Fault(Exception):
@@ -51,6 +52,8 @@ class MomentsPlan:
     rows_a_split: int
     splits: int
     column_tiles: int
+    splits_a_step: int
+    groups_a_step: int
     scratch_doubles: int
 
 
@@ -102,10 +105,12 @@ class Emulator:
         m2: Tensor,
         *,
         dropped_barrier: int = -1,
+        of_kernel: int = -1,
+        scratch_bytes: int = SCRATCH_BYTES,
     ) -> list[Started]:
-        """launch_moments of the rows of `x` `[N, H]`."""
+        """launch_moments of the rows of `x` `[N, H]`; of one kernel or all a barrier is dropped."""
         memory = _Memory()
-        words = [dropped_barrier, *x.shape, len(count), *memory.rows(x)]
+        words = [dropped_barrier, of_kernel, scratch_bytes, *x.shape, len(count), *memory.rows(x)]
         for values in (group, count, mean, m2):
             words += memory.place(values)
         return self._start("moments", memory, words)
@@ -128,15 +133,25 @@ class Emulator:
         modes: bool = False,
         aligned: bool = True,
         multiprocessors: int = H100,
+        resident_threads: int = 2048,
+        resident_shared_bytes: int = 228 << 10,
     ) -> SteerNormPlan:
         problem = (tokens, hidden, element_size, entries, stored, tokens_per_setting)
-        words = (*problem, int(modes), int(aligned), multiprocessors)
+        gpu = (multiprocessors, resident_threads, resident_shared_bytes)
+        words = (*problem, int(modes), int(aligned), *gpu)
         return SteerNormPlan(*self._plan("plan_steer_norm", words))
 
     def plan_moments(
-        self, tokens: int, hidden: int, groups: int, address: int, stride: int, dtype: torch.dtype
+        self,
+        tokens: int,
+        hidden: int,
+        groups: int,
+        address: int,
+        stride: int,
+        dtype: torch.dtype,
+        scratch_bytes: int = SCRATCH_BYTES,
     ) -> MomentsPlan:
-        problem = (tokens, hidden, groups, address, stride, DTYPES.index(dtype))
+        problem = (tokens, hidden, groups, address, stride, DTYPES.index(dtype), scratch_bytes)
         return MomentsPlan(*self._plan("plan_moments", problem))
 
     def symbols(self) -> list[str]:

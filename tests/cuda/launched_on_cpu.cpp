@@ -45,9 +45,10 @@ void launch_steer_norm(const SteerNormArgs& args, int, void* stream) {
 }
 
 // Sums in place of moments: enough to see whether every argument came to where it belongs.
-void launch_moments(const MomentsArgs& args, double* scratch, void* stream) {
+void launch_moments(const MomentsArgs& args, const MomentsLaunch& launch, double* scratch,
+                    void* stream) {
   require_device_and_stream(stream);
-  std::fill_n(scratch, plan_moments(args).scratch_doubles, 0.0);
+  std::fill_n(scratch, launch.scratch_doubles, 0.0);
   for (int64_t n = 0; n < args.tokens; ++n) {
     const int64_t group = args.group == nullptr ? 0 : args.group[n];
     if (group < 0) continue;

@@ -25,11 +25,23 @@ class Instruction:
 
     operation: str
     modifiers: frozenset[str]
+    operands: str  # as listed; of a load, the register that it fills comes first
 
     @property
     def bits(self) -> int:
         sized = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128}
         return next((bits for name, bits in sized.items() if name in self.modifiers), 32)
+
+    @property
+    def registers(self) -> set[int]:
+        """Registers that it names."""
+        return {int(number) for number in re.findall(r"\bR(\d+)\b", self.operands)}
+
+    @property
+    def filled(self) -> set[int]:
+        """Registers that a load fills."""
+        first = re.match(r"R(\d+)", self.operands)
+        return set(range(int(first[1]), int(first[1]) + -(-self.bits // 32))) if first else set()
 
 
 def needs(listing: str) -> dict[Key, Needs]:
@@ -59,9 +71,12 @@ def instructions(listing: str) -> dict[Key, list[Instruction]]:
             architecture = code[1]
         elif function := re.match(r"\s*Function : (\S+)", line):
             kernel = function[1]
-        elif one := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", line):
+        elif one := re.match(
+            r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)\s*([^;]*)", line
+        ):
             operation, *modifiers = one[1].split(".")
-            found[architecture, kernel].append(Instruction(operation, frozenset(modifiers)))
+            listed = Instruction(operation, frozenset(modifiers), one[2].strip())
+            found[architecture, kernel].append(listed)
     return dict(found)
 
 

@@ -26,6 +26,11 @@ FAULTS = {
     "beyond_fixed_shared_memory": "runtime error: index 64 out of bounds",
     "beyond_the_buffer": "AddressSanitizer: heap-buffer-overflow",
     "unaligned_access": "runtime error: .* misaligned address",
+    # Launched so that they may start before the kernel in front of them is done.
+    "reads_before_it_waits": "AddressSanitizer: use-after-poison",
+    "writes_before_it_waits": "AddressSanitizer: use-after-poison",
+    "half_of_it_waits": "thread 0 waits for the previous kernel, and thread 32 waits at",
+    "never_waits": "the kernel ended without waiting for the previous one",
 }
 
 
@@ -40,6 +45,12 @@ def test_a_kernel_without_a_mistake_passes(emulator: Emulator) -> None:
     assert memory.tolist() == list(range(63, -1, -1))
     assert (started.blocks, started.threads, started.shared_bytes) == (2, 64, 256)
     assert started.kernel.startswith("faulty::nothing_wrong(")
+
+
+def test_a_kernel_that_waits_for_the_previous_one_passes(emulator: Emulator) -> None:
+    memory = torch.zeros(64)
+    emulator.faulty("waits", memory)
+    assert memory.tolist() == 64 * [1.0]
 
 
 @pytest.mark.parametrize(("fault", "report"), FAULTS.items(), ids=FAULTS)
@@ -88,18 +99,22 @@ def test_no_barrier_of_steer_norm_can_be_left_out(
             run(dropped)
 
 
-# The first two barriers are of the list of a group's rows. What a kernel does with a list that is
-# not complete depends on luck: a sanitizer may see it first.
-@pytest.mark.parametrize(("grouped", "barriers"), [(False, 1), (True, 3)])
+# The first two barriers of the tile pass are of the list of a group's rows. What a kernel does with
+# a list that is not complete depends on luck: a sanitizer may see it first. The merge has two
+# barriers for 32 splits, and 33 splits take a second round.
+@pytest.mark.parametrize(
+    ("kernel", "grouped", "rows", "barriers"),
+    [(0, False, 400, 1), (0, True, 400, 3), (1, True, 400, 2), (1, False, 32 * 1024 + 1, 4)],
+)
 def test_no_barrier_of_moments_can_be_left_out(
-    emulator: Emulator, grouped: bool, barriers: int
+    emulator: Emulator, kernel: int, grouped: bool, rows: int, barriers: int
 ) -> None:
-    x = torch.randn(400, 7)
-    group = torch.randint(-1, 2, (400,), dtype=torch.int32) if grouped else None
+    x = torch.randn(rows, 7)
+    group = torch.randint(-1, 2, (rows,), dtype=torch.int32) if grouped else None
 
     def run(dropped: int) -> torch.Tensor:
         count, mean, m2 = torch.zeros(2).long(), *torch.zeros(2, 2, 7, dtype=torch.float64)
-        emulator.moments(x, group, count, mean, m2, dropped_barrier=dropped)
+        emulator.moments(x, group, count, mean, m2, dropped_barrier=dropped, of_kernel=kernel)
         return mean[0]
 
     chosen = x if group is None else x[group == 0]

@@ -54,3 +54,18 @@ def test_moments_of_large_means_keep_their_digits() -> None:
     exact = x.double()
     assert float((state[1][0] / exact.mean(0) - 1).abs().max()) < 1e-6
     assert float((state[2][0] / 20000 / exact.var(0, correction=0) - 1).abs().max()) < 1e-6
+
+
+def test_many_groups_take_no_more_scratch_memory_than_64_mib() -> None:
+    x = torch.randn(2000, 4096, device="cuda").bfloat16()
+    group = torch.randint(-1, 300, (2000,), dtype=torch.int32, device="cuda")
+    state = new_state(300, 4096)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    ops.accumulate_moments(x, group, *state)
+    assert torch.cuda.max_memory_allocated() - before <= 64 << 20
+    for g in range(300):
+        rows = x[group == g].double()
+        assert int(state[0][g]) == len(rows)
+        if len(rows) > 0:
+            torch.testing.assert_close(state[1][g], rows.mean(0), rtol=1e-6, atol=1e-6)

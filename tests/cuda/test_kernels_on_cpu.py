@@ -60,10 +60,11 @@ class Packed:
         return f"{dtypes}, {self.packs}, (faststeer::Steering){STEERINGS.index(self.steering)}"
 
     def call(self) -> Call:
-        # Two packs a thread from 256 packs a row on. One multiprocessor holds 32 rows of one warp
-        # or 4 of eight; where there are more, blocks get several and keep sums: 3 or 6 rows, so
-        # that the setting changes within a block.
-        make, tokens = Draw(seed=0), 4
+        # Two packs a thread from 256 packs a row on, where more rows wait than a multiprocessor
+        # holds with one: 4 without vectors, and fewer with some. It holds 32 rows of one warp or 4
+        # of eight; where there are more, blocks get several and keep sums: 3 or 6 rows, so that
+        # the setting changes within a block.
+        make, tokens = Draw(seed=0), 6 if self.steering == "none" else 4
         if self.steering == "kept":
             tokens = 70 if self.packs == 1 else 22
         hidden = 96 if self.packs == 1 else 504 * 16 // self.own.itemsize

@@ -1,9 +1,13 @@
 """Every kernel, compiled for every architecture: what the compiler made of it."""
 
+import re
+import subprocess
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 from built_wheel import BuiltOnce, Installed
+from compiling_kernels import build_launching
 from cuda_libraries import cuobjdump, with_cuda
 from machine_code import Instruction, Key, arguments, instructions, needs, readable
 
@@ -69,6 +73,35 @@ def test_no_kernel_spills_or_takes_more_than_64_registers(
         figure(f"registers of {kernel}: {min(registers)} to {max(registers)}")
 
 
+@pytest.fixture(scope="module")
+def planned_registers(built_once: BuiltOnce) -> list[tuple[int, int]]:
+    """Return the registers per thread that the launch plan expects, with one pack and with two."""
+    program = built_once("launching", build_launching) / "launching"
+    lines = subprocess.run([program, "registers"], capture_output=True, text=True, check=True)
+    return [(int(one), int(two)) for one, two in map(str.split, lines.stdout.splitlines())]
+
+
+def test_kernels_take_the_registers_that_the_launch_plan_counts_on(
+    libraries: Installed, planned_registers: list[tuple[int, int]]
+) -> None:
+    found = needs(libraries.compiler_output)
+    names = readable({name for _, name in found})
+    most: dict[tuple[int, int], int] = defaultdict(int)
+    for (architecture, name), need in found.items():
+        kernel = re.match(r"steer_norm_(packed|modes)<", names[name])
+        if kernel is None or architecture == "sm_75":  # which has room for 1,024 threads anyway
+            continue
+        *_, packs, steering = [*arguments(names[name]), "4"][
+            :5
+        ]  # modes have no number of their own
+        place = int(steering), int(packs) - 1
+        most[place] = max(most[place], need.registers)
+    assert len(most) == 2 * len(planned_registers) == 10
+    for (steering, packs), registers in most.items():
+        given_out = -(-registers // 8) * 8
+        assert planned_registers[steering][packs] == given_out, (steering, packs + 1, registers)
+
+
 def test_no_kernel_has_local_memory_or_atomics(code: Code) -> None:
     for key, listed in code.items():
         operations = {one.operation for one in listed}
@@ -119,15 +152,37 @@ def first_loads(listed: list[Instruction]) -> dict[str, int]:
     }
 
 
-def no_branch_within_an_entry(listed: list[Instruction]) -> bool:
-    """Whether nothing decides on an id before the coefficient beside it is loaded as well."""
-    loads = [
-        i
-        for i, one in enumerate(listed)
-        if one.operation == "LDG" and "CONSTANT" in one.modifiers and one.bits == 32
-    ]
-    between = {one.operation for one in listed[loads[0] : loads[1]]}
-    return between.isdisjoint({"BRA", "BSSY", "BSYNC", "FADD", "FMUL"})
+def is_entry(one: Instruction) -> bool:
+    """Whether it loads an id, a coefficient or a number of a mode."""
+    return one.operation == "LDG" and "CONSTANT" in one.modifiers and one.bits == 32
+
+
+def waits_before_vectors(listed: list[Instruction]) -> int:
+    """Count how often the first vectors that ids choose are waited for, and what is before them.
+
+    Instructions are issued in order: whatever names a register that a load has yet to fill waits,
+    and all that was requested before arrives meanwhile.
+    """
+    waits, unfilled = 0, set[int]()
+    entries = vectors = False
+    for one in listed:
+        if one.registers & unfilled:
+            waits += 1
+            unfilled.clear()
+            if vectors:
+                return waits
+        if one.operation == "LDG":
+            unfilled |= one.filled
+            entries = entries or is_entry(one)
+            vectors = vectors or (entries and one.bits == 128)
+    raise AssertionError("no vectors")
+
+
+def an_entry_is_one_wait(listed: list[Instruction]) -> bool:
+    """Whether nothing looks at an id before the coefficient beside it is requested as well."""
+    loads = [i for i, one in enumerate(listed) if is_entry(one)]
+    between = listed[loads[0] + 1 : loads[1]]
+    return not any(one.registers & listed[loads[0]].filled for one in between)
 
 
 @pytest.mark.parametrize("steering", ["none", "single", "direct", "kept"])
@@ -141,7 +196,22 @@ def test_a_row_is_loaded_in_one_phase_before_anything_waits(code: Code, steering
         wide = 2 if vectors == "float" and residual != "float" else 1
         weight = int(packs) * (1 + wide * (steering == "single"))
         assert first_loads(listed) == {"activations": 2 * int(packs), "weight": weight}, key
-        assert steering == "none" or no_branch_within_an_entry(listed), key
+        if steering == "single":
+            assert an_entry_is_one_wait(listed), key
+        elif steering != "none":  # for the id, and for its vector and coefficient
+            assert waits_before_vectors(listed) == 2, key
+
+
+def test_as_many_vectors_are_in_flight_as_registers_hold(code: Code) -> None:
+    """128 bytes of each row with one pack per thread, 64 with two, before the first is used."""
+    for key, listed in ordered(code, "steer_norm_packed").items():
+        *_, packs, steering = arguments(key[1])
+        if steering != "2":  # direct
+            continue
+        entry = next(i for i, one in enumerate(listed) if one.operation == "SHFL")
+        used = next(i for i, one in enumerate(listed) if one.operation in ("FMUL", "FADD"))
+        vectors = [one.bits for one in listed[entry:used] if one.operation == "LDG"]
+        assert vectors == 8 // int(packs) * [128], key
 
 
 def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Code) -> None:
@@ -150,12 +220,28 @@ def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Cod
         # The weight of two packs is loaded after the projections, for want of registers.
         weight = 1 if packs == 1 else 0
         assert first_loads(listed) == {"activations": 2 * packs, "weight": weight}, key
-        assert no_branch_within_an_entry(listed), key
+        # For the id, the mode and the vector; twice between, for entries after the 32nd.
+        assert waits_before_vectors(listed) == 5, key
 
 
 def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
     for key, listed in packed(code, "moments_of_splits").items():
         assert moved(listed, "LDG", "EF") == {128}, key
+
+
+def loads_before_use(listed: list[Instruction]) -> list[int]:
+    """Return the bits of the loads that are issued before any double is computed with."""
+    uses = ("DADD", "DMUL", "DFMA", "DSETP", "MUFU")
+    first = next(i for i, one in enumerate(listed) if one.operation in uses)
+    return [one.bits for one in listed[:first] if one.operation == "LDG"]
+
+
+def test_the_merge_of_moments_requests_all_it_needs_before_it_uses_any(code: Code) -> None:
+    merges = {key[0]: listed for key, listed in code.items() if key[1] == "merge_moments"}
+    assert set(merges) == MACHINES
+    for architecture, listed in merges.items():
+        # Count, mean and moment of the state and of each of four splits.
+        assert loads_before_use(listed) == 15 * [64], architecture
 
 
 def test_ptx_of_the_newest_architecture_is_there_for_later_gpus(libraries: Installed) -> None:

@@ -62,8 +62,8 @@ class Packed:
         return f"modes<{dtypes}, {self.packs}>"
 
     def call(self) -> Call:
-        """Many rows, of 256 packs and more where a thread is to have two."""
-        make, tokens = Draw(seed=0), 4
+        """More rows than fit at once, of 256 packs and more where a thread is to have two."""
+        make, tokens = Draw(seed=0), 6
         hidden = 96 if self.packs == 1 else 264 * 16 // self.own.itemsize
         x = make.values(tokens, hidden, dtype=self.x)
         residual, out, h = (make.values(tokens, hidden, dtype=self.own) for _ in range(3))

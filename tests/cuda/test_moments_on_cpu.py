@@ -7,7 +7,7 @@ import torch
 from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import DTYPES, Emulator, Started, shared_emulator
+from kernels import DTYPES, SCRATCH_BYTES, Emulator, Started, shared_emulator
 from layouts import ALIGNED, LAYOUTS, laid_out, storage_of
 from moments_state import Batch, State, check, empty, exact, random_groups, random_rows
 from torch import Tensor
@@ -120,6 +120,27 @@ def test_short_runs_around_a_median_keep_a_digit_more(emulator: Emulator) -> Non
     found, expected = accumulate(emulator, batch)[0], exact(*batch)
     assert ((found.mean - expected.mean).abs() <= 5e-8 * expected.mean).all()
     assert ((found.m2 - expected.m2).abs() <= 5e-8 * expected.m2).all()
+
+
+@pytest.mark.parametrize(("rows", "groups", "steps"), [(400, 5, 5), (32 * 1024 + 5, 2, 4)])
+def test_steps_that_keep_scratch_small_change_no_bit(
+    emulator: Emulator, rows: int, groups: int, steps: int
+) -> None:
+    """The least that a step takes are 32 splits of one group; 33 splits take two steps."""
+    held = random_rows(50, 7, torch.float32, seed=1), random_groups(50, groups, seed=1)
+    x, group = random_rows(rows, 7, torch.float32, mean=2.0), random_groups(rows, groups)
+    group[group == 3] = -1  # one group adds nothing
+    states = []
+    for scratch_bytes, expected in ((SCRATCH_BYTES, 1), (0, steps)):
+        state = empty(groups, 7)
+        emulator.moments(*held, *state)
+        started = emulator.moments(x, group, *state, scratch_bytes=scratch_bytes)
+        names = ["moments_of_splits", "merge_moments"] * expected
+        assert len(started) == len(names)
+        assert all(name in one.kernel for name, one in zip(names, started, strict=True))
+        states.append(state)
+    assert all(map(torch.equal, *states))
+    check(states[0], exact(torch.cat([held[0], x]), torch.cat([held[1], group]), groups), 2)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
