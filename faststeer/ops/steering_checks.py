@@ -81,15 +81,11 @@ def _entries(
     if vectors.dim() != 2 or vectors.shape[1] != hidden:
         raise ValueError(f"vectors has shape {list(vectors.shape)}; expected [S, {hidden}]")
     if index.dim() != 2 or index.dtype != torch.int32 or not index.is_contiguous():
-        raise ValueError(
-            f"index must be a contiguous int32 tensor [R, K], not {list(index.shape)}"
-        )
+        raise ValueError(f"index must be a contiguous int32 tensor [R, K], not {list(index.shape)}")
     _require_float32("coefficient", coefficient, index.shape)
     settings = index.shape[0]
     if tokens > 0 and (settings == 0 or tokens % settings != 0):
-        raise ValueError(
-            f"index has {settings} rows, which do not divide the {tokens} tokens"
-        )
+        raise ValueError(f"index has {settings} rows, which do not divide the {tokens} tokens")
     if modes is not None:
         _require_float32("modes", modes, torch.Size((len(vectors), 3)))
     return _rows("vectors", vectors), index, coefficient, modes

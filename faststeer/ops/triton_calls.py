@@ -1,8 +1,8 @@
 """Calls of the Triton kernels: which devices have them, and launches.
 
-Triton is not a dependency: torch for NVIDIA, AMD and Intel GPUs brings its own. It compiles a kernel
-at its first call, for which it needs a C compiler. No GPU has run these kernels yet, so before any
-result is used the kernels of a device are compared with the reference once.
+Triton is not a dependency: torch for NVIDIA, AMD and Intel GPUs brings its own. It compiles a
+kernel at its first call, for which it needs a C compiler. No GPU has run these kernels yet, so each
+device compares them with the reference once, before any result is used.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ _BLOCK_OF_LONGER_ROWS = 8192
 _trials: dict[torch.device, str | None] = {}
 
 
-def unavailable_reason(device: torch.device) -> str | None:
-    """Return why the Triton kernels do not run on this device; None if they do."""
+def installed() -> bool:
+    """Return whether there is a Triton to import."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def unavailable_reason(residual: Tensor, modes: Tensor | None) -> str | None:
+    """Return why the Triton kernels do not run a call; None if they do."""
+    device = residual.device
     if device.type not in DEVICE_TYPES:
-        return f"Triton has no kernels for {device.type!r}"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
+        return f"Triton does not support {device.type!r}"
+    if modes is not None and residual.shape[-1] > MAX_ONE_BLOCK:
+        return f"modes are limited to rows of {MAX_ONE_BLOCK}"
     if device not in _trials:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return "a CUDA graph is captured before a call outside of it has tried the kernels"
-        _trials[device] = _trial(device)
+            return "a CUDA graph is captured before a call outside of one has tried them"
+        _trials[device] = _trial(device) if installed() else "Triton is not installed"
     return _trials[device]
 
 
 def _trial(device: torch.device) -> str | None:
-    """Return how the kernels fail on a small call; None where they give the reference's bits."""
+    """Return how the kernels fail on small calls; None where they give the reference's results."""
     rows = torch.arange(24 * 300, dtype=torch.float32, device=device).sin().view(24, 300)
     index = torch.arange(24, dtype=torch.int32, device=device).view(3, 8) % 7 - 1
-    coefficient = index.float().cos()
+    modes = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1e-3, 0.0]], device=device).repeat(3, 1)
+    bf16, f16, f32 = torch.bfloat16, torch.float16, torch.float32
     try:
-        for dtype, other in ((torch.float32, torch.float16), (torch.bfloat16, torch.float32)):
-            residual, weight = rows[:6].to(dtype), rows[6].to(other)
-            x, vectors = rows[7:13].to(torch.bfloat16), rows[13:19].to(other)
-            call = (x, residual, weight, 1e-5, vectors, index, coefficient)
-            out, h = steer_add_rms_norm(*call)
-            normed, expected = reference.steer_add_rms_norm(*call)
-            if not torch.equal(h, expected):
-                return "their residual is not the reference's"
-            torch.testing.assert_close(out, normed)
+        for own, other, mode in ((f32, f16, None), (bf16, f32, None), (f32, f32, modes)):
+            inputs = rows[:6].to(bf16), rows[6:12].to(own), rows[12].to(other)
+            call = (*inputs, 1e-5, rows[13:19].to(other), index, index.float().cos(), mode)
+            found, expected = steer_add_rms_norm(*call), reference.steer_add_rms_norm(*call)
+            if mode is None and not torch.equal(found[1], expected[1]):
+                return "a trial of them did not give the reference's residual"
+            torch.testing.assert_close(found, expected)
     except Exception as error:  # of the compiler, of its C compiler, of the driver
-        return f"a trial of them failed ({type(error).__name__}: {str(error).strip()})"
+        return f"a trial of them failed with {type(error).__name__}: {str(error).strip()}"
     return None
-
-
-def covers(residual: Tensor, modes: Tensor | None) -> bool:
-    """Return whether the kernels can run a call: a row with modes has to fit into registers."""
-    return modes is None or residual.shape[-1] <= MAX_ONE_BLOCK
 
 
 def steer_add_rms_norm(
@@ -73,6 +73,7 @@ def steer_add_rms_norm(
     weight_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return ``(out, h)`` as `faststeer.ops.steer_add_rms_norm`."""
+    _require_given(weight=weight)
     call = checked(x, residual, weight, vectors, index, coefficient, modes)
     out, h = _dense_like(residual), _dense_like(residual)
     width = residual.shape[-1]
@@ -109,13 +110,18 @@ def steer_add_rms_norm_out(
     residual_out: Tensor,
 ) -> None:
     """Write `out` and `residual_out` as `faststeer.ops.steer_add_rms_norm_out`."""
-    for name, tensor in (("weight", weight), ("out", out), ("residual_out", residual_out)):
-        if tensor is None:  # the dispatcher lets it pass
-            raise ValueError(f"{name} is None; expected a tensor")
+    _require_given(weight=weight, out=out, residual_out=residual_out)
     call = checked(x, residual, weight, vectors, index, coefficient, modes)
     rows = output_rows("out", out, residual), output_rows("residual_out", residual_out, residual)
     require_apart(call, *rows)
     _launch(call, *rows, eps, weight_offset)
+
+
+def _require_given(**tensors: Tensor | None) -> None:
+    """Raise ValueError for None, which the dispatcher passes on where a schema has a tensor."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            raise ValueError(f"{name} is None; expected a tensor")
 
 
 def _dense_like(tensor: Tensor) -> Tensor:
@@ -136,8 +142,8 @@ def _launch(
     if not one_block:
         block = _BLOCK_OF_LONGER_ROWS
     options: dict[str, Any] = {
-        "BLOCK": block,
-        "ONE_BLOCK": one_block,
+        "block": block,
+        "one_block": one_block,
         "num_warps": min(max(block // 512, 1), 16),  # unmeasured
         "enable_fp_fusion": False,  # or sums are not the reference's
     }

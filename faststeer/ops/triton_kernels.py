@@ -1,9 +1,9 @@
-"""The steering ops as Triton kernels, for GPUs that have no compiled kernel: ROCm, XPU, no nvcc.
+"""The steering ops as Triton kernels, for GPUs without a compiled kernel: ROCm, XPU, no nvcc.
 
-A program has one row. Arithmetic is that of `faststeer.ops.reference`: float32, the sum of vectors in
-entry order without fused multiply-add (a launch has to set ``enable_fp_fusion=False``), one rounding
-of the residual, a norm of the rounded values. Triton's compiler reads the annotations of this file,
-so it must not postpone their evaluation.
+A program has one row. The arithmetic is that of `faststeer.ops.reference`: float32, the sum of
+vectors in entry order without fused multiply-add (a launch has to set ``enable_fp_fusion=False``),
+one rounding of the residual, a norm of the rounded values. Triton reads the annotations of its
+functions, so this file must not postpone their evaluation.
 """
 
 import triton
@@ -91,7 +91,17 @@ def _steering_sum(
 
 @triton.jit
 def _project(
-    value, vectors, vectors_stride, index, coefficient, modes, first, stored, entries, columns, hidden
+    value,
+    vectors,
+    vectors_stride,
+    index,
+    coefficient,
+    modes,
+    first,
+    stored,
+    entries,
+    columns,
+    hidden,
 ):
     """Return the row after its entries with a pull, in their order."""
     for k in range(entries):
@@ -155,17 +165,17 @@ def steer_rows(
     x, residual, weight, out, residual_out, vectors, index, coefficient, modes,
     x_stride, residual_stride, out_stride, residual_out_stride, vectors_stride,
     hidden, stored, entries, tokens_per_setting, share, eps, weight_offset,
-    BLOCK: tl.constexpr, ONE_BLOCK: tl.constexpr,
+    block: tl.constexpr, one_block: tl.constexpr,
 ):  # fmt: skip
     """Add, steer and norm one row per program; `share` is 1 / hidden.
 
-    None may be: x; vectors, index and coefficient; modes; weight and out. A row of several blocks is
-    read again from `residual_out` for its norm, and has no modes.
+    x, the entries, modes, and weight with out may be None. A row of several blocks is read again
+    from `residual_out` for its norm, and has no modes.
     """
     row = tl.program_id(0).to(tl.int64)
     first = row // tokens_per_setting * entries
-    columns = tl.arange(0, BLOCK)
-    if ONE_BLOCK:
+    columns = tl.arange(0, block)
+    if one_block:
         h = _update(
             x, residual, residual_out, vectors, index, coefficient, modes,
             x_stride, residual_stride, residual_out_stride, vectors_stride,
@@ -176,7 +186,7 @@ def steer_rows(
             _norm(h, scale, weight, weight_offset, out + row * out_stride, columns, hidden)
     else:
         squares = 0.0
-        for begin in range(0, hidden, BLOCK):
+        for begin in range(0, hidden, block):
             at = begin + columns
             h = _update(
                 x, residual, residual_out, vectors, index, coefficient, None,
@@ -187,7 +197,7 @@ def steer_rows(
         if weight is not None:
             scale = tl.div_rn(1.0, tl.sqrt_rn(squares * share + eps))
             tl.debug_barrier()  # the row may be read by other threads than wrote it
-            for begin in range(0, hidden, BLOCK):
+            for begin in range(0, hidden, block):
                 at = begin + columns
                 h = _load(residual_out + row * residual_out_stride, at, hidden)
                 _norm(h, scale, weight, weight_offset, out + row * out_stride, at, hidden)
