@@ -20,6 +20,8 @@ DEVICE_TYPES = ("cuda", "xpu")  # torch calls ROCm "cuda"
 # What a row may have to be kept in registers: 32 elements for each of 512 threads.
 MAX_ONE_BLOCK = 16384
 _BLOCK_OF_LONGER_ROWS = 8192
+# Sums are the reference's only without fused multiply-add.
+OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
 _trials: dict[torch.device, str | None] = {}
 
 
@@ -128,6 +130,15 @@ def _dense_like(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
+def block_of(hidden: int) -> tuple[int, bool, int]:
+    """Return the elements of a block, whether a row fits into one, and the warps; unmeasured."""
+    block = 1 << (hidden - 1).bit_length()
+    one_block = block <= MAX_ONE_BLOCK
+    if not one_block:
+        block = _BLOCK_OF_LONGER_ROWS
+    return block, one_block, min(max(block // 512, 1), 16)
+
+
 def _launch(
     call: SteeringCall, out: Tensor | None, h: Tensor, eps: float, weight_offset: float
 ) -> None:
@@ -136,17 +147,8 @@ def _launch(
     tokens, hidden = call.residual.shape
     if tokens == 0:
         return
+    block, one_block, warps = block_of(hidden)
     index, vectors = call.index, call.vectors
-    block = 1 << (hidden - 1).bit_length()
-    one_block = block <= MAX_ONE_BLOCK
-    if not one_block:
-        block = _BLOCK_OF_LONGER_ROWS
-    options: dict[str, Any] = {
-        "block": block,
-        "one_block": one_block,
-        "num_warps": min(max(block // 512, 1), 16),  # unmeasured
-        "enable_fp_fusion": False,  # or sums are not the reference's
-    }
     with torch.accelerator.device_index(call.residual.device.index):
         steer_rows[(tokens,)](
             *(call.x, call.residual, call.weight, out, h),
@@ -159,7 +161,10 @@ def _launch(
             1.0 / hidden,
             eps,
             weight_offset,
-            **options,
+            block=block,
+            one_block=one_block,
+            num_warps=warps,
+            **OPTIONS,
         )
 
 
