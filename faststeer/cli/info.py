@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from faststeer import _C
-from faststeer.ops import cuda_library
+from faststeer.ops import cuda_library, triton_calls
 from faststeer.utils.version import VERSION
 
 
@@ -44,4 +44,5 @@ def _cuda_kernels(built_by: str) -> str:
     if unavailable is None:
         return f"loaded; built by {built_by}"
     build = f"; built by {built_by}" if built_by else ""
-    return f"{unavailable}{build}; on a GPU the plain PyTorch reference runs instead"
+    instead = "Triton kernels run" if triton_calls.installed() else "plain PyTorch runs"
+    return f"{unavailable}{build}; on a GPU {instead} instead"

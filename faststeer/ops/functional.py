@@ -1,4 +1,4 @@
-"""Typed wrappers of the ops: kernels where the device has them, else the reference.
+"""Typed wrappers of the ops: kernels where the device has them, else Triton or the reference.
 
 Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
 ``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32,

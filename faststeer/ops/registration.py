@@ -1,8 +1,8 @@
-"""Registrations with torch's dispatcher: fake kernels, fallbacks to the reference, and autograd.
+"""Registrations with torch's dispatcher: fake kernels, fallbacks, and autograd.
 
 A fake kernel gives the compiler shapes without values. A call with a meta tensor uses it too, and
-must not return uninitialised memory. On a device without kernels the reference runs, with one
-warning per device type.
+must not return uninitialised memory. On a device without compiled kernels those of Triton run, and
+where there are none the reference, with one warning of either per device type.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faststeer.ops import autograd, cuda_library, reference
+from faststeer.ops import autograd, cuda_library, reference, triton_calls
 from faststeer.ops.checks import require_known_groups, require_moments, require_one_device
 from faststeer.utils.warnings import FaststeerWarning
 
-_warned: set[str] = set()
+_warned: set[tuple[str, str]] = set()
 
 
 def accumulate_by_reference(
@@ -60,27 +60,41 @@ def _(x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor) 
     require_moments(x, group, count, mean, m2)
 
 
-def _warn_of_reference(device: torch.device) -> None:
-    if device.type in _warned:
+def _warn_of_fallback(device: torch.device, instead: str) -> None:
+    if (device.type, instead) in _warned:
         return
-    _warned.add(device.type)
+    _warned.add((device.type, instead))
     why = (
         f"faststeer's CUDA kernels are {cuda_library.unavailable_reason()}"
         if device.type == "cuda"
-        else f"faststeer has no kernels for the device type {device.type!r}"
+        else f"faststeer has no compiled kernels for the device type {device.type!r}"
     )
-    warnings.warn(
-        f"{why}: its reference in plain PyTorch runs instead, with equal results, more slowly",
-        FaststeerWarning,
-        stacklevel=4,
+    warnings.warn(f"{why}: {instead}", FaststeerWarning, stacklevel=6)
+
+
+def _warn_of_reference(device: torch.device, why: str = "") -> None:
+    _warn_of_fallback(
+        device,
+        f"its reference in plain PyTorch runs instead, with equal results, more slowly{why}",
     )
+
+
+def _runs_on_triton(residual: Tensor, modes: Tensor | None = None) -> bool:
+    """Return whether Triton's kernels take a call; warn of what runs."""
+    unavailable = triton_calls.unavailable_reason(residual, modes)
+    if unavailable is None:
+        _warn_of_fallback(residual.device, "its Triton kernels run instead")
+    else:
+        _warn_of_reference(residual.device, f" (without its Triton kernels: {unavailable})")
+    return unavailable is None
 
 
 def _without_kernel_norm(
     x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    _warn_of_reference(residual.device)
-    return reference.steer_add_rms_norm(x, residual, weight, eps, *rest)
+    triton = _runs_on_triton(residual, *rest[3:4])
+    run = triton_calls.steer_add_rms_norm if triton else reference.steer_add_rms_norm
+    return run(x, residual, weight, eps, *rest)
 
 
 def reference_out(*arguments: Any) -> None:
@@ -92,12 +106,14 @@ def reference_out(*arguments: Any) -> None:
 
 
 def _without_kernel_out(*arguments: Any) -> None:
-    _warn_of_reference(arguments[1].device)
-    reference_out(*arguments)
+    triton = _runs_on_triton(arguments[1], arguments[7])
+    run = triton_calls.steer_add_rms_norm_out if triton else reference_out
+    run(*arguments)
 
 
 def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
-    _warn_of_reference(residual.device)
+    if _runs_on_triton(residual, *entries[3:4]):
+        return triton_calls.steer_add(x, residual, *entries)
     # Always a new tensor: an op must not return its input.
     h = reference.steer_add(x, residual, *entries)
     return h.clone() if h is residual else h
@@ -106,7 +122,7 @@ def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | N
 def _without_kernel_moments(
     x: Tensor, group: Tensor | None, count: Tensor, mean: Tensor, m2: Tensor
 ) -> None:
-    _warn_of_reference(x.device)
+    _warn_of_reference(x.device, " (Triton has no kernels of statistics)")
     accumulate_by_reference(x, group, count, mean, m2)
 
 
