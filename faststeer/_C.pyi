@@ -46,10 +46,7 @@ def steer_add_norm(
     weight_offset: float,
     x: Tensor | None,
     residual: Tensor,
-    vectors: Tensor | None,
-    index: Tensor | None,
-    coefficient: Tensor | None,
-    modes: Tensor | None,
+    entries: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
     overwrite: bool,
     /,
 ) -> tuple[Tensor, Tensor] | None: ...

@@ -47,6 +47,14 @@ Given given_without_norm(PyObject* const* x_and_residual, PyObject* const* entri
   return {x_and_residual[0], x_and_residual[1], entries[0], entries[1], entries[2], entries[3]};
 }
 
+// The four entries that a tuple holds.
+PyObject* const* items_of(PyObject* entries) {
+  if (!PyTuple_Check(entries) || PyTuple_GET_SIZE(entries) != 4) {
+    throw pybind11::type_error("expected a tuple of vectors, index, coefficient and modes");
+  }
+  return PySequence_Fast_ITEMS(entries);
+}
+
 double number(PyObject* object) {
   const double value = PyFloat_AsDouble(object);
   if (value == -1.0 && PyErr_Occurred() != nullptr) throw pybind11::error_already_set();
@@ -161,14 +169,14 @@ pybind11::object steer_add_norm(PyObject* const* given) {
   SteerNormCall call{};
   call.eps = number(epsilon);
   call.weight_offset = number(given[3]);
-  const Given tensors = given_without_norm(given + 4, given + 6);
+  const Given tensors = given_without_norm(given + 4, items_of(given[6]));
   if (!tensors.read_into(call) || !read(weight, "weight", call.weight.emplace()) ||
       !(call.weight->device == call.residual.device) || promotes(*call.weight, call.residual) ||
       (call.x && promotes(*call.x, call.residual))) {
     return pybind11::none();
   }
   if (!suits_direct_call(call)) return call_op(tensors, weight, epsilon, given[3]);
-  return run_into_fresh(tensors, call, given[10] == Py_True);
+  return run_into_fresh(tensors, call, given[7] == Py_True);
 }
 
 pybind11::object steer_add_rms_norm_out(PyObject* const* given) {
@@ -222,7 +230,7 @@ PyMethodDef methods[] = {
     method<steer_add_rms_norm_out, 11>("steer_add_rms_norm_out"),
     method<steer_add_rms_norm, 9>("steer_add_rms_norm"),
     method<steer_add, 6>("steer_add"),
-    method<steer_add_norm, 11>("steer_add_norm"),
+    method<steer_add_norm, 8>("steer_add_norm"),
     method<watched, 0>("is_watched"),
     method<run_plainly, 2>("run_plainly"),
 };

@@ -15,11 +15,11 @@ namespace faststeer {
 //   steer_add_rms_norm(x, residual, weight, eps, vectors, index, coefficient, modes,
 //                      weight_offset) -> (out, residual_out) or None
 //   steer_add(x, residual, vectors, index, coefficient, modes) -> residual_out or None
-//   steer_add_norm(norm, types, epsilon, weight_offset, x, residual, vectors, index, coefficient,
-//                  modes, overwrite) -> (out, residual_out) or None: steer_add_rms_norm with a
-//       norm's own weight and epsilon; None with grad enabled, and where calling `norm` could do
-//       anything else than norm. Calls that are large, or on a GPU, go to the op from here. The
-//       caller asks `is_watched`. With `overwrite`, residual_out may be `residual`, changed.
+//   steer_add_norm(norm, types, epsilon, weight_offset, x, residual, entries, overwrite)
+//       -> (out, residual_out) or None: steer_add_rms_norm with a norm's own weight and epsilon;
+//       None with grad enabled, and where calling `norm` could do anything else than norm. Calls
+//       that are large, or on a GPU, go to the op from here. The caller asks `is_watched`. With
+//       `overwrite`, residual_out may be `residual`, changed.
 //   is_watched() -> bool: whether a tracer, a mode or the profiler has to see each op.
 //   run_plainly(first, second) -> bool: of both modules, as runs_plainly in module_state.h.
 void add_direct_calls(pybind11::module_& module);

@@ -50,23 +50,27 @@ class FusedLayer(nn.Module):
         if stream.bypass is not None:
             return stream.bypass(hidden_states), None
         norm = modules["input_layernorm"]
+        direct = stream.direct()
         normed = stream.handoff.take(hidden_states, norm)  # mostly computed by the layer before
         if normed is None:
-            normed = stream.norm(hidden_states, norm)
+            normed = stream.norm(hidden_states, norm, direct)
         attended, weights = modules["self_attn"](hidden_states=normed, **arguments)
         added = self.from_attention(attended)
-        normed, residual, own = stream.add_norm(added, hidden_states, modules[self.mid_norm])
-        residual = stream.add_norm_ahead(self, self.feed_forward(normed), residual, own)
+        norm = modules[self.mid_norm]
+        normed, residual, own = stream.add_norm(added, hidden_states, norm, direct)
+        added = self.feed_forward(normed)
+        residual = stream.add_norm_ahead(self, added, residual, direct, overwrite=own)
         return residual, weights
 
     def body_from(self, kind: str, added: Tensor, residual: Tensor) -> Tensor:
         """Return the residual after the layer, from the inputs of the site of that kind."""
         stream = self._faststeer
+        direct = stream.direct()
         if kind == "resid_mid":
             norm: Any = self._modules[self.mid_norm]
-            normed, residual, _ = stream.add_norm(added, residual, norm)
+            normed, residual, _ = stream.add_norm(added, residual, norm, direct)
             added = self.feed_forward(normed)
-        return stream.add_norm_ahead(self, added, residual)
+        return stream.add_norm_ahead(self, added, residual, direct)
 
     def from_attention(self, attended: Tensor) -> Tensor:
         """Return what is added to the residual after attention."""

@@ -39,6 +39,6 @@ def _version(tensor: Tensor) -> int | None:
     None where torch keeps no count (inference tensors, compiled graphs): only hooks and wrappers
     are looked at there.
     """
-    if torch.compiler.is_compiling() or tensor.is_inference():
+    if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or tensor.is_inference():
         return None
     return tensor._version

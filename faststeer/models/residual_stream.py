@@ -61,24 +61,30 @@ class FusedResidual:
         self.norm_name = norm_name
         self.bypass: Callable[[Tensor], Tensor] | None = None
 
-    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+    def direct(self) -> bool:
+        """Return whether ops may be called without torch's dispatcher: in eager forwards."""
+        return not torch.compiler.is_compiling() and self.mid.forward.direct
+
+    def norm(self, hidden: Tensor, norm: nn.Module, direct: bool) -> Tensor:
         """Return the norm of a layer's input that no layer before has computed, as of the first.
 
         Compiled graphs, and gradients, have the stock one.
         """
         if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
-            both = self._fused(None, hidden, norm, NO_ENTRIES, self._direct())
+            both = self._fused(None, hidden, norm, NO_ENTRIES, direct)
             if both is not None:
                 return both[0]
         computed: Tensor = norm(hidden)
         return computed
 
-    def add_norm(self, x: Tensor, residual: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    def add_norm(
+        self, x: Tensor, residual: Tensor, norm: nn.Module, direct: bool
+    ) -> tuple[Tensor, Tensor, bool]:
         """Add `x`, steer at resid_mid and norm: return ``(normed, residual)``.
 
         The third value is whether the caller alone holds the residual.
         """
-        table, direct = self.mid, self._direct()
+        table = self.mid
         if table.inputs_readers:
             _call_inputs_readers(table, x, residual)
         entries = table.eager_entries(residual) if direct else table.entries(residual)
@@ -92,21 +98,23 @@ class FusedResidual:
         return *both, True
 
     def add_norm_ahead(
-        self, layer: nn.Module, x: Tensor, residual: Tensor, overwrite: bool = False
+        self, layer: nn.Module, x: Tensor, residual: Tensor, direct: bool, overwrite: bool = False
     ) -> Tensor:
         """Add `x`, steer at resid_post and return the layer's output.
 
         The successor's norm comes from the same pass where no other code could see or change the
         output in between, and is handed over. `overwrite`: the residual's memory may be reused.
         """
-        table, direct = self.post, self._direct()
+        table, successor = self.post, self.successor
         if table.inputs_readers:
             _call_inputs_readers(table, x, residual)
             overwrite = False
         entries = table.eager_entries(residual) if direct else table.entries(residual)
-        if not _output_reaches(layer, self.successor, direct):
+        if not (direct and _C.run_plainly(layer, successor)) and not _output_reaches(
+            layer, successor
+        ):
             return _unfused(x, residual, entries, table)
-        norm: Any = self.successor
+        norm: Any = successor
         if self.norm_name is not None:
             norm = norm._modules[self.norm_name]
         both = self._fused(x, residual, norm, entries, direct, overwrite)
@@ -117,10 +125,6 @@ class FusedResidual:
             _call_readers(table, residual)
         self.handoff.give(residual, normed, norm)
         return residual
-
-    def _direct(self) -> bool:
-        """Return whether ops may be called without torch's dispatcher: in eager forwards."""
-        return not torch.compiler.is_compiling() and self.mid.forward.direct
 
     @contextmanager
     def bypassed(self, body: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -148,7 +152,7 @@ class FusedResidual:
         offset = self.weight_offset
         if direct:
             both = _C.steer_add_norm(
-                *(norm, self.norm_types, self.epsilon, offset, x, residual, *entries, overwrite)
+                norm, self.norm_types, self.epsilon, offset, x, residual, entries, overwrite
             )
             if both is not None:
                 return both
@@ -255,15 +259,13 @@ def _has_hooks(module: nn.Module) -> bool:
     )
 
 
-def _output_reaches(layer: nn.Module, successor: nn.Module, direct: bool) -> bool:
+def _output_reaches(layer: nn.Module, successor: nn.Module) -> bool:
     """Return whether `layer`'s output reaches `successor` without code in between to edit it.
 
     Never with grad enabled: see `NormHandoff.take`.
     """
     if torch.is_grad_enabled():
         return False
-    if direct and _C.run_plainly(layer, successor):
-        return True
     if successor._forward_pre_hooks or _any_global_hook():
         return False
     for hook in layer._forward_hooks.values():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from faststeer.steering.device_tables import DeviceTables, Entries
+from faststeer.steering.device_tables import NO_ENTRIES, DeviceTables, Entries
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.learned import Learned, with_learned
 from faststeer.vectors.sites import Site
@@ -59,25 +59,28 @@ class SiteTable:
         """
         if not self.forward.in_graph:
             return self.eager_entries(hidden)
-        self._follow(hidden)
+        if self.tables.device != hidden.device:
+            self.moved(self.site, hidden.device)
         entries = self.tables.entries_of_graph(self.at)
         return with_learned(entries, self.learned, self.site) if self.learned else entries
 
     def eager_entries(self, hidden: Tensor) -> Entries:
-        """Return the entries of a forward that is known not to become a compiled graph."""
+        """Return the entries of a forward that is known not to become a compiled graph.
+
+        Asked for at every site of every eager forward, it calls no other function.
+        """
         if self.forward.capturing:
             return self.entries(hidden)
-        self._follow(hidden)
-        entries = self.tables.entries(self.at)
+        if self.tables.device != hidden.device:
+            self.moved(self.site, hidden.device)
+        tables = self.tables
+        view = tables.views[self.at]
+        entries = NO_ENTRIES if view is None else (view[0], *tables.current, view[1])
         return with_learned(entries, self.learned, self.site) if self.learned else entries
 
     def folded_entries(self) -> Entries:
         """Return the entries of an eager forward, learned vectors left out."""
         return self.tables.entries(self.at)
-
-    def _follow(self, hidden: Tensor) -> None:
-        if self.tables.device != hidden.device:
-            self.moved(self.site, hidden.device)
 
     @contextmanager
     def reading(self, reader: Reader) -> Iterator[None]:

@@ -50,9 +50,9 @@ def entries() -> tuple[Tensor, Tensor, Tensor, None]:
 
 
 def of_norm(norm: nn.Module, x: Tensor | None, residual: Tensor, *rest: object) -> object:
-    given = rest or (*NO_ENTRIES, False)
+    *entries, overwrite = rest or (*NO_ENTRIES, False)
     types = (Norm, Norm)
-    return _C.steer_add_norm(norm, types, "epsilon", 1.0, x, residual, *given)
+    return _C.steer_add_norm(norm, types, "epsilon", 1.0, x, residual, tuple(entries), overwrite)
 
 
 @torch.no_grad()
@@ -254,7 +254,7 @@ def test_an_invalid_call_is_refused_in_the_words_of_the_op() -> None:
     with torch.no_grad():
         assert (
             _C.steer_add_norm(
-                no_module, (Norm, Norm), "epsilon", 0.0, x, residual, *NO_ENTRIES, False
+                no_module, (Norm, Norm), "epsilon", 0.0, x, residual, NO_ENTRIES, False
             )
             is None
         )
