@@ -28,6 +28,12 @@ def _require_no_modes(modes: Tensor | None) -> None:
         raise ValueError("this op has no gradients through modes; call it as faststeer.ops does")
 
 
+def _needed(ctx: Any, count: int) -> tuple[bool, ...]:
+    """Return which of the first arguments need gradients; the dispatcher omits later defaults."""
+    needs: tuple[bool, ...] = ctx.needs_input_grad
+    return (*needs, *(False,) * count)[:count]
+
+
 def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset = inputs
     _, h, inverse_rms = output
@@ -42,7 +48,7 @@ def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 def _norm_backward(
     ctx: Any, grad_out: Tensor | None, grad_residual: Tensor | None, _: Tensor | None
 ) -> _Grads:
-    for_x, for_residual, for_weight, _, for_vectors, _, for_coefficient, *_ = ctx.needs_input_grad
+    for_x, for_residual, for_weight, _, for_vectors, _, for_coefficient = _needed(ctx, 7)
     h, weight, inverse_rms, *entries = ctx.saved_tensors
     if grad_out is None:
         grads = _entry_grads(grad_residual, entries, for_vectors, for_coefficient)
@@ -81,14 +87,14 @@ def _save_add(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _add_backward(ctx: Any, grad: Tensor | None) -> _Grads:
-    _, _, for_vectors, _, for_coefficient, *_ = ctx.needs_input_grad
+    _, _, for_vectors, _, for_coefficient = _needed(ctx, 5)
     grads = _entry_grads(grad, ctx.saved_tensors, for_vectors, for_coefficient)
     return (*_passed_on(ctx, grad), grads[0], None, grads[1], None)
 
 
 def _passed_on(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and of the residual, to which that of their sum is passed."""
-    for_x, for_residual = ctx.needs_input_grad[:2]
+    for_x, for_residual = _needed(ctx, 2)
     if grad is None:
         return None, None
     return grad.to(ctx.dtypes[0]) if for_x else None, grad if for_residual else None
