@@ -1,7 +1,7 @@
 // Gradients of a block of rows, in two passes over each row while it is in L1.
 //
 // With y = h * r, r = rsqrt(mean(h^2) + eps) and q = grad_out * weight the gradient of h is
-//     grad_residual + r * q - h * c,   c = r^3 * mean(q * h).
+//     grad_residual + r * (q - y * m),   m = mean(q * y).
 // The first pass makes the mean, the second all that is written: grad_h once in each dtype, and
 // what sums over rows need, which stays in scratch. A sum in float32 has as many terms as a block
 // has rows; blocks meet in double, see backward.cpp. Included once per ISA, after that ISA's SIMD
@@ -79,7 +79,7 @@ inline void backward_row(const BackwardArgs& args, int64_t n, const BlockSums& s
   const R* grad_residual = args.grad_residual.data == nullptr ? nullptr : row(args.grad_residual);
   R* grad_h = args.grad_h.data == nullptr ? nullptr : const_cast<R*>(row(args.grad_h));
   const R *grad_out = nullptr, *h = nullptr;
-  float inverse_rms = 0.0f, correction = 0.0f;
+  float inverse_rms = 0.0f, mean = 0.0f;
   const Vec offset = broadcast(args.weight_offset);
   const W weight(args.weight, 0);
   if constexpr (kNormed) {
@@ -91,21 +91,20 @@ inline void backward_row(const BackwardArgs& args, int64_t n, const BlockSums& s
           multiply(load(grad_out + j, own, lanes...), add(offset, weight.at(j, own, lanes...)));
       return multiply_add(q, load(h + j, own, lanes...), sum);
     });
-    const double r = inverse_rms;
-    correction = static_cast<float>(-r * r * r * (dot / static_cast<double>(hidden)));
+    mean = static_cast<float>(inverse_rms * (dot / static_cast<double>(hidden)));
   }
-  const Vec scale = broadcast(inverse_rms), corrections = broadcast(correction);
+  const Vec scale = broadcast(inverse_rms), minus_mean = broadcast(-mean);
   each_vector(hidden, [&](int64_t j, auto... lanes) {
     Vec value = zero(), passed = zero();
     if (grad_residual != nullptr) passed = load(grad_residual + j, order, lanes...);
     if constexpr (kNormed) {
       const Vec g = load(grad_out + j, order, lanes...);
-      const Vec own = load(h + j, order, lanes...);
+      const Vec y = multiply(load(h + j, order, lanes...), scale);
       const Vec q = multiply(g, add(offset, weight.at(j, order, lanes...)));
-      value = multiply_add(own, corrections, multiply(q, scale));
+      value = multiply(multiply_add(y, minus_mean, q), scale);
       if (sums.weight != nullptr) {
         const Vec before = load(sums.weight + j, InOrder{});
-        store_rounded(sums.weight + j, multiply_add(g, multiply(own, scale), before), InOrder{});
+        store_rounded(sums.weight + j, multiply_add(g, y, before), InOrder{});
       }
     }
     value = add(value, passed);

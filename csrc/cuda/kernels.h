@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/kernel_args.h"
+#include "cuda/backward_plan.h"
 #include "cuda/launch_plan.h"
 
 namespace faststeer {
@@ -16,5 +17,8 @@ void launch_steer_norm_modes(const SteerNormArgs& args, const SteerNormLaunch& l
                              void* stream);
 // `scratch` holds plan_moments(args).scratch_doubles.
 void launch_moments(const MomentsArgs& args, double* scratch, void* stream);
+// `launch` is planned for these arguments; `scratch` holds its scratch_bytes, aligned to 16 bytes.
+void launch_backward(const BackwardArgs& args, const BackwardLaunch& launch, void* scratch,
+                     void* stream);
 
 }  // namespace faststeer

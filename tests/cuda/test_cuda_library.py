@@ -77,7 +77,10 @@ def on_cpu(libraries: Installed, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from torch.utils import cpp_extension
 
     library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
-    shared = ("bindings_stable_tensors", "bindings_register_cuda", "cuda_launch_plan")
+    shared = (
+        *("bindings_stable_tensors", "bindings_backward_tensors", "bindings_register_cuda"),
+        *("cuda_launch_plan", "cuda_backward_plan"),
+    )
     objects = (f"{name}.cpp.o" for name in shared)
     kept = [libraries.objects / name for name in objects]
     kept += [*libraries.objects.glob("cpu_*.o"), *libraries.objects.glob("common_*.o")]
