@@ -1,8 +1,10 @@
+// clang-format off: where tests put a CUDA without a GPU in its place, this comes before kernels
+#include "cuda/launch.cuh"
 #include "cuda/backward_general.cuh"
 #include "cuda/backward_merge.cuh"
 #include "cuda/backward_packed.cuh"
 #include "cuda/kernels.h"
-#include "cuda/launch.cuh"
+// clang-format on
 
 namespace faststeer {
 namespace {
