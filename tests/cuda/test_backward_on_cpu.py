@@ -56,7 +56,7 @@ def run(emulator: Emulator, call: BackwardCall, found: Results, **launch: int) -
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[BackwardCall, Results]:
-    tokens = draw(st.sampled_from((0, 1, 2, 6, 17, 300)))
+    tokens = draw(st.sampled_from((0, 1, 2, 6, 17, 70)))
     hidden = draw(st.sampled_from((1, 7, 64, 111, 576)))
     lines = [n for n in range(1, max(tokens, 1) + 1) if tokens % n == 0]
     entries, stored = draw(st.sampled_from((0, 1, 4, 33))), draw(st.integers(1, 6))
@@ -82,7 +82,7 @@ def calls(draw: st.DrawFn) -> tuple[BackwardCall, Results]:
     return call, {name: found[name] for name in wanted}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(calls(), st.sampled_from((1, 10_000, 64 << 20)))
 def test_gradients_are_those_of_float64(
     emulator: Emulator, drawn: tuple[BackwardCall, Results], wave_bytes: int
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_float64(
     call.require(found)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.sampled_from(((3, 4096), (2, 11008), (2, 8200))),
     st.sampled_from(DTYPES),
@@ -107,13 +107,12 @@ def test_gradients_of_wide_rows_are_those_of_float64(
     call.require(found)
 
 
-@pytest.mark.parametrize("tokens_a_setting", [1, 7, 64, 65, 130, 260])
+@pytest.mark.parametrize("tokens_a_setting", [1, 2, 5, 7, 13, 650, 1300])
 def test_many_rows_meet_in_order_whatever_shares_a_setting(
     emulator: Emulator, tokens_a_setting: int
 ) -> None:
-    """More than 256 blocks, with several settings per block or several blocks per setting."""
-    tokens = 17 * 64 * 65 if tokens_a_setting == 65 else 70 * 260
-    tokens -= tokens % tokens_a_setting
+    """Six rows per block: several settings, or one of several blocks per setting."""
+    tokens = 1300 - 1300 % tokens_a_setting
     call = random_call(tokens, 8, tokens // tokens_a_setting, 2)
     found = results_of(call)
     run(emulator, call, found)

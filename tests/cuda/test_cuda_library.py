@@ -150,6 +150,39 @@ for message, change in refused.items():
     libraries.python(program, on_cpu)
 
 
+def test_backward_ops_hand_their_arguments_on(libraries: Installed, on_cpu: Path) -> None:
+    program = """
+import sys, torch
+from faststeer import ops
+torch.ops.load_library(sys.argv[1])
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+grads, h, weight = torch.randn(2, 6, 40), torch.randn(6, 40), torch.rand(40)
+entries = (
+    torch.randn(5, 40),
+    torch.tensor([[0, -1], [3, 1], [2, 2]], dtype=torch.int32),
+    torch.randn(3, 2),
+)
+norm = (*grads, h, weight, torch.rand(6), 1.0, *entries, torch.bfloat16)
+calls = {
+    "steer_add_rms_norm_backward": (*norm, True, True, True, True),
+    "steer_add_backward": (grads[0], *entries, True, True),
+}
+for name, arguments in calls.items():
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"faststeer::{name}", "CUDA")
+    op = getattr(torch.ops.faststeer, name).default
+    found, expected = op.redispatch(CUDA, *arguments), op(*arguments)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert all(one.numel() > 0 for one in found)
+    try:
+        op.redispatch(CUDA, torch.randn(6, 39), *arguments[1:])
+    except ValueError as error:
+        assert "has shape" in str(error)
+    else:
+        raise AssertionError(f"{name} took a gradient that does not fit")
+"""
+    libraries.python(program, on_cpu)
+
+
 def test_moments_hand_their_arguments_on(libraries: Installed, on_cpu: Path) -> None:
     program = """
 import sys, torch

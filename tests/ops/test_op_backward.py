@@ -88,7 +88,7 @@ def test_a_gradient_of_float32_is_off_by_few_roundings(figure) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_a_half_is_rounded_once(dtype: torch.dtype) -> None:
-    """Without a second addend nothing cancels, so a second rounding would show in the last place."""
+    """Without a second addend nothing cancels, so a second rounding would show."""
     call = random_call(64, 4099, 1, 0, dtype=dtype)
     call.grad_residual = None
     exact, _ = call.exact()

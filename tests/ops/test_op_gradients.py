@@ -1,4 +1,4 @@
-"""Gradients of the ops through torch: what is asked for, compiled, recorded, and how much memory."""
+"""Gradients of the ops through torch: what is wanted, compiled, recorded; how much memory."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_the_formulas_are_the_gradients_of_the_specification(norm: bool) -> None
 
 def test_no_temporary_holds_every_entry_of_every_row() -> None:
     """Of 2,048 rows with 33 entries of 4096 that would be 1.1 GB in float32."""
-    program = f"""
+    program = """
 import resource, sys
 sys.path.insert(0, "tests/support")
 import torch
