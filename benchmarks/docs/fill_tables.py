@@ -56,6 +56,28 @@ def ops_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def backward_table(results: dict[str, Any]) -> str:
+    """Return the times of backward passes against PyTorch's formulas, a line each."""
+    cases = results["records"]
+    lines = [
+        f"Gradients of one residual add and norm, hidden size {results['hidden']}, "
+        f"{results['dtype']}, and a step that trains a vector on every layer of SmolLM2-135M, frozen, "
+        "in float32: medians, against the formulas in PyTorch that the kernel replaced "
+        f"({_hardware(results['machine'])}).",
+        "",
+        "| | rows | vectors per row | kernel | formulas | times faster |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for case in cases:
+        if case.get("settings", 0) not in (0, case.get("rows", 0)):
+            continue  # one setting for all rows
+        times = case["milliseconds"]
+        cells = [case["what"], f"{case.get('rows', case.get('tokens')):,}"]
+        cells += [str(case.get("entries", 1)), *(f"{t:,.2f} ms" for t in times.values())]
+        lines.append(f"| {' | '.join(cells)} | {case['times_faster']:.2f}× |")
+    return "\n".join(lines)
+
+
 def ops_sentence(results: dict[str, Any]) -> str:
     """Return the op's time against PyTorch's unsteered op, in a sentence."""
     cases = [
@@ -227,6 +249,7 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     },
     "docs/benchmarks.md": {
         "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
+        "backward-cpu": (RESULTS / "backward-cpu.json", backward_table),
         "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
         "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),
         "parity": (RESULTS / "parity.json", parity_table),
