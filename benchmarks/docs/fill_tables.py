@@ -61,8 +61,8 @@ def backward_table(results: dict[str, Any]) -> str:
     cases = results["records"]
     lines = [
         f"Gradients of one residual add and norm, hidden size {results['hidden']}, "
-        f"{results['dtype']}, and a step that trains a vector on every layer of SmolLM2-135M, frozen, "
-        "in float32: medians, against the formulas in PyTorch that the kernel replaced "
+        f"{results['dtype']}, and a step that trains a vector on every layer of SmolLM2-135M, "
+        "frozen, in float32: medians, against the formulas in PyTorch that the kernel replaced "
         f"({_hardware(results['machine'])}).",
         "",
         "| | rows | vectors per row | kernel | formulas | times faster |",

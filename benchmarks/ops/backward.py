@@ -104,8 +104,10 @@ class AddByFormulas(torch.autograd.Function):
 
 
 def norm_by_formulas(
-    x: Any, residual: Tensor, weight: Tensor, eps: float, *entries: Any
+    x: Any, residual: Tensor, weight: Tensor, eps: float, *entries: Any, weight_offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:
+    if weight_offset != 0.0:
+        raise ValueError("the formulas are those of a norm without an offset")
     three = (*entries, None, None, None)[:3]
     result: tuple[Tensor, Tensor] = NormByFormulas.apply(x, residual, weight, eps, *three)
     return result
@@ -188,7 +190,7 @@ def measure_ops(rows: int, settings: int, learned: bool, rounds: int) -> Iterato
 def measure_training(name: str, rounds: int) -> Record:
     """Time a step that trains one vector per layer of a frozen model."""
     model = load(name, dtype=torch.float32).model.requires_grad_(False)
-    ids = torch.randint(0, model.config.vocab_size, (8, 64))
+    ids = torch.randint(0, model.config.vocab_size, (4, 32))
     with faststeer.patch(model) as patched:
         learned = patched.learn(vectors_on_all_layers(model, 1)[0], 1.0)
         optimizer = torch.optim.SGD(learned.parameters(), lr=1e-3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from faststeer import ops
-from faststeer.ops import reference
+from faststeer.ops import reference, registration
 
 NAMES = ("x", "residual", "weight", "vectors", "coefficient")
 
@@ -72,6 +72,40 @@ def test_gradients_of_mixed_dtypes_come_in_the_dtype_of_each_tensor(x_dtype: tor
     plain = inputs(x_dtype=x_dtype)
     without_norm(plain).sum().backward()
     assert plain["x"].grad.dtype == x_dtype
+
+
+@pytest.mark.filterwarnings("ignore::faststeer.FaststeerWarning")
+def test_a_device_without_kernels_gets_the_same_gradients() -> None:
+    call = random_call(12, 40, 4, 3, offset=1.0)
+    given = tuple(vars(call).values())
+    wanted = (torch.bfloat16, True, True, True, True)
+    calls = (
+        (torch.ops.faststeer.steer_add_rms_norm_backward, (*given, *wanted)),
+        (torch.ops.faststeer.steer_add_backward, (call.grad_out, *given[6:], True, False)),
+    )
+    for op, arguments in calls:
+        found = registration._without_kernel_backward(*arguments)
+        for one, other in zip(found, op(*arguments), strict=True):
+            tolerance = 1e-2 if one.dtype == torch.bfloat16 else 1e-5
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+    arguments = (None, call.h, call.weight, EPS, *given[6:], None, 1.0)
+    found = registration._without_kernel_norm_autograd(*arguments)
+    expected = torch.ops.faststeer.steer_add_rms_norm_autograd(*arguments)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("function", [with_norm, without_norm])
+def test_without_x_the_others_get_the_same_gradients(function) -> None:
+    given = inputs()
+    names = [n for n in NAMES[1:] if function is with_norm or n != "weight"]
+    results = []
+    for x in (None, torch.zeros(3, 4, 40)):
+        result = function(given | {"x": x})
+        parts = result if isinstance(result, tuple) else (result,)
+        loss = sum((part.sin() * (n + 1)).sum() for n, part in enumerate(parts))
+        results.append(torch.autograd.grad(loss, [given[n] for n in names]))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_a_backward_pass_is_one_op() -> None:
