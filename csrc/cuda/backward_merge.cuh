@@ -16,9 +16,8 @@ struct EntryList {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const unsigned votes = __ballot_sync(kAllLanes, match);
-    __syncthreads();  // the list has been read
     if (lane == 0) counts[warp] = __popc(votes);
-    __syncthreads();
+    __syncthreads();  // the list has been read, too
     int at = __popc(votes & ((1u << lane) - 1)), all = 0;
 #pragma unroll
     for (int w = 0; w < kScatterThreads / kWarp; ++w) {

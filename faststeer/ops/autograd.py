@@ -46,7 +46,7 @@ def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 
 
 def _norm_backward(
-    ctx: Any, grad_out: Tensor | None, grad_residual: Tensor | None, _: Tensor | None
+    ctx: Any, grad_out: Tensor | None, grad_residual: Tensor | None, _grad_inverse_rms: None
 ) -> _Grads:
     for_x, for_residual, for_weight, _, for_vectors, _, for_coefficient = _needed(ctx, 7)
     h, weight, inverse_rms, *entries = ctx.saved_tensors
