@@ -6,13 +6,15 @@ import re
 
 import pytest
 import torch
-from backward_calls import BackwardCall, random_call
+from backward_calls import EPS, BackwardCall, random_call
 from built_wheel import BuiltOnce
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import DTYPES, Emulator, Fault, Started, shared_emulator
 from layouts import ALIGNED, LAYOUTS, laid_out, storage_of
 from torch import Tensor
+
+from faststeer.ops import reference
 
 NAMES = {torch.float32: "float", torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
 Results = dict[str, Tensor]
@@ -223,6 +225,23 @@ def test_no_barrier_of_scatter_and_merge_can_be_left_out(emulator: Emulator) -> 
     for dropped in range(4):  # of two rounds: the list is counted and filled
         with pytest.raises(Fault):
             run(emulator, call, found, dropped_barrier=dropped)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("hidden", [64, 65])
+@pytest.mark.parametrize("modes", [True, False])
+def test_the_forward_pass_saves_the_scale_of_each_row(
+    emulator: Emulator, dtype: torch.dtype, hidden: int, modes: bool
+) -> None:
+    x, residual, out, h = torch.randn(4, 5, hidden).to(dtype)
+    vectors, index = torch.randn(2, hidden), torch.tensor([[0, 1]], dtype=torch.int32)
+    entries = (vectors, index, torch.ones(1, 2))
+    inverse_rms = torch.full((5,), torch.nan)
+    line = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]) if modes else None
+    operands = (x, residual, torch.ones(hidden).to(dtype), EPS, *entries, out, h, line)
+    emulator.steer_norm(*operands, inverse_rms=inverse_rms)
+    exact = reference.inverse_rms(h.double(), EPS)
+    assert ((inverse_rms - exact).abs() <= 4 * 2**-24 * exact).all()  # as the output's bound
 
 
 @settings(max_examples=1000, deadline=None)
