@@ -241,7 +241,9 @@ def test_the_forward_pass_saves_the_scale_of_each_row(
     operands = (x, residual, torch.ones(hidden).to(dtype), EPS, *entries, out, h, line)
     emulator.steer_norm(*operands, inverse_rms=inverse_rms)
     exact = reference.inverse_rms(h.double(), EPS)
-    assert ((inverse_rms - exact).abs() <= 4 * 2**-24 * exact).all()  # as the output's bound
+    # For halves rsqrtf is within 2 ulp; see rms_scale.
+    roundings = 4 if dtype == torch.float32 else 8
+    assert ((inverse_rms - exact).abs() <= roundings * 2**-24 * exact).all()
 
 
 @settings(max_examples=1000, deadline=None)
