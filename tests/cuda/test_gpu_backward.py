@@ -1,7 +1,5 @@
 """The machine code of the backward pass keeps its bounds on a GPU."""
 
-import itertools
-
 import pytest
 import torch
 from backward_calls import EPS, NAMES, BackwardCall, random_call
@@ -34,10 +32,10 @@ def run(call: BackwardCall, x_dtype: torch.dtype | None = None) -> dict[str, Ten
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("hidden", [1, 7, 111, 576, 4096, 8192, 11008])
+@pytest.mark.parametrize("hidden", [1, 111, 4096, 11008])
 @pytest.mark.parametrize("layout", ["dense", "sliced", "odd"])
 def test_small_gradients_are_those_of_float64(dtype: torch.dtype, hidden: int, layout: str) -> None:
-    for tokens, entries in itertools.product((1, 4, 36), (0, 1, 4, 33)):
+    for tokens, entries in ((1, 1), (4, 33), (36, 0), (36, 4)):
         for settings in {1, tokens}:
             call = random_call(tokens, hidden, settings, entries, dtype=dtype, offset=1.0)
             for name in ("grad_out", "grad_residual", "h"):
