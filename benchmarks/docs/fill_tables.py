@@ -59,11 +59,14 @@ def ops_table(results: dict[str, Any]) -> str:
 def backward_table(results: dict[str, Any]) -> str:
     """Return the times of backward passes against PyTorch's formulas, a line each."""
     cases = results["records"]
+    spread = max(value for case in cases for value in case["spread"].values())
+    busy = max(case["cores_elsewhere"] or 0.0 for case in cases)
     lines = [
         f"Gradients of one residual add and norm, hidden size {results['hidden']}, "
         f"{results['dtype']}, and a step that trains a vector on every layer of SmolLM2-135M, "
-        "frozen, in float32: medians, against the formulas in PyTorch that the kernel replaced "
-        f"({_hardware(results['machine'])}).",
+        "frozen, in float32: medians of interleaved rounds, against the formulas in PyTorch that "
+        f"the kernel replaced. Up to {busy:.1f} cores were busy elsewhere, and the middle half of the "
+        f"rounds was up to {spread:.0%} of the median apart ({_hardware(results['machine'])}).",
         "",
         "| | rows | vectors per row | kernel | formulas | times faster |",
         "|---|---:|---:|---:|---:|---:|",
