@@ -79,6 +79,7 @@ bench: bench-ops bench-models
 
 bench-ops: $(call DONE,dev)
 	$(PYTHON) benchmarks/ops/run.py --output benchmarks/results/ops-cpu.json
+	$(PYTHON) benchmarks/ops/backward.py --model demo --output benchmarks/results/backward-cpu.json
 	git show HEAD:$(CALLS) >build/committed.json 2>/dev/null || rm -f build/committed.json
 	$(PYTHON) -m pytest benchmarks/ops/test_calls.py --benchmark-columns=median,iqr,rounds \
 	  --benchmark-compare=build/committed.json --benchmark-json=$(CALLS)

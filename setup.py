@@ -48,10 +48,11 @@ def sources_in(folder: str) -> list[str]:
 
 # Each library has the common floor, its kernels and its registration.
 BINDINGS = sources_in("bindings")
-CUDA_ONLY, IN_BOTH = "bindings/register_cuda.cpp", "bindings/stable_tensors.cpp"
+CUDA_ONLY = "bindings/register_cuda.cpp"
+IN_BOTH = [f"bindings/{name}_tensors.cpp" for name in ("backward", "stable")]
 SOURCES = [*sources_in("common"), *sources_in("cpu"), "module.cpp"]
 SOURCES += [name for name in BINDINGS if name != CUDA_ONLY]
-CUDA_SOURCES = [*sources_in("common"), *sources_in("cuda"), CUDA_ONLY, IN_BOTH]
+CUDA_SOURCES = [*sources_in("common"), *sources_in("cuda"), CUDA_ONLY, *IN_BOTH]
 CUDA_LIBRARY = "faststeer._cuda"
 
 

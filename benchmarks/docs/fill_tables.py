@@ -56,6 +56,30 @@ def ops_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def backward_table(results: dict[str, Any]) -> str:
+    """Return the times of backward passes against PyTorch's formulas, a line each."""
+    cases = results["records"]
+    spread = max(value for case in cases for value in case["spread"].values())
+    busy = max(case["cores_elsewhere"] or 0.0 for case in cases)
+    lines = [
+        f"Gradients of one residual add and norm, hidden size {results['hidden']}, "
+        f"{results['dtype']}, and a step that trains a vector on every layer of SmolLM2-135M, "
+        "frozen, in float32: medians of interleaved rounds, against the formulas in PyTorch that "
+        f"the kernel replaced. Up to {busy:.1f} cores were busy elsewhere, and the middle half of "
+        f"the rounds was up to {spread:.0%} of the median apart ({_hardware(results['machine'])}).",
+        "",
+        "| | rows | vectors per row | kernel | formulas | times faster |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for case in cases:
+        times, shared = case["milliseconds"], case.get("settings") == 1
+        what = case["what"] + (", one setting for all rows" if shared else "")
+        cells = [what, f"{case.get('rows', case.get('tokens')):,}"]
+        cells += [str(case.get("entries", 1)), *(f"{t:,.2f} ms" for t in times.values())]
+        lines.append(f"| {' | '.join(cells)} | {case['times_faster']:.2f}× |")
+    return "\n".join(lines)
+
+
 def ops_sentence(results: dict[str, Any]) -> str:
     """Return the op's time against PyTorch's unsteered op, in a sentence."""
     cases = [
@@ -227,6 +251,7 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
     },
     "docs/benchmarks.md": {
         "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),
+        "backward-cpu": (RESULTS / "backward-cpu.json", backward_table),
         "smollm2-cpu": (RESULTS / "smollm2-cpu.json", model_table),
         "llama-2-7b-2-layers-cpu": (RESULTS / "llama-2-7b-2-layers-cpu.json", model_table),
         "parity": (RESULTS / "parity.json", parity_table),

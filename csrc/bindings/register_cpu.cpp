@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "bindings/backward_tensors.h"
 #include "bindings/stable_tensors.h"
 #include "cpu/parallel.h"
 
@@ -32,6 +33,12 @@ void ask_for_huge_pages(const Tensor& tensor) {
   // Advice: where it is refused, the result is the same.
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
+}
+
+Tensor result(const Tensor& like, const int64_t* sizes, int64_t dim, int32_t dtype) {
+  Tensor tensor = empty_dense(like, sizes, dim, dtype);
+  ask_for_huge_pages(tensor);
+  return tensor;
 }
 
 Tensor result_like(const Tensor& like) {
@@ -60,6 +67,18 @@ std::tuple<Tensor, Tensor> steer_add_rms_norm(const MaybeTensor& x, const Tensor
   return {std::move(out), std::move(residual_out)};
 }
 
+std::tuple<Tensor, Tensor, Tensor> steer_add_rms_norm_for_backward(
+    const MaybeTensor& x, const Tensor& residual, const Tensor& weight, double eps,
+    const MaybeTensor& vectors, const MaybeTensor& index, const MaybeTensor& coefficient,
+    const MaybeTensor& modes, double weight_offset) {
+  Tensor out = result_like(residual);
+  Tensor residual_out = result_like(residual);
+  Tensor inverse_rms = empty_inverse_rms(residual);
+  const SteerNormInputs inputs(x, residual, &weight, {vectors, index, coefficient, modes});
+  run_steer_norm(inputs.into(residual_out, &out, eps, weight_offset, &inverse_rms));
+  return {std::move(out), std::move(residual_out), std::move(inverse_rms)};
+}
+
 Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor& vectors,
                  const MaybeTensor& index, const MaybeTensor& coefficient,
                  const MaybeTensor& modes) {
@@ -67,6 +86,28 @@ Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor
   const SteerNormInputs inputs(x, residual, nullptr, {vectors, index, coefficient, modes});
   run_steer_norm(inputs.into(residual_out));
   return residual_out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> steer_add_rms_norm_backward(
+    const Tensor& grad_out, const MaybeTensor& grad_residual, const Tensor& h, const Tensor& weight,
+    const Tensor& inverse_rms, double weight_offset, const MaybeTensor& vectors,
+    const MaybeTensor& index, const MaybeTensor& coefficient, MaybeDtype x_dtype, bool for_h,
+    bool for_weight, bool for_vectors, bool for_coefficient) {
+  const GivenToNorm norm{grad_out, h, weight, inverse_rms, weight_offset};
+  BackwardTensors tensors(&norm, grad_residual, {vectors, index, coefficient, std::nullopt},
+                          {x_dtype, for_h, for_weight, for_vectors, for_coefficient}, result);
+  run_backward(tensors.args());
+  return std::move(tensors).results();
+}
+
+std::tuple<Tensor, Tensor> steer_add_backward(const Tensor& grad, const Tensor& vectors,
+                                              const Tensor& index, const Tensor& coefficient,
+                                              bool for_vectors, bool for_coefficient) {
+  BackwardTensors tensors(nullptr, grad, {vectors, index, coefficient, std::nullopt},
+                          {std::nullopt, false, false, for_vectors, for_coefficient}, result);
+  run_backward(tensors.args());
+  auto results = std::move(tensors).results();
+  return {std::get<3>(std::move(results)), std::get<4>(std::move(results))};
 }
 
 void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor& count,
@@ -96,15 +137,24 @@ STABLE_TORCH_LIBRARY(faststeer, m) {
       "accumulate_moments(Tensor x, Tensor? group, "
       "Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2) -> ()");
   // The same functions with autograd: torch runs Python on every call of an op that has it, even
-  // under no_grad, so the ops above stay without.
+  // under no_grad, so the ops above stay without. The third result is for the backward pass.
   m.def(
       "steer_add_rms_norm_autograd(Tensor? x, Tensor residual, Tensor weight, float eps, "
       "Tensor? vectors=None, Tensor? index=None, Tensor? coefficient=None, "
-      "Tensor? modes=None, float weight_offset=0.0) -> (Tensor, Tensor)");
+      "Tensor? modes=None, float weight_offset=0.0) -> (Tensor, Tensor, Tensor)");
   m.def(
       "steer_add_autograd(Tensor? x, Tensor residual, "
       "Tensor? vectors=None, Tensor? index=None, Tensor? coefficient=None, "
       "Tensor? modes=None) -> Tensor");
+  // Gradients of h, x, weight, vectors and coefficient; without elements where not asked for.
+  m.def(
+      "steer_add_rms_norm_backward(Tensor grad_out, Tensor? grad_residual, Tensor h, "
+      "Tensor weight, Tensor inverse_rms, float weight_offset, Tensor? vectors, Tensor? index, "
+      "Tensor? coefficient, ScalarType? x_dtype, bool for_h, bool for_weight, bool for_vectors, "
+      "bool for_coefficient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "steer_add_backward(Tensor grad, Tensor vectors, Tensor index, Tensor coefficient, "
+      "bool for_vectors, bool for_coefficient) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(faststeer, CPU, m) {
@@ -112,6 +162,8 @@ STABLE_TORCH_LIBRARY_IMPL(faststeer, CPU, m) {
   m.impl("steer_add_rms_norm.out", TORCH_BOX(&faststeer::steer_add_rms_norm_out));
   m.impl("steer_add", TORCH_BOX(&faststeer::steer_add));
   m.impl("accumulate_moments", TORCH_BOX(&faststeer::accumulate_moments));
-  m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm));
+  m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm_for_backward));
   m.impl("steer_add_autograd", TORCH_BOX(&faststeer::steer_add));
+  m.impl("steer_add_rms_norm_backward", TORCH_BOX(&faststeer::steer_add_rms_norm_backward));
+  m.impl("steer_add_backward", TORCH_BOX(&faststeer::steer_add_backward));
 }

@@ -68,6 +68,12 @@ Tensor empty_dense_like(const Tensor& like) {
   return empty_dense(like, like.sizes().data(), like.dim(), dtype);
 }
 
+Tensor empty_inverse_rms(const Tensor& residual) {
+  int64_t tokens = 1;
+  for (int64_t d = 0; d + 1 < residual.dim(); ++d) tokens *= residual.sizes()[d];
+  return empty_dense(residual, &tokens, 1, aoti_torch_dtype_float32());
+}
+
 Input::Input(const Tensor& given, const char* name) : tensor(given), view(view_of(given, name)) {
   if (view.dim > 0 && view.row_stride() < 0) {
     tensor = torch::stable::contiguous(given);
@@ -87,14 +93,21 @@ SteerNormInputs::SteerNormInputs(const MaybeTensor& x, const Tensor& residual, c
 }
 
 SteerNormArgs SteerNormInputs::into(const Tensor& residual_out, const Tensor* out, double eps,
-                                    double weight_offset) const {
-  SteerNormCall call{residual_.view, view_of(residual_out, "residual_out"),
-                     view(x_),       view(weight_),
-                     std::nullopt,   view(vectors_),
-                     view(index_),   view(coefficient_),
-                     view(modes_),   eps,
+                                    double weight_offset, const Tensor* inverse_rms) const {
+  SteerNormCall call{residual_.view,
+                     view_of(residual_out, "residual_out"),
+                     view(x_),
+                     view(weight_),
+                     std::nullopt,
+                     view(vectors_),
+                     view(index_),
+                     view(coefficient_),
+                     view(modes_),
+                     std::nullopt,
+                     eps,
                      weight_offset};
   if (out != nullptr) call.out = view_of(*out, "out");
+  if (inverse_rms != nullptr) call.inverse_rms = view_of(*inverse_rms, "inverse_rms");
   return checked(call);
 }
 

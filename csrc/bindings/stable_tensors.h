@@ -21,6 +21,8 @@ View view_of(const Tensor& tensor, const char* name);
 // torch::stable::empty_like goes through the dispatcher by name; this is one call of the C ABI.
 Tensor empty_dense(const Tensor& like, const int64_t* sizes, int64_t dim, int32_t dtype);
 Tensor empty_dense_like(const Tensor& like);
+// A float32 for each of the residual's rows.
+Tensor empty_inverse_rms(const Tensor& residual);
 
 // An input that a kernel can read: rows that are not evenly spaced are copied first.
 struct Input {
@@ -43,7 +45,7 @@ class SteerNormInputs {
 
   // Without `weight` there is no `out`, and the other two do not matter.
   SteerNormArgs into(const Tensor& residual_out, const Tensor* out = nullptr, double eps = 0.0,
-                     double weight_offset = 0.0) const;
+                     double weight_offset = 0.0, const Tensor* inverse_rms = nullptr) const;
 
  private:
   Input residual_;

@@ -1,13 +1,35 @@
 #include "common/checked_call.h"
 
+#include "common/call_checks.h"
+
 namespace faststeer {
-namespace {
 
 void require_on(const Device& device, const View& view) {
   if (view.device == device) return;
   require(false, view.name, " is on ", view.device.name(), ", but the call's first tensor on ",
           device.name());
 }
+
+int64_t require_entries(const View& vectors, const View& index, const View& coefficient,
+                        int64_t hidden, int64_t tokens) {
+  if (vectors.dim != 2 || vectors.last() != hidden) {
+    require(false, "vectors has shape ", vectors.shape(), "; expected [S, ", hidden, "]");
+  }
+  if (index.dim != 2 || index.element != Element::int32 || !index.is_contiguous()) {
+    require(false, "index must be a contiguous int32 tensor [R, K], not ", index.shape());
+  }
+  if (!coefficient.same_shape(index) || coefficient.element != Element::float32 ||
+      !coefficient.is_contiguous()) {
+    require(false, "coefficient must be a contiguous float32 tensor of index's shape, ",
+            index.shape(), ", not ", coefficient.shape());
+  }
+  const int64_t settings = index.sizes[0];
+  require(settings > 0 && tokens % settings == 0, "index has ", settings,
+          " rows, which do not divide the ", tokens, " tokens");
+  return settings;
+}
+
+namespace {
 
 Rows output_rows(const View& view, const View& residual) {
   if (!view.same_shape(residual) || view.element != residual.element) {
@@ -92,20 +114,7 @@ void set_modes(SteerNormArgs& args, const View& modes) {
 
 void set_entries(SteerNormArgs& args, const View& vectors, const View& index,
                  const View& coefficient, int64_t tokens) {
-  if (vectors.dim != 2 || vectors.last() != args.hidden) {
-    require(false, "vectors has shape ", vectors.shape(), "; expected [S, ", args.hidden, "]");
-  }
-  if (index.dim != 2 || index.element != Element::int32 || !index.is_contiguous()) {
-    require(false, "index must be a contiguous int32 tensor [R, K], not ", index.shape());
-  }
-  if (!coefficient.same_shape(index) || coefficient.element != Element::float32 ||
-      !coefficient.is_contiguous()) {
-    require(false, "coefficient must be a contiguous float32 tensor of index's shape, ",
-            index.shape(), ", not ", coefficient.shape());
-  }
-  const int64_t settings = index.sizes[0];
-  require(settings > 0 && tokens % settings == 0, "index has ", settings,
-          " rows, which do not divide the ", tokens, " tokens");
+  const int64_t settings = require_entries(vectors, index, coefficient, args.hidden, tokens);
   args.index = static_cast<const int32_t*>(index.data);
   args.coefficient = static_cast<const float*>(coefficient.data);
   args.entries = index.last();
@@ -117,7 +126,7 @@ void set_entries(SteerNormArgs& args, const View& vectors, const View& index,
 void require_one_device(const SteerNormCall& call) {
   require_on(call.residual.device, call.residual_out);
   for (const auto* view : {&call.x, &call.weight, &call.out, &call.vectors, &call.index,
-                           &call.coefficient, &call.modes}) {
+                           &call.coefficient, &call.modes, &call.inverse_rms}) {
     if (view->has_value()) require_on(call.residual.device, **view);
   }
 }
@@ -162,6 +171,8 @@ SteerNormArgs checked(const SteerNormCall& call) {
               call.vectors.has_value() == call.coefficient.has_value(),
           "vectors, index and coefficient go together: give all three or none");
   require(call.vectors.has_value() || !call.modes.has_value(), "modes are given without vectors");
+  // Fresh, of the tokens' shape: only the op with autograd has it.
+  if (call.inverse_rms) args.inverse_rms = static_cast<float*>(call.inverse_rms->data);
   if (args.tokens == 0) return args;
   if (call.vectors) set_entries(args, *call.vectors, *call.index, *call.coefficient, args.tokens);
   if (call.modes) set_modes(args, *call.modes);

@@ -36,6 +36,33 @@ struct SteerNormArgs {
   int64_t tokens_per_setting;  // N / R: consecutive rows that share a line of `index`
   Rows out;                    // [N, H] or no data, as `weight`
   Rows residual_out;           // [N, H], may be `residual` itself
+  float* inverse_rms;          // [N] or none: rsqrt(mean(h^2) + eps), for a backward pass
+};
+
+// The gradients of steer_add_rms_norm's inputs, or of the entries of steer_add; see
+// `steer_add_rms_norm_backward` in faststeer/ops/reference.py. Of the last five those are written
+// that have data.
+struct BackwardArgs {
+  int64_t tokens;            // N
+  int64_t hidden;            // H
+  Rows grad_out;             // [N, H] or no data: nothing was normed
+  Rows grad_residual;        // [N, H] or no data
+  Rows h;                    // [N, H], as the next two only with `grad_out`
+  Rows weight;               // [H]
+  const float* inverse_rms;  // [N]
+  float weight_offset;
+  Rows vectors;              // [S, H] or no data
+  int64_t stored;            // S
+  const int32_t* index;      // [R, K], -1 for none
+  const float* coefficient;  // [R, K]
+  int64_t settings;          // R
+  int64_t entries;           // K
+  int64_t tokens_per_setting;
+  Rows grad_h;              // [N, H], the gradient of x and of the residual
+  Rows grad_x;              // [N, H], the same in another dtype
+  Rows grad_weight;         // [H]
+  Rows grad_vectors;        // [S, H]
+  float* grad_coefficient;  // [R, K]
 };
 
 // Statistics of the rows of each group, merged into what the last three hold.

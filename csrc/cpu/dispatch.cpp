@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#define FASTSTEER_BACKWARD(isa) {backward_##isa, add_scaled_##isa, round_sums_##isa}
+
 namespace faststeer {
 namespace {
 
@@ -12,14 +14,15 @@ std::vector<Isa> supported() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    found.push_back({"avx512", steer_norm_avx512, moments_avx512});
+    found.push_back({"avx512", steer_norm_avx512, moments_avx512, FASTSTEER_BACKWARD(avx512)});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("f16c")) {
-    found.push_back({"avx2", steer_norm_avx2, moments_avx2});
+    found.push_back({"avx2", steer_norm_avx2, moments_avx2, FASTSTEER_BACKWARD(avx2)});
   }
 #endif
-  found.push_back({"portable", steer_norm_portable, moments_portable});
+  found.push_back(
+      {"portable", steer_norm_portable, moments_portable, FASTSTEER_BACKWARD(portable)});
   return found;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/backward.h"
 #include "cpu/moments.h"
 #include "cpu/steer_norm.h"
 
@@ -13,6 +14,7 @@ struct Isa {
   const char* name;
   SteerNormKernel steer_norm;
   MomentsKernel moments;
+  BackwardKernels backward;
 };
 
 // The fastest build this processor can run, or the one that FASTSTEER_ISA names.

@@ -14,19 +14,21 @@ namespace {
 // two threads draw level with one at 8 rows and win from 12 on (fork and join cost about 5 us).
 constexpr int64_t kElementsPerThread = 16384;
 
-void require_known_vectors(const SteerNormArgs& args) {
-  const int64_t settings = args.tokens / args.tokens_per_setting;
-  for (int64_t i = 0; i < settings * args.entries; ++i) {
-    require(args.index[i] >= -1 && args.index[i] < args.stored, "index holds ", args.index[i],
-            "; expected -1 for none, or a row of vectors, 0 to ", args.stored - 1);
+}  // namespace
+
+void require_known_vectors(const int32_t* index, int64_t count, int64_t stored) {
+  for (int64_t i = 0; i < count; ++i) {
+    require(index[i] >= -1 && index[i] < stored, "index holds ", index[i],
+            "; expected -1 for none, or a row of vectors, 0 to ", stored - 1);
   }
 }
 
-}  // namespace
-
 void run_steer_norm(const SteerNormArgs& args) {
   if (args.tokens == 0) return;
-  if (args.entries > 0) require_known_vectors(args);
+  if (args.entries > 0) {
+    const int64_t settings = args.tokens / args.tokens_per_setting;
+    require_known_vectors(args.index, settings * args.entries, args.stored);
+  }
 
   const SteerNormKernel kernel = current_isa().steer_norm;
   const auto work = [&](int64_t begin, int64_t end) {

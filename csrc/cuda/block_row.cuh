@@ -18,12 +18,18 @@ __device__ inline float rms_scale(const SteerNormArgs& args, const SteerNormLaun
   return rsqrtf(mean);
 }
 
+// For a backward pass, of row n.
+__device__ inline void save_inverse_rms(const SteerNormArgs& args, int64_t n, float scale) {
+  if (args.inverse_rms != nullptr && threadIdx.x == 0) args.inverse_rms[n] = scale;
+}
+
 // The norm of row n, whose residual h was updated element by element. `squares` is this thread's
 // part of the sum, `sums` as in block_sum.
 template <class R>
 __device__ inline void norm_elements(const SteerNormArgs& args, const SteerNormLaunch& launch,
                                      int64_t n, const R* h, float squares, float (&sums)[kWarp]) {
   const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
+  save_inverse_rms(args, n, scale);
   R* out = row_of<R>(args.out, n);
   each_chunk(args.hidden, [&](int64_t first) {
     float value[kChunkColumns], weight[kChunkColumns];
@@ -85,6 +91,7 @@ struct RowInPacks {
                        const Pack<R, kWidth> (&weight)[kPacks], float squares,
                        float (&sums)[kWarp]) const {
     const float scale = rms_scale<R>(args, launch, block_sum(squares, sums));
+    save_inverse_rms(args, n, scale);
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
       if (!in_row(p)) continue;

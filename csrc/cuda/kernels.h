@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/kernel_args.h"
+#include "cuda/backward_plan.h"
 #include "cuda/launch_plan.h"
 
 namespace faststeer {
@@ -17,5 +18,8 @@ void launch_steer_norm_modes(const SteerNormArgs& args, const SteerNormLaunch& l
 // `launch` is a plan of `args`, and `scratch` holds its scratch_doubles.
 void launch_moments(const MomentsArgs& args, const MomentsLaunch& launch, double* scratch,
                     void* stream);
+// `launch` is planned for these arguments; `scratch` holds its scratch_bytes, aligned to 16 bytes.
+void launch_backward(const BackwardArgs& args, const BackwardLaunch& launch, void* scratch,
+                     void* stream);
 
 }  // namespace faststeer

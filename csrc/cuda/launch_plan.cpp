@@ -18,7 +18,7 @@ constexpr int64_t kFewestSplits = 32;      // of moments: fill a GPU from 8,192 
 // Per thread, with one pack and with two: the most that any dtype takes from sm_80 on, in the steps
 // of 8 in which registers are given out. sm_75 holds no more threads than 64 registers allow.
 constexpr int kRegistersPerThread[][2] = {
-    {32, 40},  // none
+    {32, 48},  // none
     {40, 64},  // single
     {64, 64},  // direct
     {56, 64},  // kept

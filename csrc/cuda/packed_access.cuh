@@ -67,9 +67,13 @@ __device__ inline Pack<T, kCount> load(const T* p) {
 
 template <class T, int kCount>
 __device__ inline void store(T* p, const Pack<T, kCount>& pack) {
-  static_assert(Pack<T, kCount>::kWords == 4, "results are stored 16 bytes at a time");
-  *reinterpret_cast<uint4*>(p) =
-      make_uint4(pack.words[0], pack.words[1], pack.words[2], pack.words[3]);
+  if constexpr (Pack<T, kCount>::kWords == 2) {
+    *reinterpret_cast<uint2*>(p) = make_uint2(pack.words[0], pack.words[1]);
+  } else {
+    static_assert(Pack<T, kCount>::kWords == 4, "results are stored 16 bytes at a time");
+    *reinterpret_cast<uint4*>(p) =
+        make_uint4(pack.words[0], pack.words[1], pack.words[2], pack.words[3]);
+  }
 }
 
 __device__ inline float widen(float value) { return value; }
@@ -166,5 +170,32 @@ __device__ inline T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char faststeer_shared[];
   return reinterpret_cast<T*>(faststeer_shared);
 }
+
+// A thread's part of a sum, in shared memory that no other thread touches. Threads lie
+// side by side, so that a warp's accesses meet no bank twice.
+template <int kWidth>
+struct KeptSum {
+  float4* slots;
+
+  __device__ float4& at(int pack, int quarter) const {
+    return slots[(pack * (kWidth / 4) + quarter) * blockDim.x + threadIdx.x];
+  }
+  __device__ void set(int pack, const float (&s)[kWidth]) const {
+#pragma unroll
+    for (int q = 0; q < kWidth / 4; ++q) {
+      at(pack, q) = make_float4(s[4 * q], s[4 * q + 1], s[4 * q + 2], s[4 * q + 3]);
+    }
+  }
+  __device__ void get(int pack, float (&s)[kWidth]) const {
+#pragma unroll
+    for (int q = 0; q < kWidth / 4; ++q) {
+      const float4 four = at(pack, q);
+      s[4 * q] = four.x;
+      s[4 * q + 1] = four.y;
+      s[4 * q + 2] = four.z;
+      s[4 * q + 3] = four.w;
+    }
+  }
+};
 
 }  // namespace faststeer

@@ -13,33 +13,6 @@
 
 namespace faststeer {
 
-// A thread's part of a sum of entries, in shared memory that no other thread touches. Threads lie
-// side by side, so that a warp's accesses meet no bank twice.
-template <int kWidth>
-struct KeptSum {
-  float4* slots;
-
-  __device__ float4& at(int pack, int quarter) const {
-    return slots[(pack * (kWidth / 4) + quarter) * blockDim.x + threadIdx.x];
-  }
-  __device__ void set(int pack, const float (&s)[kWidth]) const {
-#pragma unroll
-    for (int q = 0; q < kWidth / 4; ++q) {
-      at(pack, q) = make_float4(s[4 * q], s[4 * q + 1], s[4 * q + 2], s[4 * q + 3]);
-    }
-  }
-  __device__ void get(int pack, float (&s)[kWidth]) const {
-#pragma unroll
-    for (int q = 0; q < kWidth / 4; ++q) {
-      const float4 four = at(pack, q);
-      s[4 * q] = four.x;
-      s[4 * q + 1] = four.y;
-      s[4 * q + 2] = four.z;
-      s[4 * q + 3] = four.w;
-    }
-  }
-};
-
 // V: the dtype of the vectors.
 template <class R, class X, class V, int kPacks, Steering kSteering>
 struct AddedRow : RowInPacks<R, X, kPacks> {

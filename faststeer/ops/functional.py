@@ -6,6 +6,15 @@ Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]`
 float32, bfloat16 and float16 may be mixed; results have the residual's dtype. An invalid
 call raises ValueError before anything is written.
 
+An id in `index` that no vector has, anything but -1 to S - 1, raises ValueError on the CPU, forward
+and backward. CUDA kernels cannot raise: they make the rows that it steers NaN, and so are the
+gradients that depend on these rows; no memory outside of `vectors` is read or written. What a row
+of `steer_add` passes on to `x` and `residual` is its gradient as it came, whatever its entries.
+
+Gradients are computed by one kernel per op, in float32, with one rounding of each element that is
+written; the same inputs give the same bits, whatever the number of threads. With
+``create_graph=True`` the formulas of the reference run instead, to be differentiated again.
+
 Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep
 values, which make projections, clamps and a preserved norm: see `faststeer.ops.reference.steered`.
 """
@@ -85,11 +94,12 @@ def steer_add_rms_norm(
     """
     arguments = (x, residual, weight, eps, vectors, index, coefficient, modes, weight_offset)
     op: Callable[..., Any] = _norm_op
-    if _wants_grad(x, residual, weight, vectors, coefficient):
-        op = torch.ops.faststeer.steer_add_rms_norm_autograd.default
-        if modes is not None:
-            op = reference.steer_add_rms_norm
     if residual.dtype not in _KERNEL_DTYPES or _wants_tangents():
+        op = reference.steer_add_rms_norm
+    elif _wants_grad(x, residual, weight, vectors, coefficient):
+        if modes is None:
+            out, h, _ = torch.ops.faststeer.steer_add_rms_norm_autograd.default(*arguments)
+            return out, h
         op = reference.steer_add_rms_norm
     return cast("tuple[Tensor, Tensor]", op(*arguments))
 

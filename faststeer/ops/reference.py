@@ -81,12 +81,17 @@ def steer_add(
     return h.to(residual.dtype)
 
 
+def inverse_rms(h: Tensor, eps: float) -> Tensor:
+    """Return ``rsqrt(mean(h^2) + eps)`` of every token, ``[N]`` float32 (float64 of float64)."""
+    wide = torch.float64 if h.dtype == torch.float64 else torch.float32
+    return torch.rsqrt(h.to(wide).square().mean(-1).reshape(-1) + eps)
+
+
 def rms_norm(h: Tensor, weight: Tensor, eps: float, weight_offset: float = 0.0) -> Tensor:
     """Return ``round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight))`` in h's dtype."""
-    wide = torch.float64 if h.dtype == torch.float64 else torch.float32
-    value = h.to(wide)
-    inverse_rms = torch.rsqrt(value.square().mean(-1, keepdim=True) + eps)
-    return (value * inverse_rms * (weight_offset + weight.to(wide))).to(h.dtype)
+    scale = inverse_rms(h, eps).view(*h.shape[:-1], 1)
+    wide = scale.dtype
+    return (h.to(wide) * scale * (weight_offset + weight.to(wide))).to(h.dtype)
 
 
 def steer_add_rms_norm(
@@ -103,6 +108,85 @@ def steer_add_rms_norm(
     """Return ``(out, h)``: the RMSNorm of the steered residual, and that residual."""
     h = steer_add(x, residual, vectors, index, coefficient, modes)
     return rms_norm(h, weight, eps, weight_offset), h
+
+
+def entry_grads(
+    grad_h: Tensor, vectors: Tensor, index: Tensor, coefficient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `vectors` and `coefficient` from that of h, ``[N, H]``.
+
+    With g_r the sum of `grad_h` over the tokens of row r of `index`, every entry adds
+    ``c_rk * g_r`` to the gradient of its vector, and the gradient of c_rk is ``V[i_rk] . g_r``.
+    """
+    sums = grad_h.reshape(len(index), -1, grad_h.shape[-1]).sum(1)
+    grad_vectors = torch.zeros_like(vectors, dtype=grad_h.dtype)
+    dots = [torch.zeros(index.shape, dtype=grad_h.dtype, device=index.device)[:, :0]]
+    for k in range(index.shape[1]):
+        used, line = index[:, k, None] >= 0, index[:, k].clamp(min=0).long()
+        own = torch.where(used, sums, 0.0)
+        scaled = torch.where(used, coefficient[:, k, None].to(grad_h.dtype) * own, 0.0)
+        grad_vectors = grad_vectors.index_add(0, line, scaled)
+        dots.append((vectors[line].to(grad_h.dtype) * own).sum(1, keepdim=True))
+    return grad_vectors.to(vectors.dtype), torch.cat(dots, 1).to(coefficient.dtype)
+
+
+def steer_add_backward(
+    grad: Tensor,
+    vectors: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    for_vectors: bool,
+    for_coefficient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return `entry_grads` of the gradient of h; what is not wanted has no elements."""
+    wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    rows = grad.to(wide).reshape(-1, grad.shape[-1])
+    found = entry_grads(rows, vectors, index, coefficient)
+    return found[0] if for_vectors else grad.new_empty(0), (
+        found[1] if for_coefficient else grad.new_empty(0)
+    )
+
+
+def steer_add_rms_norm_backward(
+    grad_out: Tensor,
+    grad_residual: Tensor | None,
+    h: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
+    weight_offset: float,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    x_dtype: torch.dtype | None,
+    for_h: bool,
+    for_weight: bool,
+    for_vectors: bool,
+    for_coefficient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of h, of h in `x_dtype`, of weight, vectors and coefficient.
+
+    With ``r`` the `inverse_rms` ``[N]``, ``y = h * r`` and ``g = grad_out * (weight_offset +
+    weight)`` that of h is ``grad_residual + r * (g - y * mean(g * y))``, rounded once, and that of
+    the weight ``sum(grad_out * y)`` over tokens. What is not wanted has no elements.
+    """
+    wide, hidden = inverse_rms.dtype, h.shape[-1]
+    out, own = grad_out.to(wide).reshape(-1, hidden), h.to(wide).reshape(-1, hidden)
+    y = own * inverse_rms[:, None]
+    g = out * (weight_offset + weight.to(wide))
+    grad_h = inverse_rms[:, None] * (g - y * (g * y).mean(-1, keepdim=True))
+    if grad_residual is not None:
+        grad_h = grad_h + grad_residual.to(wide).reshape(-1, hidden)
+    none = grad_out.new_empty(0)
+    grad_vectors, grad_coefficient = none, none
+    if vectors is not None and index is not None and coefficient is not None:
+        grad_vectors, grad_coefficient = entry_grads(grad_h, vectors, index, coefficient)
+    return (
+        grad_h.to(h.dtype).view(h.shape) if for_h else none,
+        none if x_dtype is None else grad_h.to(x_dtype).view(h.shape),
+        (out * y).sum(0).to(weight.dtype) if for_weight else none,
+        grad_vectors if for_vectors else none,
+        grad_coefficient if for_coefficient else none,
+    )
 
 
 def accumulate_moments(

@@ -30,16 +30,73 @@ def accumulate_by_reference(
     reference.accumulate_moments(x, group, count, mean, m2)
 
 
+def _dense_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
+
+
 @torch.library.register_fake("faststeer::steer_add_rms_norm")
-@torch.library.register_fake("faststeer::steer_add_rms_norm_autograd")
 def _(
     x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     require_one_device(residual, x, weight, *rest[:4])
-    dense = torch.contiguous_format
+    return _dense_like(residual), _dense_like(residual)
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm_autograd")
+def _(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    require_one_device(residual, x, weight, *rest[:4])
+    tokens = residual.numel() // residual.shape[-1]
+    inverse_rms = residual.new_empty(tokens, dtype=torch.float32)
+    return _dense_like(residual), _dense_like(residual), inverse_rms
+
+
+@torch.library.register_fake("faststeer::steer_add_rms_norm_backward")
+def _(
+    grad_out: Tensor,
+    grad_residual: Tensor | None,
+    h: Tensor,
+    weight: Tensor,
+    inverse_rms: Tensor,
+    weight_offset: float,
+    vectors: Tensor | None,
+    index: Tensor | None,
+    coefficient: Tensor | None,
+    x_dtype: torch.dtype | None,
+    for_h: bool,
+    for_weight: bool,
+    for_vectors: bool,
+    for_coefficient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rest = (grad_residual, h, weight, inverse_rms, vectors, index, coefficient)
+    require_one_device(grad_out, *rest, name="grad_out")
+
+    def like(tensor: Tensor | None, wanted: bool, dtype: torch.dtype | None = None) -> Tensor:
+        return grad_out.new_empty(0) if tensor is None or not wanted else _dense_like(tensor, dtype)
+
     return (
-        torch.empty_like(residual, memory_format=dense),
-        torch.empty_like(residual, memory_format=dense),
+        like(h, for_h),
+        like(h, x_dtype is not None, x_dtype),
+        like(weight, for_weight),
+        like(vectors, for_vectors),
+        like(coefficient, for_coefficient),
+    )
+
+
+@torch.library.register_fake("faststeer::steer_add_backward")
+def _(
+    grad: Tensor,
+    vectors: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    for_vectors: bool,
+    for_coefficient: bool,
+) -> tuple[Tensor, Tensor]:
+    require_one_device(grad, vectors, index, coefficient, name="gradient")
+    return (
+        _dense_like(vectors) if for_vectors else grad.new_empty(0),
+        _dense_like(coefficient) if for_coefficient else grad.new_empty(0),
     )
 
 
@@ -52,7 +109,7 @@ def _(*arguments: Any) -> None:
 @torch.library.register_fake("faststeer::steer_add_autograd")
 def _(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
     require_one_device(residual, x, *entries)
-    return torch.empty_like(residual, memory_format=torch.contiguous_format)
+    return _dense_like(residual)
 
 
 @torch.library.register_fake("faststeer::accumulate_moments")
@@ -97,6 +154,21 @@ def _without_kernel_norm(
     return run(x, residual, weight, eps, *rest)
 
 
+def _without_kernel_norm_autograd(
+    x: Tensor | None, residual: Tensor, weight: Tensor, eps: float, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    out, h = _without_kernel_norm(x, residual, weight, eps, *rest)
+    return out, h, reference.inverse_rms(h, eps)
+
+
+def _without_kernel_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    _warn_of_reference(arguments[0].device)
+    formulas: Callable[..., tuple[Tensor, ...]] = reference.steer_add_rms_norm_backward
+    if len(arguments) == 6:
+        formulas = reference.steer_add_backward
+    return formulas(*arguments)
+
+
 def reference_out(*arguments: Any) -> None:
     """Write ``out`` and ``residual_out``, the last two arguments, by the reference."""
     *inputs, out, residual_out = arguments
@@ -128,10 +200,12 @@ def _without_kernel_moments(
 
 _FALLBACKS: dict[str, Callable[..., object]] = {
     "steer_add_rms_norm": _without_kernel_norm,
-    "steer_add_rms_norm_autograd": _without_kernel_norm,
+    "steer_add_rms_norm_autograd": _without_kernel_norm_autograd,
+    "steer_add_rms_norm_backward": _without_kernel_backward,
     "steer_add_rms_norm.out": _without_kernel_out,
     "steer_add": _without_kernel_add,
     "steer_add_autograd": _without_kernel_add,
+    "steer_add_backward": _without_kernel_backward,
     "accumulate_moments": _without_kernel_moments,
 }
 for _name, _fallback in _FALLBACKS.items():

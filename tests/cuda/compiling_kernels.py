@@ -22,7 +22,9 @@ CSRC = ROOT / "csrc"
 SOURCES = (  # the one that takes longest first
     CSRC / "cuda" / "steer_norm.cu",
     CSRC / "cuda" / "steer_norm_modes.cu",
+    CSRC / "cuda" / "backward.cu",
     CSRC / "cuda" / "moments.cu",
+    CSRC / "cuda" / "backward_plan.cpp",
     CSRC / "cuda" / "launch_plan.cpp",
     HERE / "driver.cpp",
     HERE / "fibres.cpp",

@@ -6,6 +6,7 @@
 // what was started, and those bytes.
 #include <cxxabi.h>
 #include <dlfcn.h>
+#include <sanitizer/asan_interface.h>
 
 #include <algorithm>
 #include <functional>
@@ -127,7 +128,7 @@ void answer_steer_norm() {
   args.entries = read<int64_t>();
   args.tokens_per_setting = read<int64_t>();
   const RowsPlace residual, x, weight, vectors, out, residual_out;
-  const Place index, coefficient, modes;
+  const Place index, coefficient, modes, inverse_rms;
   buffers.read_bytes();
   buffers.run_in_both_orders(dropped_barrier, [&] {
     args.residual = residual.in(buffers);
@@ -139,6 +140,7 @@ void answer_steer_norm() {
     args.index = index.in<int32_t>(buffers);
     args.coefficient = coefficient.in<float>(buffers);
     args.modes = modes.in<float>(buffers);
+    args.inverse_rms = inverse_rms.in<float>(buffers);
     launch_steer_norm(args, 0, nullptr);
   });
   buffers.answer();
@@ -172,6 +174,74 @@ void answer_moments() {
   });
   stand_in.kernel_of_barrier = -1;
   buffers.answer();
+}
+
+void answer_backward() {
+  Buffers buffers;
+  buffers.read_sizes();
+  const auto dropped_barrier = read<int64_t>();
+  const auto wave_bytes = read<int64_t>();
+  BackwardArgs args{};
+  args.tokens = read<int64_t>();
+  args.hidden = read<int64_t>();
+  args.weight_offset = read<float>();
+  args.stored = read<int64_t>();
+  args.settings = read<int64_t>();
+  args.entries = read<int64_t>();
+  args.tokens_per_setting = args.settings > 0 ? args.tokens / args.settings : 0;
+  const RowsPlace grad_out, grad_residual, h, weight, vectors;
+  const RowsPlace grad_h, grad_x, grad_weight, grad_vectors;
+  const Place inverse_rms, index, coefficient, grad_coefficient;
+  buffers.read_bytes();
+  buffers.run_in_both_orders(dropped_barrier, [&] {
+    args.grad_out = grad_out.in(buffers);
+    args.grad_residual = grad_residual.in(buffers);
+    args.h = h.in(buffers);
+    args.weight = weight.in(buffers);
+    args.vectors = vectors.in(buffers);
+    args.grad_h = grad_h.in(buffers);
+    args.grad_x = grad_x.in(buffers);
+    args.grad_weight = grad_weight.in(buffers);
+    args.grad_vectors = grad_vectors.in(buffers);
+    args.inverse_rms = inverse_rms.in<float>(buffers);
+    args.index = index.in<int32_t>(buffers);
+    args.coefficient = coefficient.in<float>(buffers);
+    args.grad_coefficient = grad_coefficient.in<float>(buffers);
+    const BackwardLaunch launch = plan_backward(args, wave_bytes);
+    // As aligned as torch's allocator gives it; all bits set are NaN.
+    const auto bytes = static_cast<size_t>(launch.scratch_bytes);
+    const size_t room = (bytes + 511) / 512 * 512;
+    const std::unique_ptr<char, decltype(&std::free)> scratch(
+        static_cast<char*>(std::aligned_alloc(512, room)), &std::free);
+    std::fill_n(scratch.get(), bytes, static_cast<char>(-1));
+    __asan_poison_memory_region(scratch.get() + bytes, room - bytes);
+    launch_backward(args, launch, scratch.get(), nullptr);
+    __asan_unpoison_memory_region(scratch.get() + bytes, room - bytes);
+  });
+  buffers.answer();
+}
+
+void answer_backward_plan() {
+  BackwardArgs args{};
+  args.tokens = read<int64_t>();
+  args.hidden = read<int64_t>();
+  args.stored = read<int64_t>();
+  args.settings = read<int64_t>();
+  args.entries = read<int64_t>();
+  args.tokens_per_setting = args.settings > 0 ? args.tokens / args.settings : 0;
+  const auto dtype = static_cast<DType>(read<int32_t>());
+  const Rows rows{reinterpret_cast<void*>(uintptr_t{4096}), args.hidden, dtype};
+  args.grad_out = args.h = args.weight = args.grad_h = args.grad_weight = rows;
+  float coefficient;
+  if (args.entries > 0) {
+    args.vectors = args.grad_vectors = rows;
+    args.grad_coefficient = &coefficient;
+  }
+  const BackwardLaunch launch = plan_backward(args);
+  std::cout << launch.packed << ' ' << launch.threads << ' ' << launch.shared_bytes << ' '
+            << launch.blocks << ' ' << launch.rows_per_block << ' ' << launch.parts << ' '
+            << launch.settings_per_block << ' ' << launch.segments << ' ' << launch.blocks_per_wave
+            << ' ' << launch.splits << ' ' << launch.scratch_bytes << '\n';
 }
 
 void answer_faulty() {
@@ -225,6 +295,8 @@ int main() {
   while (std::cin >> request) {
     if (request == "steer_norm") faststeer::answer_steer_norm();
     if (request == "moments") faststeer::answer_moments();
+    if (request == "backward") faststeer::answer_backward();
+    if (request == "plan_backward") faststeer::answer_backward_plan();
     if (request == "faulty") faststeer::answer_faulty();
     if (request == "plan_steer_norm") faststeer::answer_steer_norm_plan();
     if (request == "plan_moments") faststeer::answer_moments_plan();

@@ -57,6 +57,21 @@ class MomentsPlan:
     scratch_doubles: int
 
 
+@dataclass(frozen=True)
+class BackwardPlan:
+    packed: bool
+    threads: int
+    shared_bytes: int
+    blocks: int
+    rows_a_block: int
+    parts: int
+    settings_a_block: int
+    segments: int
+    blocks_a_wave: int
+    splits: int
+    scratch_bytes: int
+
+
 class Emulator:
     """Runs kernels on tensors as they lie in memory, and writes into those that they write."""
 
@@ -77,6 +92,7 @@ class Emulator:
         residual_out: Tensor,
         modes: Tensor | None = None,
         weight_offset: float = 0.0,
+        inverse_rms: Tensor | None = None,
         *,
         multiprocessors: int = H100,
         most_blocks: int = 2**31 - 1,
@@ -92,9 +108,43 @@ class Emulator:
         words.append(1 if index is None else tokens // max(len(index), 1))
         for rows in (residual, x, weight, vectors, out, residual_out):
             words += memory.rows(rows)
-        for values in (index, coefficient, modes):
+        for values in (index, coefficient, modes, inverse_rms):
             words += memory.place(values)
         return self._start("steer_norm", memory, words)
+
+    def backward(
+        self,
+        grad_out: Tensor | None,
+        grad_residual: Tensor | None,
+        h: Tensor | None,
+        weight: Tensor | None,
+        inverse_rms: Tensor | None,
+        weight_offset: float,
+        vectors: Tensor | None,
+        index: Tensor | None,
+        coefficient: Tensor | None,
+        grad_h: Tensor | None,
+        grad_x: Tensor | None,
+        grad_weight: Tensor | None,
+        grad_vectors: Tensor | None,
+        grad_coefficient: Tensor | None,
+        *,
+        dropped_barrier: int = -1,
+        wave_bytes: int = 64 << 20,
+    ) -> list[Started]:
+        """launch_backward on tensors `[N, H]`; the last five are written, where given."""
+        memory = _Memory()
+        gradient = grad_residual if grad_out is None else grad_out
+        words = [dropped_barrier, wave_bytes, *gradient.shape, weight_offset]
+        words.append(0 if vectors is None else len(vectors))
+        words += [0, 0] if index is None else index.shape
+        for rows in (grad_out, grad_residual, h, weight, vectors):
+            words += memory.rows(rows)
+        for rows in (grad_h, grad_x, grad_weight, grad_vectors):
+            words += memory.rows(rows)
+        for values in (inverse_rms, index, coefficient, grad_coefficient):
+            words += memory.place(values)
+        return self._start("backward", memory, words)
 
     def moments(
         self,
@@ -153,6 +203,12 @@ class Emulator:
     ) -> MomentsPlan:
         problem = (tokens, hidden, groups, address, stride, DTYPES.index(dtype), scratch_bytes)
         return MomentsPlan(*self._plan("plan_moments", problem))
+
+    def plan_backward(
+        self, tokens: int, hidden: int, stored: int, settings: int, entries: int, dtype: torch.dtype
+    ) -> BackwardPlan:
+        words = (tokens, hidden, stored, settings, entries, DTYPES.index(dtype))
+        return BackwardPlan(*self._plan("plan_backward", words))
 
     def symbols(self) -> list[str]:
         """Names of all functions in the driver, as C++ writes them."""

@@ -3,6 +3,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "cpu/parallel.h"
@@ -42,6 +43,13 @@ void require_device_and_stream(void* stream) {
 void launch_steer_norm(const SteerNormArgs& args, int, void* stream) {
   require_device_and_stream(stream);
   run_steer_norm(args);
+}
+
+void launch_backward(const BackwardArgs& args, const BackwardLaunch& launch, void* scratch,
+                     void* stream) {
+  require_device_and_stream(stream);
+  std::memset(scratch, 0, static_cast<size_t>(launch.scratch_bytes));
+  run_backward(args);
 }
 
 // Sums in place of moments: enough to see whether every argument came to where it belongs.

@@ -77,7 +77,10 @@ def on_cpu(libraries: Installed, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from torch.utils import cpp_extension
 
     library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
-    shared = ("bindings_stable_tensors", "bindings_register_cuda", "cuda_launch_plan")
+    shared = (
+        *("bindings_stable_tensors", "bindings_backward_tensors", "bindings_register_cuda"),
+        *("cuda_launch_plan", "cuda_backward_plan"),
+    )
     objects = (f"{name}.cpp.o" for name in shared)
     kept = [libraries.objects / name for name in objects]
     kept += [*libraries.objects.glob("cpu_*.o"), *libraries.objects.glob("common_*.o")]
@@ -143,6 +146,39 @@ for message, change in refused.items():
         assert message in str(error), error
     else:
         raise AssertionError(f"took a call where {message}")
+"""
+    libraries.python(program, on_cpu)
+
+
+def test_backward_ops_hand_their_arguments_on(libraries: Installed, on_cpu: Path) -> None:
+    program = """
+import sys, torch
+from faststeer import ops
+torch.ops.load_library(sys.argv[1])
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+grads, h, weight = torch.randn(2, 6, 40), torch.randn(6, 40), torch.rand(40)
+entries = (
+    torch.randn(5, 40),
+    torch.tensor([[0, -1], [3, 1], [2, 2]], dtype=torch.int32),
+    torch.randn(3, 2),
+)
+norm = (*grads, h, weight, torch.rand(6), 1.0, *entries, torch.bfloat16)
+calls = {
+    "steer_add_rms_norm_backward": (*norm, True, True, True, True),
+    "steer_add_backward": (grads[0], *entries, True, True),
+}
+for name, arguments in calls.items():
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"faststeer::{name}", "CUDA")
+    op = getattr(torch.ops.faststeer, name).default
+    found, expected = op.redispatch(CUDA, *arguments), op(*arguments)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert all(one.numel() > 0 for one in found)
+    try:
+        op.redispatch(CUDA, torch.randn(6, 39), *arguments[1:])
+    except ValueError as error:
+        assert "has shape" in str(error)
+    else:
+        raise AssertionError(f"{name} took a gradient that does not fit")
 """
     libraries.python(program, on_cpu)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from backward_calls import NAMES, random_call
 from on_gpu import (
     DTYPES,
     EPS,
@@ -47,3 +48,17 @@ def test_every_kernel_of_modes_once_as_it_is_sanitized(dtype: torch.dtype) -> No
             arguments = residual, residual, weight, EPS, *entries
             out, h = ops.steer_add_rms_norm(*arguments, weight_offset=1.0)
             check_modes(out, h, residual, residual, weight, *entries)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_kernel_of_backward_once_as_it_is_sanitized(dtype: torch.dtype) -> None:
+    for hidden, tokens in ((111, 6), (576, 6), (4096, 600)):
+        for settings in (1, tokens):
+            call = random_call(tokens, hidden, settings, 3, dtype=dtype)
+            given = [v.cuda() if torch.is_tensor(v) else v for v in vars(call).values()]
+            norm = torch.ops.faststeer.steer_add_rms_norm_backward
+            found = dict(
+                zip(NAMES, norm(*given, torch.float16, True, True, True, True), strict=True)
+            )
+            call.require({name: gradient.cpu() for name, gradient in found.items()})
+            torch.ops.faststeer.steer_add_backward(given[0], *given[6:], True, True)

@@ -68,6 +68,7 @@ def test_no_kernel_spills_or_takes_more_than_64_registers(
     for kernel in (
         *("steer_norm_packed", "steer_norm_general", "steer_norm_modes"),
         *("moments_of_splits", "merge_moments"),
+        *("backward_packed", "backward_general", "scatter_segments", "merge_sums"),
     ):
         registers = [need.registers for (_, name), need in found.items() if kernel in name]
         figure(f"registers of {kernel}: {min(registers)} to {max(registers)}")
@@ -119,7 +120,8 @@ def test_packed_steering_moves_16_bytes_at_a_time(code: Code, kernel: str) -> No
         steered = kernel == "steer_norm_modes" or last != "0"
         assert moved(listed, "LDG", "CONSTANT") == ({32, 128} if steered else {128}), key
         assert moved(listed, "LDG") == set(), key
-        assert moved(listed, "STG") == {128}, key
+        # Beside the packs a row's scale is stored, for a backward pass.
+        assert moved(listed, "STG") == {32, 128}, key
 
 
 @pytest.mark.parametrize("kernel", ["steer_norm_packed", "steer_norm_modes"])
@@ -127,7 +129,7 @@ def test_packed_steering_moves_every_activation_once(code: Code, kernel: str) ->
     for key, listed in packed(code, kernel).items():
         packs = int(arguments(key[1])[3])
         streamed = [one for one in listed if "EF" in one.modifiers]
-        stored = [one for one in listed if one.operation == "STG"]
+        stored = [one for one in listed if one.operation == "STG" and one.bits == 128]
         assert len(streamed) == 2 * packs, key  # the residual and x
         assert len(stored) == 2 * packs, key  # the residual and out
 
@@ -224,6 +226,22 @@ def test_a_row_with_modes_is_loaded_in_one_phase_before_anything_waits(code: Cod
         assert waits_before_vectors(listed) == 5, key
 
 
+def test_a_backward_pass_moves_every_activation_once_in_packs(code: Code) -> None:
+    for key, listed in packed(code, "backward_packed").items():
+        own, x, _ = arguments(key[1])
+        streamed = [one for one in listed if "EF" in one.modifiers]
+        assert [one.bits for one in streamed] == [128] * 3, key  # two gradients and h
+        half_x = own == "float" and x != "float"
+        assert moved(listed, "STG") == {32, 128} | ({64} if half_x else set()), key
+
+
+def test_a_row_of_a_backward_pass_is_loaded_before_anything_waits(code: Code) -> None:
+    for key, listed in ordered(code, "backward_packed").items():
+        streamed = [i for i, one in enumerate(listed) if "EF" in one.modifiers]
+        between = {one.operation for one in listed[streamed[0] : streamed[-1]]}
+        assert between.isdisjoint({*WAITS, "BAR", "STS"} - {"VOTEU"}), key
+
+
 def test_packed_moments_read_16_bytes_at_a_time(code: Code) -> None:
     for key, listed in packed(code, "moments_of_splits").items():
         assert moved(listed, "LDG", "EF") == {128}, key
@@ -247,5 +265,5 @@ def test_the_merge_of_moments_requests_all_it_needs_before_it_uses_any(code: Cod
 def test_ptx_of_the_newest_architecture_is_there_for_later_gpus(libraries: Installed) -> None:
     newest = max(ARCHITECTURES)
     files = cuobjdump("-lptx", libraries.cuda).splitlines()
-    assert len(files) == 3, files  # steer_norm.cu, steer_norm_modes.cu and moments.cu
+    assert len(files) == 4, files  # steer_norm.cu, steer_norm_modes.cu, moments.cu, backward.cu
     assert all(file.endswith(f".sm_{newest}.ptx") for file in files)

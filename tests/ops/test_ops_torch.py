@@ -112,7 +112,10 @@ def test_a_device_without_kernels_runs_the_specification_and_warns_once(monkeypa
 
 
 def test_the_dispatcher_reaches_the_fallback_for_devices_without_kernels() -> None:
-    for name in ("steer_add_rms_norm", "steer_add_rms_norm.out", "steer_add"):
+    for name in (
+        *("steer_add_rms_norm", "steer_add_rms_norm.out", "steer_add"),
+        *("steer_add_rms_norm_backward", "steer_add_backward"),
+    ):
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         assert has(f"faststeer::{name}", "CompositeExplicitAutograd")
         assert has(f"faststeer::{name}", "CPU")
