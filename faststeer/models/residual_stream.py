@@ -62,8 +62,10 @@ class FusedResidual:
         self.bypass: Callable[[Tensor], Tensor] | None = None
 
     def direct(self) -> bool:
-        """Return whether ops may be called without torch's dispatcher: in eager forwards."""
-        return not torch.compiler.is_compiling() and self.mid.forward.direct
+        """Return whether ops may be called without torch's dispatcher and without gradients."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return False
+        return self.mid.forward.direct
 
     def norm(self, hidden: Tensor, norm: nn.Module, direct: bool) -> Tensor:
         """Return the norm of a layer's input that no layer before has computed, as of the first.

@@ -111,7 +111,6 @@ def test_every_instruction_set_passes_the_same_tests(isa: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
 
 
 @pytest.mark.parametrize(
