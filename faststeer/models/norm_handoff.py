@@ -14,8 +14,14 @@ class NormHandoff:
         self.waiting: tuple[Tensor, Tensor, nn.Module, int | None] | None = None
 
     def give(self, residual: Tensor, normed: Tensor, norm: nn.Module) -> None:
-        """Keep `normed`, which equals ``norm(residual)``."""
-        self.waiting = (residual, normed, norm, _version(residual))
+        """Keep `normed`, which equals ``norm(residual)``.
+
+        The count of in-place edits of the residual tells whether it still does, as where other code
+        loops over the layers. Torch keeps none for inference tensors and in graphs: there, only
+        hooks and wrappers are looked at.
+        """
+        counted = not (torch.compiler.is_compiling() or residual.is_inference())
+        self.waiting = (residual, normed, norm, residual._version if counted else None)
 
     def take(self, residual: Tensor, norm: nn.Module) -> Tensor | None:
         """Return ``norm(residual)`` where it was kept, and forget it.
@@ -32,13 +38,3 @@ class NormHandoff:
             return None
         return normed if version is None or version == residual._version else None
 
-
-def _version(tensor: Tensor) -> int | None:
-    """Return the count of in-place edits, as by other code that loops over the layers.
-
-    None where torch keeps no count (inference tensors, compiled graphs): only hooks and wrappers
-    are looked at there.
-    """
-    if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or tensor.is_inference():
-        return None
-    return tensor._version

@@ -52,6 +52,25 @@ class CallTokens(BatchTokens):
         prompts = prompts.spread(batch)
         return TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
 
+    def only_generated(self) -> bool:
+        """Return whether all tokens are known to come after the prompts. Raises as `positions`."""
+        forward, batch = self.forward, self.given.shape[0]
+        if forward.in_graph:
+            return False
+        prompts, lengths = forward.prompts, forward.prompt_lengths
+        if prompts is not None:
+            count, columns = prompts.lengths.shape[0], prompts.columns
+        elif lengths is not None and padding_mask(forward, self.call, "positions=") is None:
+            count, columns = lengths.shape[0], forward.longest_prompt
+        else:
+            return False
+        require_own_tokens(self.peft_models)
+        past = self.call.past_length()
+        _require_whole_mask(self.call, past, self.given.shape[1])
+        if isinstance(past, Tensor) or columns is None or batch % count:
+            return False
+        return past >= columns
+
     def real(self) -> Tensor:
         """Return which tokens are not padding, ``[B, T]`` bool. Raises as `positions`."""
         mask = self.call.attention_mask

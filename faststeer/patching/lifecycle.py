@@ -82,7 +82,9 @@ class PatchLifecycle(PatchMark):
     def prompt_lengths(self, lengths: Tensor | Sequence[int] | None) -> None:
         self.require_patched()
         known = None if lengths is None else lengths_of(lengths, self.plan.tables.device)
-        self.plan.forward.prompt_lengths = known
+        forward = self.plan.forward
+        forward.prompt_lengths = known
+        forward.longest_prompt = 0 if known is None else int(known.max())
 
     def reserve(self, rows: int, settings: int | None = None) -> None:
         """Make room for that many rows and different settings, before a graph is made.

@@ -61,7 +61,9 @@ class StartForward:
             )
         tokens = CallTokens(forward, call, given, self.attached.peft_models)
         if forward.needs_tokens:
-            forward.select(tokens.positions())
+            simple = tokens.only_generated() and forward.select_generated()
+            if not simple:
+                forward.select(tokens.positions())
         elif any(forward.gates.conditions) and _starts(call):
             forward.gates.close()  # no decision is made on these prompts
         for watcher in forward.watchers:

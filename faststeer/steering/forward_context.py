@@ -45,6 +45,7 @@ class ForwardContext:
         self.prompts: PromptLayout | None = None
         self.unknown_prompts: str | None = None
         self.prompt_lengths: Tensor | None = None
+        self.longest_prompt = 0  # of these
         self.outer_masks: list[tuple[int, Any]] = []
         # Of the forward that is running.
         self.batch_shape = 0, 0  # [B, T]
@@ -53,6 +54,7 @@ class ForwardContext:
         self._sequences = 0
         self._tokens: TokenPositions | None = None
         self._mask: Tensor | None = None  # [B, T, K] of the scopes
+        self._generated: list[bool] | None = None  # whether each group acts on generated tokens
 
     @property
     def in_graph(self) -> bool:
@@ -90,7 +92,7 @@ class ForwardContext:
             self._require_rows()
             self.gates.move(device)
         self.batch_shape = sequences, tokens
-        self._tokens = self._mask = None  # a forward that failed did not end
+        self._tokens = self._mask = self._generated = None  # a forward that failed did not end
         if any(self.gates.conditions):
             (self.gates.require_room if graph else self.gates.make_room)(sequences)
         for tables in self.device_tables:
@@ -110,6 +112,31 @@ class ForwardContext:
         self._tokens, self._mask = tokens, torch.stack(masks, 2)
         self.apply_mask()
 
+    def select_generated(self) -> bool:
+        """Do as `select` in a forward of generated tokens alone, without looking at each of them.
+
+        Return False where some group's scope depends on which tokens they are.
+        """
+        acting = [True if scope is None else scope.generated for scope in self.scopes]
+        self._generated = None
+        if None in acting:
+            return False
+        self._generated = [bool(acts) for acts in acting]
+        self.apply_mask()
+        return True
+
+    def _apply_generated(self, acting: list[bool]) -> None:
+        """Let each group act on all tokens, or on none, of the sequences that met its condition."""
+        if any(self.gates.conditions):
+            passed = self.gates.passed_by(self.batch_shape[0], False)
+            if not all(acting):
+                passed = passed & torch.tensor(acting, device=passed.device)
+            for tables in self.device_tables:
+                tables.apply_mask(passed[:, None])
+        elif not all(acting):
+            for tables in self.device_tables:
+                tables.keep_columns(acting)
+
     def decide(self, condition: Condition, direction: Tensor, hidden: Tensor) -> None:
         """Decide a condition on ``[B, T, H]`` at its site; it counts for all later layers."""
         if self._tokens is None or self._mask is None:
@@ -119,6 +146,8 @@ class ForwardContext:
 
     def apply_mask(self) -> None:
         """Write the selected tokens, and what conditions decided, into the tables."""
+        if self._generated is not None:
+            self._apply_generated(self._generated)
         if self._mask is None:
             return
         passed = self.gates.passed_by(self._mask.shape[0], self.in_graph)
@@ -137,6 +166,8 @@ class ForwardContext:
         self._require_rows()
         if self._tokens is not None:
             self.select(self._tokens)
+        elif self._generated is not None and self.select_generated():
+            return
         elif self._groups_need_tokens:
             conditions = self.gates.conditions
             free = [s is None and c is None for s, c in zip(self.scopes, conditions, strict=True)]
@@ -150,7 +181,7 @@ class ForwardContext:
         """
         if torch.is_grad_enabled() and not self.in_graph:
             return
-        self._tokens = self._mask = None
+        self._tokens = self._mask = self._generated = None
         for tables in self.device_tables:
             tables.reset()
 

@@ -27,6 +27,11 @@ class Scope(ABC):
     def mask(self, tokens: TokenPositions) -> Tensor:
         """Return which tokens are in it, ``[B, T]`` bool."""
 
+    @property
+    def generated(self) -> bool | None:
+        """Whether every token after the prompt is in it, or none (False); None: it depends."""
+        return None
+
 
 @dataclass(frozen=True)
 class Between(Scope):
@@ -45,6 +50,15 @@ class Between(Scope):
             stop = tokens.lengths + ends.stop if ends.stop_from_end else ends.stop
             found = found & (tokens.positions < stop)
         return found
+
+    @property
+    def generated(self) -> bool | None:
+        """Whether every token after the prompt is in it, or none (False); None: it depends."""
+        ends = self.range
+        if ends.stop_from_end and ends.stop is not None and ends.stop <= 0:
+            return False
+        begun = ends.start is None or (ends.start <= 0 if ends.start_from_end else ends.start == 0)
+        return True if begun and ends.stop is None else None
 
 
 @dataclass(frozen=True, eq=False)

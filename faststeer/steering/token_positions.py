@@ -23,7 +23,8 @@ class PromptLayout:
     hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
     each column, -1 for padding; left out where all padding is on the left. `begins`: where each
     marker of `faststeer.after` ends, ``[B]`` by `After.key`, as far as it was looked up; batches
-    made of these prompts share it.
+    made of these prompts share it. `columns`: how many all prompts take, where that is known
+    without asking the device; no graph may read it.
     """
 
     lengths: Tensor
@@ -31,6 +32,7 @@ class PromptLayout:
     ids: Tensor | None = None
     positions: Tensor | None = None
     begins: dict[str, Tensor] = field(default_factory=dict)
+    columns: int | None = None
 
     @classmethod
     def masked(cls, mask: Tensor, ids: Tensor | None) -> PromptLayout:
@@ -39,7 +41,8 @@ class PromptLayout:
         if ids is not None:
             ids = torch.where(real, ids, -1)
         lengths = real.sum(1)
-        return cls(lengths, real.shape[1] - lengths, ids, positions_of(real))
+        columns = real.shape[1]
+        return cls(lengths, columns - lengths, ids, positions_of(real), columns=columns)
 
     def simplified(self) -> PromptLayout:
         """Drop `positions` where `padding` implies them, so that no graph depends on P."""
@@ -60,6 +63,7 @@ class PromptLayout:
             None if self.ids is None else repeat_for(self.ids, sequences),
             None if self.positions is None else repeat_for(self.positions, sequences),
             self.begins,
+            self.columns,
         )
 
     def at(self, columns: Tensor) -> Tensor:
@@ -95,6 +99,12 @@ class BatchTokens(ABC):
 
         Raises:
             ValueError: where the prompts end, how long the past is, or what is padding, is unknown.
+        """
+
+    @abstractmethod
+    def only_generated(self) -> bool:
+        """Return whether all tokens are known to come after the prompts; False where a graph is
+        made. Raises as `positions` where the call contradicts itself.
         """
 
     @abstractmethod
