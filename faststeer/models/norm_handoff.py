@@ -37,4 +37,3 @@ class NormHandoff:
         if known is not residual or for_norm is not norm:
             return None
         return normed if version is None or version == residual._version else None
-

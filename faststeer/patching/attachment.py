@@ -99,5 +99,5 @@ class Attachment(ABC):
         return [
             self.layers[0].register_forward_pre_hook(embedding, with_kwargs=True),
             decoder.register_forward_pre_hook(StartForward(self), with_kwargs=True),
-            decoder.register_forward_hook(EndForward(self.plan), always_call=True),
+            decoder.register_forward_hook(EndForward(self.plan)),
         ]

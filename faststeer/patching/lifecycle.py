@@ -33,7 +33,7 @@ class PatchLifecycle(PatchMark):
         self._attachment = attachment
         self.signature = attachment.signature
         guard = self.plan.forward.guard
-        self._counted = CallCounter(decoder, guard, self.plan.doses.interrupt)
+        self._counted = CallCounter(decoder, guard, self.plan.interrupt)
         self._watched: list[GenerateWatch] = []
         self._outer: list[OuterMask] = []
         self._entered = 0

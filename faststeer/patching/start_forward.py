@@ -124,20 +124,18 @@ def _starts(call: DecoderCall) -> bool:
 
 
 class EndForward:
-    """A forward hook of the decoder: ends the plan's forward. To be called after errors too."""
+    """A forward hook of the decoder: ends the plan's forward."""
 
     def __init__(self, plan: Plan) -> None:
         """Create the hook of a plan."""
         self.plan = plan
 
     def __call__(self, decoder: nn.Module, args: Any, output: Any) -> None:
-        """Release what only that forward needed; `output` is None after an error."""
+        """Release what only that forward needed."""
         if not torch.compiler.is_compiling():
             self.plan.forward.direct = False
-        if output is None:
-            return  # the next forward starts afresh
-        if not torch.compiler.is_compiling() and self.plan.doses.due:
-            self.plan.doses.end()
+            if self.plan.doses.due:
+                self.plan.doses.end()
         self.plan.end()
 
 

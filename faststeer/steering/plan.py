@@ -71,6 +71,11 @@ class Plan:
         """End the forward."""
         self.forward.end()
 
+    def interrupt(self) -> None:
+        """Stop what belonged to a forward that has ended or failed."""
+        self.forward.direct = False
+        self.doses.interrupt()
+
     def reading(self, site: Site, reader: Reader) -> AbstractContextManager[None]:
         """Inside, call `reader` with the steered residual stream ``[B, T, H]`` of every forward."""
         return self.tables[site].reading(reader)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +11,11 @@ from checks import PROBED, exit_code, failed, passed, run_cli, tiny
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from faststeer import ops
+from faststeer import _C, ops
 from faststeer.bench import tolerance
 from faststeer.bench.check import check
 from faststeer.data.batches import left_padded
+from faststeer.models import residual_stream
 from faststeer.models.inference import logits
 from faststeer.models.loading import Loaded
 from faststeer.patching import fused
@@ -76,6 +79,13 @@ def test_checking_leaves_the_model_unchanged() -> None:
 # Checking wrong patches: a check that cannot fail is worthless.
 
 
+def replace_fused_op(monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]) -> None:
+    """Let every fused site call `wrong` in place of `ops.steer_add_rms_norm`."""
+    declining = SimpleNamespace(steer_add_norm=lambda *_: None, run_plainly=_C.run_plainly)
+    monkeypatch.setattr(residual_stream, "_C", declining)
+    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_norm_without_its_weight_fails(
@@ -86,7 +96,7 @@ def test_a_norm_without_its_weight_fails(
     def wrong(x: Any, residual: Any, weight: Any, *rest: Any, **offset: Any) -> Any:
         return right(x, residual, torch.ones_like(weight), *rest, **offset)
 
-    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    replace_fused_op(monkeypatch, wrong)
     if not copied:
         monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
     assert {"idle parity", "steered equals a hook"} <= failed(list(check(tiny(dtype))))
@@ -98,7 +108,7 @@ def test_a_patch_that_does_not_steer_fails(
     dtype: torch.dtype, copied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     normed, added = ops.steer_add_rms_norm, ops.steer_add
-    monkeypatch.setattr(ops, "steer_add_rms_norm", lambda *args, **offset: normed(*args[:4]))
+    replace_fused_op(monkeypatch, lambda *args, **offset: normed(*args[:4]))
     monkeypatch.setattr(ops, "steer_add", lambda *args: added(*args[:2]))
     if not copied:
         monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
@@ -118,7 +128,7 @@ def test_a_patch_that_steers_all_texts_but_one_fails(
             ours[0] = unsteered[0]
         return steered
 
-    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    replace_fused_op(monkeypatch, wrong)
     assert failed(list(check(tiny(dtype)))) - PROBED == {"steered equals a hook"}
 
 
@@ -175,9 +185,10 @@ def test_greedy_tokens_that_differ_fail_in_float32(
     right = ops.steer_add_rms_norm
 
     def wrong(x: Any, residual: Any, *rest: Any, **offset: Any) -> Any:
-        return right(-x if residual.shape[1] == 1 else x, residual, *rest, **offset)
+        negated = x is not None and residual.shape[1] == 1
+        return right(-x if negated else x, residual, *rest, **offset)
 
-    monkeypatch.setattr(ops, "steer_add_rms_norm", wrong)
+    replace_fused_op(monkeypatch, wrong)
     findings = check(replace(tiny(), tokenizer=byte_tokenizer))
     assert failed(list(findings)) - PROBED == {"greedy tokens"}
 

@@ -20,9 +20,11 @@ from faststeer.bench.check import check
 from faststeer.bench.findings import Finding
 from faststeer.models.loading import Loaded
 from faststeer.patching import patched
+from faststeer.patching.call_tokens import CallTokens
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.markers import AfterIds
 from faststeer.steering.plan import Plan
+from faststeer.steering.positions import Between
 from faststeer.steering.token_positions import PromptLayout
 
 ROWS = {name for name in PROBED if "padded batch" in name}
@@ -83,6 +85,11 @@ def test_each_finding_has_its_numbers_and_limits_and_names_the_likeliest_mistake
         assert "(limit 0.1), which would change the logits by" in finding.measured
 
 
+def look_at_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let decode steps select tokens by their positions, as a prefill does."""
+    monkeypatch.setattr(CallTokens, "only_generated", lambda self: False)
+
+
 @pytest.mark.parametrize("shift", [1, -1])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_positions_off_by_one_fail_every_scope_that_has_a_boundary(
@@ -90,6 +97,7 @@ def test_positions_off_by_one_fail_every_scope_that_has_a_boundary(
 ) -> None:
     right = PromptLayout.at
     monkeypatch.setattr(PromptLayout, "at", lambda self, columns: right(self, columns) + shift)
+    look_at_every_token(monkeypatch)
     wrong = TOKENS - tokens("all", "after(marker)") | rows("range(1, 4)")
     assert failed(probed(tiny(dtype))) == wrong
 
@@ -115,8 +123,18 @@ def test_generated_tokens_that_are_left_out_with_a_cache_fail(monkeypatch) -> No
         right(self, given)
 
     monkeypatch.setattr(ForwardContext, "select", wrong)
+    look_at_every_token(monkeypatch)
     spared = tokens("all", "prompt", "last")
     assert failed(probed(tiny())) == TOKENS - spared
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_a_wrong_answer_for_generated_tokens_as_a_whole_fails(acts, monkeypatch) -> None:
+    """Scopes answer for all generated tokens at once, in steps that hold no others."""
+    monkeypatch.setattr(Between, "generated", acts)
+    found = failed(probed(tiny()))
+    assert tokens("prompt" if acts else "generated") <= found
+    assert not tokens("generated" if acts else "prompt") & found
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
