@@ -53,7 +53,7 @@ class FusedLayer(nn.Module):
         direct = stream.direct()
         normed = stream.handoff.take(hidden_states, norm)  # mostly computed by the layer before
         if normed is None:
-            normed = stream.norm(hidden_states, norm, direct)
+            normed = norm(hidden_states)
         attended, weights = modules["self_attn"](hidden_states=normed, **arguments)
         added = self.from_attention(attended)
         norm = modules[self.mid_norm]

@@ -20,7 +20,7 @@ from faststeer import _C, ops
 from faststeer.models.calls import hidden_argument
 from faststeer.models.family import Family
 from faststeer.models.norm_handoff import NormHandoff
-from faststeer.steering.device_tables import NO_ENTRIES, Entries
+from faststeer.steering.device_tables import Entries
 from faststeer.steering.site_table import SiteTable
 
 _any_global_hook: Callable[[], bool] = _has_any_global_hook
@@ -66,18 +66,6 @@ class FusedResidual:
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return False
         return self.mid.forward.direct
-
-    def norm(self, hidden: Tensor, norm: nn.Module, direct: bool) -> Tensor:
-        """Return the norm of a layer's input that no layer before has computed, as of the first.
-
-        Compiled graphs, and gradients, have the stock one.
-        """
-        if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
-            both = self._fused(None, hidden, norm, NO_ENTRIES, direct)
-            if both is not None:
-                return both[0]
-        computed: Tensor = norm(hidden)
-        return computed
 
     def add_norm(
         self, x: Tensor, residual: Tensor, norm: nn.Module, direct: bool
@@ -139,7 +127,7 @@ class FusedResidual:
 
     def _fused(
         self,
-        x: Tensor | None,
+        x: Tensor,
         residual: Tensor,
         norm: nn.Module,
         entries: Entries,
@@ -164,7 +152,7 @@ class FusedResidual:
         epsilon: float = getattr(norm, self.epsilon)
         return ops.steer_add_rms_norm(x, residual, weight, epsilon, *entries, weight_offset=offset)
 
-    def _fusable(self, x: Tensor | None, residual: Tensor, norm: nn.Module) -> bool:
+    def _fusable(self, x: Tensor, residual: Tensor, norm: nn.Module) -> bool:
         """Return whether the op computes what the add and this norm would, on these tensors."""
         weight: Any = norm._parameters.get("weight")
         return (
@@ -175,7 +163,8 @@ class FusedResidual:
             and weight.device == residual.device
             and type(residual) in _PLAIN
             and residual.dtype in _FUSED_DTYPES
-            and (x is None or (type(x) in _PLAIN and _same_result_dtype(x, residual)))
+            and type(x) in _PLAIN
+            and _same_result_dtype(x, residual)
             and _same_result_dtype(weight, residual)
         )
 

@@ -185,8 +185,7 @@ def test_greedy_tokens_that_differ_fail_in_float32(
     right = ops.steer_add_rms_norm
 
     def wrong(x: Any, residual: Any, *rest: Any, **offset: Any) -> Any:
-        negated = x is not None and residual.shape[1] == 1
-        return right(-x if negated else x, residual, *rest, **offset)
+        return right(-x if residual.shape[1] == 1 else x, residual, *rest, **offset)
 
     replace_fused_op(monkeypatch, wrong)
     findings = check(replace(tiny(), tokenizer=byte_tokenizer))
