@@ -190,7 +190,7 @@ def judged(found: Found) -> Found:
 
 
 # A call ends within five minutes: the limits of its stages are less than SECONDS together, and no
-# stage goes on beyond SECONDS after the program's start.
+# stage still runs SECONDS after the program's start.
 SECONDS = 285.0
 KERNELS: Mapping[str, Stage] = {
     "build": Stage(70, build),

@@ -57,8 +57,10 @@ class Between(Scope):
         ends = self.range
         if ends.stop_from_end and ends.stop is not None and ends.stop <= 0:
             return False
-        begun = ends.start is None or (ends.start <= 0 if ends.start_from_end else ends.start == 0)
-        return True if begun and ends.stop is None else None
+        from_start = ends.start is None or (
+            ends.start <= 0 if ends.start_from_end else ends.start == 0
+        )
+        return True if from_start and ends.stop is None else None
 
 
 @dataclass(frozen=True, eq=False)

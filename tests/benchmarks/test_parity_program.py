@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from fill_tables import parity_table
 from places import BENCHMARKS
+from result_tables import parity_table
 from torch import nn
 
 from faststeer import SteeringVector

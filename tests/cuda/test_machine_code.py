@@ -163,7 +163,7 @@ def waits_before_vectors(listed: list[Instruction]) -> int:
     """Count how often the first vectors that ids choose are waited for, and what is before them.
 
     Instructions are issued in order: whatever names a register that a load has yet to fill waits,
-    and all that was requested before arrives meanwhile.
+    and every load requested before it has arrived by then.
     """
     waits, unfilled = 0, set[int]()
     entries = vectors = False

@@ -1,4 +1,4 @@
-"""Which fallback runs where a device has no compiled kernel, and what the user is told.
+"""Which fallback runs where a device has no compiled kernel, and what the warning says.
 
 No Triton is needed: launches are recorded and computed by the reference, on the CPU.
 """
