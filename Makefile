@@ -74,7 +74,8 @@ lint: $(call DONE,dev)
 # Figures for the README: the ops, then whole models. Between them the ops call by call, next to
 # the run that was committed last. Half an hour on an idle machine, most of it the models.
 CALLS := benchmarks/results/calls-cpu.json
-MODELS := benchmarks/results/smollm2-cpu.json benchmarks/results/llama-2-7b-2-layers-cpu.json
+MODELS := $(addprefix benchmarks/results/,smollm2-float32-cpu.json smollm2-bfloat16-cpu.json \
+  llama-2-7b-2-layers-cpu.json)
 bench: bench-ops bench-models
 
 bench-ops: $(call DONE,dev)
@@ -86,10 +87,12 @@ bench-ops: $(call DONE,dev)
 	$(PYTHON) benchmarks/docs/fill_tables.py
 
 bench-models: $(call DONE,dev)
-	$(PYTHON) -m faststeer bench --model demo --batch-sizes 1,8,32 --prompt-tokens 16 \
-	  --new-tokens 2 --rounds 25 --output $(word 1,$(MODELS))
+	for dtype in float32 bfloat16; do \
+	  $(PYTHON) -m faststeer bench --model demo --dtype $$dtype --batch-sizes 1,8 --prompt-tokens 16 \
+	    --new-tokens 2 --rounds 51 --output benchmarks/results/smollm2-$$dtype-cpu.json || exit 1; \
+	done
 	$(PYTHON) -m faststeer bench --model random:llama-2-7b --num-layers 2 --dtype bfloat16 \
-	  --batch-sizes 1,8,32 --prompt-tokens 4 --new-tokens 2 --rounds 15 --output $(word 2,$(MODELS))
+	  --batch-sizes 1,8,32 --prompt-tokens 4 --new-tokens 2 --rounds 51 --output $(word 3,$(MODELS))
 	$(PYTHON) benchmarks/models/targets.py $(MODELS)
 	$(PYTHON) benchmarks/models/capture.py --output benchmarks/results/capture-cpu.json
 	$(PYTHON) benchmarks/models/host.py --output benchmarks/results/host-cpu.json

@@ -98,7 +98,10 @@ def model_table(results: dict[str, Any]) -> str:
         if variant == shown[0]:
             times = [f"{row['milliseconds']:.1f} ms" for row in own]
         else:
-            times = [f"{row['against_stock']:.3f}×" for row in own]
+            times = [
+                f"{row['against_stock']:.3f}× ({row['lower_quartile']:.3f}–{row['upper_quartile']:.3f})"
+                for row in own
+            ]
         title = variant.replace(",", "").replace(" a row", " per row")
         lines.append(f"| {title} | {' | '.join(times)} |")
     return "\n".join(lines)

@@ -109,15 +109,14 @@ def record_of(samples: Samples, removable: float) -> dict[str, dict[str, float]]
     """Return each variant's µs per layer, ratio to stock with quartiles, and share removed."""
     record = {}
     for name, seconds in samples.seconds.items():
-        ratios = [own / stock for own, stock in zip(seconds, samples.seconds[STOCK], strict=True)]
         saved = [
             (stock - own) / LAYERS
             for own, stock in zip(seconds, samples.seconds[STOCK], strict=True)
         ]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, high = samples.ratio_quartiles(name, STOCK)
         record[name] = {
             "microseconds_per_layer": samples.median(name) * 1e6 / LAYERS,
-            "against_stock": middle,
+            "against_stock": samples.speedup(STOCK, over=name),
             "lower_quartile": low,
             "upper_quartile": high,
             "removed": statistics.median(saved) / removable,

@@ -1,6 +1,6 @@
 """Check the cost of injection into a whole model against its targets.
 
-    python benchmarks/models/targets.py benchmarks/results/smollm2-cpu.json
+    python benchmarks/models/targets.py benchmarks/results/smollm2-float32-cpu.json
 
 Prints the verdicts on results of `faststeer bench` and adds them to the file.
 """

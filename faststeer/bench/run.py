@@ -35,7 +35,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the results. Ratios are medians of the per-round ratios; above 1 is slower."""
+    """One line of the results. Ratios are medians of the per-round ratios; above 1 is slower.
+
+    The middle half of the rounds' ratios to stock lies between the quartiles.
+    """
 
     phase: str
     batch_size: int
@@ -43,6 +46,8 @@ class Row:
     milliseconds: float
     against_stock: float
     against_idle: float
+    lower_quartile: float
+    upper_quartile: float
 
 
 def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]:
@@ -88,7 +93,8 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
 
 def _row(phase: str, batch_size: int, name: str, samples: Samples) -> Row:
     ratios = (samples.speedup(peer, over=name) for peer in (STOCK, IDLE))
-    return Row(phase, batch_size, name, samples.median(name) * 1e3, *ratios)
+    quartiles = samples.ratio_quartiles(name, STOCK)
+    return Row(phase, batch_size, name, samples.median(name) * 1e3, *ratios, *quartiles)
 
 
 def _device_name(device: torch.device) -> str:
@@ -108,7 +114,7 @@ def _model_facts(loaded: Loaded) -> dict[str, str | int]:
 
 
 def _table(rows: list[Row]) -> Table:
-    numbers = ("ms", "against\nstock", "against\nidle")
+    numbers = ("ms", "against\nstock", "middle half\nof rounds", "against\nidle")
     columns = (Column(name, justify="right") for name in numbers)
     table = Table("phase", Column("batch", justify="right"), "variant", *columns, box=box.SIMPLE)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
@@ -118,6 +124,7 @@ def _table(rows: list[Row]) -> Table:
             row.variant,
             f"{row.milliseconds:.2f}",
             f"{row.against_stock:.3f}x",
+            f"{row.lower_quartile:.3f}-{row.upper_quartile:.3f}",
             f"{row.against_idle:.3f}x",
             end_section=following is None or following.phase != row.phase,
         )

@@ -36,6 +36,15 @@ class Samples:
         pairs = zip(self.seconds[over], self.seconds[name], strict=True)
         return statistics.median(slow / fast for slow, fast in pairs)
 
+    def ratio_quartiles(self, name: str, against: str) -> tuple[float, float]:
+        """Return the bounds of the middle half of the ratios of two variants' times, per round."""
+        pairs = zip(self.seconds[name], self.seconds[against], strict=True)
+        ratios = [own / other for own, other in pairs]
+        if len(ratios) == 1:
+            return ratios[0], ratios[0]
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return low, high
+
 
 def _seconds_per_call(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
     start = clock()

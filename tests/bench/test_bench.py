@@ -149,6 +149,13 @@ def test_a_variant_twice_as_slow_as_stock_is_2_against_stock(
     rows = run.measure(tiny().model, run.Settings(prompt_tokens=1), lambda _: None)
     (hooks, _) = [row for row in rows if row.variant == "plain hooks"]
     assert (hooks.against_stock, hooks.against_idle, hooks.milliseconds) == (2, 2, 1000)
+    assert (hooks.lower_quartile, hooks.upper_quartile) == (2, 2)
+
+
+def test_the_scatter_of_a_ratio_is_the_middle_half_of_its_rounds() -> None:
+    samples = Samples({"stock": [2.0] * 5, "ours": [1.0, 3.0, 2.0, 10.0, 0.1]})
+    assert samples.ratio_quartiles("ours", "stock") == (0.5, 1.5)
+    assert Samples({"a": [1.0], "b": [4.0]}).ratio_quartiles("a", "b") == (0.25, 0.25)
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
