@@ -99,7 +99,8 @@ def model_table(results: dict[str, Any]) -> str:
             times = [f"{row['milliseconds']:.1f} ms" for row in own]
         else:
             times = [
-                f"{row['against_stock']:.3f}× ({row['lower_quartile']:.3f}–{row['upper_quartile']:.3f})"
+                f"{row['against_stock']:.3f}× "
+                f"({row['lower_quartile']:.3f}–{row['upper_quartile']:.3f})"
                 for row in own
             ]
         title = variant.replace(",", "").replace(" a row", " per row")

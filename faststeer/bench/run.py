@@ -92,9 +92,9 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def _row(phase: str, batch_size: int, name: str, samples: Samples) -> Row:
-    ratios = (samples.speedup(peer, over=name) for peer in (STOCK, IDLE))
-    quartiles = samples.ratio_quartiles(name, STOCK)
-    return Row(phase, batch_size, name, samples.median(name) * 1e3, *ratios, *quartiles)
+    stock, idle = (samples.speedup(peer, over=name) for peer in (STOCK, IDLE))
+    low, high = samples.ratio_quartiles(name, STOCK)
+    return Row(phase, batch_size, name, samples.median(name) * 1e3, stock, idle, low, high)
 
 
 def _device_name(device: torch.device) -> str:

@@ -47,5 +47,11 @@ def neutral_texts() -> list[str]:
     return [json.loads(line)["text"] for line in _data("neutral.jsonl").splitlines()]
 
 
+def prose_texts() -> list[str]:
+    """Return `neutral_texts` and 36 more, on which experiments count what steering costs."""
+    more = [json.loads(line)["text"] for line in _data("prose.jsonl").splitlines()]
+    return [*neutral_texts(), *more]
+
+
 def _data(name: str) -> str:
     return (resources.files("faststeer") / "data" / name).read_text(encoding="utf-8")

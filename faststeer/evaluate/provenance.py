@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +61,13 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sha256": digest.hexdigest(),
     }
+
+
+def shown_model_facts(model: nn.Module) -> dict[str, Any]:
+    """Return `model_facts`; a model from a folder has the folder's name, without its path."""
+    facts = model_facts(model)
+    path = Path(facts["name"])
+    return {**facts, "name": path.name if path.is_absolute() else facts["name"]}
 
 
 def _bytes(values: Tensor) -> bytes:

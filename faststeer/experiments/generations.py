@@ -16,7 +16,7 @@ from faststeer.evaluate.likelihood import continuation_logprobs
 from faststeer.evaluate.provenance import data_hash
 from faststeer.evaluate.records import Record, Setting
 from faststeer.evaluate.tasks import Subject, Verdict
-from faststeer.experiments.several_behaviours.scores import Estimate
+from faststeer.experiments.estimates import Estimate
 from faststeer.models.inference import continuations
 from faststeer.utils.progress import Advance
 

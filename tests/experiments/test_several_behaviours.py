@@ -20,8 +20,7 @@ from faststeer.cli.main import app
 from faststeer.evaluate.matching import matching_scores
 from faststeer.evaluate.records import key_of
 from faststeer.experiments import Result, Table
-from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
-from faststeer.experiments.several_behaviours.settings import (
+from faststeer.experiments.settings import (
     ADD,
     DIRECTIONS,
     VARIANTS,
@@ -30,6 +29,7 @@ from faststeer.experiments.several_behaviours.settings import (
     at_once,
     combined,
 )
+from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
 
 NAMES = ["myopic", "agreeableness"]
 SHOWN = ["myopia", "agreeableness"]

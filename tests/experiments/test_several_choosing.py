@@ -7,13 +7,13 @@ import torch
 
 from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.records import key_of
+from faststeer.experiments.estimates import tax
+from faststeer.experiments.generations import repetition
+from faststeer.experiments.search import search
+from faststeer.experiments.settings import Place, alone
 from faststeer.experiments.several_behaviours import BEHAVIOURS, Protocol
-from faststeer.experiments.several_behaviours.generations import repetition
 from faststeer.experiments.several_behaviours.protocol import Layers, fitted
-from faststeer.experiments.several_behaviours.scores import tax
-from faststeer.experiments.several_behaviours.settings import Place, alone
 from faststeer.experiments.several_behaviours.tune_alone import tune
-from faststeer.experiments.several_behaviours.tune_jointly import search
 
 
 def test_coefficients_are_chosen_by_score_then_probability_then_size() -> None:

@@ -9,20 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.evaluate.provenance import data_hash, model_facts, vector_hash, versions
+from faststeer.data.chat import template_digest
+from faststeer.evaluate.provenance import data_hash, shown_model_facts, vector_hash, versions
 from faststeer.evaluate.records import Setting
 from faststeer.evaluate.sweeping import grid
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject
 from faststeer.experiments.charts import require_charts
+from faststeer.experiments.estimates import TEXT
+from faststeer.experiments.generations import GenerationTask, open_prompts
 from faststeer.experiments.measure import Measure, Recorder, independent
 from faststeer.experiments.result import RECORDS, Result
-from faststeer.experiments.several_behaviours.generations import GenerationTask, open_prompts
-from faststeer.experiments.several_behaviours.protocol import Layers, Protocol
-from faststeer.experiments.several_behaviours.questions import BehaviourQuestions
-from faststeer.experiments.several_behaviours.results import Results
-from faststeer.experiments.several_behaviours.scores import TEXT
-from faststeer.experiments.several_behaviours.sections import sections
-from faststeer.experiments.several_behaviours.settings import (
+from faststeer.experiments.settings import (
     DIRECTIONS,
     VARIANTS,
     Place,
@@ -30,9 +27,17 @@ from faststeer.experiments.several_behaviours.settings import (
     at_once,
     combined,
 )
+from faststeer.experiments.several_behaviours.protocol import Layers, Protocol
+from faststeer.experiments.several_behaviours.questions import (
+    BehaviourQuestions,
+    chat_prompt,
+    in_chat,
+)
+from faststeer.experiments.several_behaviours.results import Results
+from faststeer.experiments.several_behaviours.sections import sections
 from faststeer.experiments.several_behaviours.tune_alone import tune
 from faststeer.experiments.several_behaviours.tune_jointly import JointTuning
-from faststeer.experiments.several_behaviours.vectors import make_vectors
+from faststeer.experiments.vectors import make_vectors
 from faststeer.patching.patch import temporarily_patched
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -51,6 +56,7 @@ def several_behaviours(
     layers: str | Sequence[int] | None = None,
     seed: int = 13,
     batch_size: int = 8,
+    chat: bool = False,
     progress: bool = True,
 ) -> Result:
     """Steer several behaviours, alone and together, and measure them.
@@ -69,6 +75,7 @@ def several_behaviours(
         layers: those of this model at which each vector is tried alone, in place of the protocol's.
         seed: that of the split of the questions, for the files.
         batch_size: texts per forward pass.
+        chat: ask in the form of the tokenizer's chat template.
         progress: show progress bars.
 
     Raises:
@@ -81,7 +88,11 @@ def several_behaviours(
         raise ValueError(f"got {len(texts)} general texts; expected at least two")
     _require_both_signs(protocol.coefficients)
     names = [own.name for own in questions]
-    facts = _model_facts(model)
+    facts = shown_model_facts(model)
+    prompts = open_prompts(protocol.prompts)
+    if chat:
+        questions = in_chat(questions, tokenizer)
+        prompts = [chat_prompt(prompt, tokenizer) for prompt in prompts]
     with temporarily_patched(model) as patched:
         if taken := set(names) & patched.plan.interventions.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
@@ -97,11 +108,12 @@ def several_behaviours(
         common = {"experiment": "behaviours", "model": facts, "seed": seed}
         recorder = Recorder(subject, output / RECORDS, common, progress)
         measure = partial(recorder.measure, vectors=list(vectors.values()))
-        results = _measured(measure, protocol, places, questions, vectors, texts)
+        results = _measured(measure, protocol, places, questions, vectors, texts, prompts)
     made_with = {
         "model": facts,
         "versions": versions(),
         "seed": seed,
+        "chat": template_digest(tokenizer) if chat else None,
         "protocol": vars(protocol),
         "layers": vars(places),
         "behaviours": {own.name: own.facts for own in questions},
@@ -121,6 +133,7 @@ def _measured(
     questions: Sequence[BehaviourQuestions],
     vectors: Mapping[str, SteeringVector],
     texts: Sequence[str],
+    prompts: Sequence[str],
 ) -> Results:
     """Choose coefficients on one part of the questions and texts, then test on the other."""
     choosing, testing = texts[0::2], texts[1::2]
@@ -165,7 +178,7 @@ def _measured(
     )
     generations = measure(
         "continuations",
-        GenerationTask(open_prompts(protocol.prompts), protocol.new_tokens),
+        GenerationTask(prompts, protocol.new_tokens),
         independent([*singly, *chosen]),
     )
     return Results(
@@ -194,10 +207,3 @@ def _require_answerable(
         except ValueError as error:
             raise ValueError(f"{own.name}: {error}") from None
     DocumentsTask({TEXT: texts}, TEXT, protocol.text_tokens).check(subject)
-
-
-def _model_facts(model: nn.Module) -> dict[str, Any]:
-    """Return the model's facts; one from a folder has the folder's name, without its path."""
-    facts = model_facts(model)
-    path = Path(facts["name"])
-    return {**facts, "name": path.name if path.is_absolute() else facts["name"]}

@@ -8,18 +8,12 @@ from typing import Any
 import torch
 
 from faststeer.evaluate.records import key_of
+from faststeer.experiments.estimates import Estimate, accuracy
 from faststeer.experiments.result import Figure
+from faststeer.experiments.settings import ADD
 from faststeer.experiments.several_behaviours.protocol import SHOWN
 from faststeer.experiments.several_behaviours.results import Results, Way
-from faststeer.experiments.several_behaviours.scores import (
-    MEASURES,
-    PROBABILITY,
-    SCORE,
-    Estimate,
-    accuracy,
-    estimate,
-)
-from faststeer.experiments.several_behaviours.settings import ADD
+from faststeer.experiments.several_behaviours.scores import MEASURES, PROBABILITY, SCORE, estimate
 
 CHANCE = 0.5  # of two options
 _BINS = 61

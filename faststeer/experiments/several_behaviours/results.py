@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from faststeer.evaluate.records import Record, Setting, key_of
+from faststeer.experiments.estimates import Estimate, tax
 from faststeer.experiments.measure import Measured
-from faststeer.experiments.several_behaviours.protocol import SHOWN, Layers, Protocol
-from faststeer.experiments.several_behaviours.questions import BehaviourQuestions
-from faststeer.experiments.several_behaviours.scores import Estimate, change, tax
-from faststeer.experiments.several_behaviours.settings import (
+from faststeer.experiments.settings import (
     ADD,
     SUBTRACT,
     UNSTEERED,
@@ -21,6 +19,9 @@ from faststeer.experiments.several_behaviours.settings import (
     at_once,
     combined,
 )
+from faststeer.experiments.several_behaviours.protocol import SHOWN, Layers, Protocol
+from faststeer.experiments.several_behaviours.questions import BehaviourQuestions
+from faststeer.experiments.several_behaviours.scores import change
 from faststeer.vectors.steering_vector import SteeringVector
 
 DEFAULT = "default"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from faststeer.experiments.generations import WORDS
 from faststeer.experiments.result import Section
+from faststeer.experiments.settings import DIRECTIONS
 from faststeer.experiments.several_behaviours import figures, tables
-from faststeer.experiments.several_behaviours.generations import WORDS
 from faststeer.experiments.several_behaviours.results import Results
 from faststeer.experiments.several_behaviours.scores import MEASURES
-from faststeer.experiments.several_behaviours.settings import DIRECTIONS
 from faststeer.experiments.several_behaviours.tune_jointly import HIGHEST_TAX, PENALTY
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import torch
 
 from faststeer.evaluate.records import Setting, key_of
-from faststeer.experiments.result import Cell, Table
-from faststeer.experiments.several_behaviours.generations import (
+from faststeer.experiments.estimates import accuracy
+from faststeer.experiments.generations import (
     mean_repetition,
     open_prompts,
     perplexity,
+)
+from faststeer.experiments.result import Cell, Table
+from faststeer.experiments.settings import (
+    ADD,
+    DIRECTIONS,
+    SUBTRACT,
+    UNSTEERED,
+    Place,
 )
 from faststeer.experiments.several_behaviours.paper_values import ALONE, AT_ONCE, COMBINED, MODEL
 from faststeer.experiments.several_behaviours.protocol import LAYERS_AT_ONCE, SHOWN
@@ -18,17 +26,9 @@ from faststeer.experiments.several_behaviours.scores import (
     MEASURES,
     PROBABILITY,
     SCORE,
-    accuracy,
     change,
     estimate,
     shown_with_flags,
-)
-from faststeer.experiments.several_behaviours.settings import (
-    ADD,
-    DIRECTIONS,
-    SUBTRACT,
-    UNSTEERED,
-    Place,
 )
 
 _SHOWN_TEXTS = 2

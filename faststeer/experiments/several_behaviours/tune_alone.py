@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from faststeer.evaluate.records import Record, key_of
 from faststeer.experiments.measure import Measured
-from faststeer.experiments.several_behaviours.scores import PROBABILITY, SCORE, is_sound
-from faststeer.experiments.several_behaviours.settings import (
+from faststeer.experiments.settings import (
     DIRECTIONS,
     SUBTRACT,
     UNSTEERED,
     Place,
     alone,
 )
+from faststeer.experiments.several_behaviours.scores import PROBABILITY, SCORE, is_sound
 
 
 def tune(
