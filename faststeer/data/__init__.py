@@ -9,16 +9,20 @@ from faststeer.data.documents import Documents
 from faststeer.data.fetching import fetch
 from faststeer.data.jsonl import PairsFile
 from faststeer.data.questions import QuestionPairs, behaviour
+from faststeer.data.trait_files import OpenPrompt, Trait, read_traits
 
 __all__ = [
     "Documents",
     "InChat",
+    "OpenPrompt",
     "PairsFile",
     "PairsIn",
     "QuestionPairs",
     "TextsIn",
+    "Trait",
     "behaviour",
     "chat_text",
     "fetch",
     "hub_rows",
+    "read_traits",
 ]

@@ -1,28 +1,34 @@
 """Scores of steered models, and sweeps of scores over settings.
 
-`matching_scores` scores answers to questions with options and `token_scores` the next tokens of
-documents, both under the active steering; the variants `..._by_setting` compare many settings at
-once. `interval` gives bootstrap intervals, and `sweep` measures a task over vectors, layers and
-coefficients.
+`matching_scores` scores answers to questions with options, `set_scores` which of two sets of
+continuations prompts go on with, and `token_scores` the next tokens of documents, all under the
+active steering; the variants `..._by_setting` compare many settings at once. `interval` gives
+bootstrap intervals, and `sweep` measures a task over vectors, layers and coefficients.
 """
 
 from faststeer.data.questions import Choice, part_of, read_choices
+from faststeer.data.trait_files import OpenPrompt
 from faststeer.evaluate.bootstrap import interval, mean_interval
+from faststeer.evaluate.continuation_sets import SetScores, set_scores, set_scores_by_setting
 from faststeer.evaluate.likelihood import continuation_logprobs, perplexity
 from faststeer.evaluate.matching import Matching, matching_scores, matching_scores_by_setting
 from faststeer.evaluate.next_token import TokenScores, token_scores, token_scores_by_setting
 from faststeer.evaluate.records import Records
 from faststeer.evaluate.sweeping import grid, measure_lines, sweep
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject
+from faststeer.evaluate.trait_tasks import TraitsTask
 
 __all__ = [
     "Choice",
     "ChoicesTask",
     "DocumentsTask",
     "Matching",
+    "OpenPrompt",
     "Records",
+    "SetScores",
     "Subject",
     "TokenScores",
+    "TraitsTask",
     "continuation_logprobs",
     "grid",
     "interval",
@@ -33,6 +39,8 @@ __all__ = [
     "part_of",
     "perplexity",
     "read_choices",
+    "set_scores",
+    "set_scores_by_setting",
     "sweep",
     "token_scores",
     "token_scores_by_setting",

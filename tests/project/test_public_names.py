@@ -17,8 +17,8 @@ activations after bake capture data diagnostics extract install pairs patch unin
 when
 """,
     "faststeer.data": """
-Documents InChat PairsFile PairsIn QuestionPairs TextsIn behaviour chat_text fetch
-hub_rows
+Documents InChat OpenPrompt PairsFile PairsIn QuestionPairs TextsIn Trait behaviour
+chat_text fetch hub_rows read_traits
 """,
     "faststeer.diagnostics": """
 Calibration Halves Inspection LayerFacts Lens TokenProjections as_html as_text auc
@@ -26,10 +26,10 @@ calibrate cosines cosines_between halves inspect logit_lens pair_projections
 project_tokens relative_dose residual_norms separability write_plots
 """,
     "faststeer.evaluate": """
-Choice ChoicesTask DocumentsTask Matching Records Subject TokenScores
-continuation_logprobs grid interval matching_scores matching_scores_by_setting
-mean_interval measure_lines part_of perplexity read_choices sweep token_scores
-token_scores_by_setting
+Choice ChoicesTask DocumentsTask Matching OpenPrompt Records SetScores Subject
+TokenScores TraitsTask continuation_logprobs grid interval matching_scores
+matching_scores_by_setting mean_interval measure_lines part_of perplexity read_choices
+set_scores set_scores_by_setting sweep token_scores token_scores_by_setting
 """,
     "faststeer.extraction.methods": """
 METHODS Statistic
@@ -41,6 +41,7 @@ draw_sets text_sources
     "faststeer.experiments.several_behaviours": """
 BEHAVIOURS BehaviourQuestions Protocol read_behaviours several_behaviours
 """,
+    "faststeer.experiments.traits": "Protocol several_traits",
     "faststeer.models": "load continuations",
     "faststeer.ops": "accumulate_moments steer_add steer_add_rms_norm steer_add_rms_norm_out",
 }
@@ -117,8 +118,8 @@ COMMANDS = {
 --model --output --paper --quick --seed --text
 """,
     "experiment behaviours": """
---balanced --batch-size --behaviour --coefficients --data --device --dtype --items
---layers --model --output --paper --quick --seed --text --train
+--balanced --batch-size --behaviour --chat --coefficients --data --device --dtype --items
+--layers --model --output --paper --quick --seed --text --train --traits
 """,
 }
 
