@@ -15,6 +15,8 @@ from faststeer.evaluate.tasks import Subject, Task
 from faststeer.utils.progress import progress_bar
 from faststeer.vectors.steering_vector import SteeringVector
 
+_AT_A_TIME = 48  # settings
+
 Measured = Mapping[str, Record]  # by `key_of` the setting
 Measure = Callable[[str, Task, Sequence[Line]], Measured]  # `Recorder.measure` of some vectors
 
@@ -65,3 +67,17 @@ def independent(settings: Iterable[Setting]) -> list[Line]:
     """Return a line per different setting, so that no verdict on one ends another."""
     different = {key_of(setting): setting for setting in settings}
     return [[setting] for key, setting in different.items() if key != key_of({})]
+
+
+def measured_settings(
+    measure: Measure, file: str, task: Task, settings: Iterable[Setting]
+) -> Measured:
+    """Measure independent settings a few at a time: an interrupted run keeps those that are done.
+
+    The arguments are those of `Recorder.measure`, with settings in place of lines.
+    """
+    lines = independent(settings)
+    found = dict(measure(file, task, lines[:_AT_A_TIME]))
+    for start in range(_AT_A_TIME, len(lines), _AT_A_TIME):
+        found |= measure(file, task, lines[start : start + _AT_A_TIME])
+    return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from faststeer.evaluate.records import Setting, key_of
+from faststeer.experiments.cosines import cosines_at
 from faststeer.experiments.estimates import accuracy
 from faststeer.experiments.generations import (
     mean_repetition,
@@ -75,11 +74,7 @@ def vectors_table(results: Results) -> Table:
 
 def cosines_table(results: Results, layer: int) -> Table:
     """List the cosines between the vectors at a layer."""
-    own = torch.stack([results.vectors[name].directions[layer] for name in results.names])
-    unit = torch.nn.functional.normalize(own.double(), dim=1)
-    rows = [[name, *row] for name, row in zip(results.shown, (unit @ unit.T).tolist(), strict=True)]
-    title = f"Cosines between the vectors at layer {layer}"
-    return Table(title, ["", *results.shown], rows, 2)
+    return cosines_at({SHOWN[name]: results.vectors[name] for name in results.names}, layer)
 
 
 def tuned_table(results: Results) -> Table:

@@ -18,6 +18,7 @@ from faststeer.experiments.charts import require_charts
 from faststeer.experiments.estimates import TEXT
 from faststeer.experiments.measure import Recorder
 from faststeer.experiments.result import RECORDS, Result
+from faststeer.experiments.traits.choosing import Choosing
 from faststeer.experiments.traits.judge import TraitJudge, require_judge
 from faststeer.experiments.traits.measurements import Measurements
 from faststeer.experiments.traits.protocol import Protocol
@@ -105,7 +106,10 @@ def several_traits(
         common = {"experiment": "traits", "model": facts}
         recorder = Recorder(subject, output / RECORDS, common, progress)
         measure = partial(recorder.measure, vectors=vectors)
-        results = Measurements(protocol, shorter, tried, own, measure, recorder, texts, judge).all()
+        choosing = Choosing(protocol, shorter, texts[0::2], measure)
+        results = Measurements(
+            protocol, shorter, tried, own, measure, recorder, texts[1::2], judge, choosing
+        ).all()
     made_with = {
         "model": facts,
         "versions": versions(),

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from faststeer.data.trait_files import Trait
 from faststeer.evaluate.records import Record, Setting, key_of
-from faststeer.evaluate.sweeping import grid
-from faststeer.evaluate.tasks import DocumentsTask, Task, Verdict
+from faststeer.evaluate.tasks import DocumentsTask
 from faststeer.evaluate.trait_tasks import TraitsTask
 from faststeer.experiments.estimates import TEXT
 from faststeer.experiments.generations import GenerationTask
-from faststeer.experiments.measure import Measure, Measured, Recorder, independent
-from faststeer.experiments.search import search
+from faststeer.experiments.measure import Measure, Recorder, independent, measured_settings
 from faststeer.experiments.settings import (
     ADD,
     DIRECTIONS,
     SUBTRACT,
     UNSTEERED,
     VARIANTS,
-    Coefficients,
     Place,
     alone,
     combined,
 )
+from faststeer.experiments.traits.choosing import Choosing
 from faststeer.experiments.traits.equal_tax import Comparison, Draws
 from faststeer.experiments.traits.judge import TraitJudge
 from faststeer.experiments.traits.prompts import openings
 from faststeer.experiments.traits.protocol import Protocol
 from faststeer.experiments.traits.results import COMBINED, SIMULTANEOUS, Results
-from faststeer.experiments.traits.tune import Chosen, choose, perplexity_of
+from faststeer.experiments.traits.tune import Chosen
 from faststeer.experiments.traits.vectors import random_directions
-from faststeer.experiments.traits.ways import ORTHOGONAL, Layers, Way, common_way, tuned_way
+from faststeer.experiments.traits.ways import ORTHOGONAL, Way, common_way, tuned_way
 from faststeer.vectors.steering_vector import SteeringVector
-
-_AT_A_TIME = 48  # settings
-PENALTY = 5.0  # one point more of tax has to gain five points of probability
-
-
-@dataclass(frozen=True)
-class LimitedPerplexity(DocumentsTask):
-    """Scores on general text; a line ends above `limit` more perplexity than unsteered."""
-
-    limit: float = math.inf
-
-    def verdict(self, record: Record, unsteered: Record) -> Verdict:
-        """Stop where the text is worse than the limit."""
-        own, before = (perplexity_of(one) for one in (record, unsteered))
-        return Verdict.STOP if own - before > self.limit else Verdict.CONTINUE
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is measured, on what, and into which files."""
+    """What is measured, on what, and into which files; `texts` are those of the test."""
 
     protocol: Protocol
     traits: Sequence[Trait]
@@ -64,10 +46,11 @@ class Measurements:
     recorder: Recorder
     texts: Sequence[str]
     judge: TraitJudge
+    choosing: Choosing
 
     def all(self) -> Results:
         """Choose on the validation part and half of the texts, then test on the rest."""
-        chosen = self._chosen()
+        chosen = self.choosing.chosen(self.vectors, self.layers)
         ways = self._ways(chosen)
         growth = self._growth(chosen)
         variants = {one: combined(one, chosen.common, chosen.tuned) for one in VARIANTS}
@@ -80,7 +63,8 @@ class Measurements:
         together = [setting for way in ways.values() for setting in way.every]
         compared = self._compared([*singly, *variants.values(), *together], growth)
         shown = self._shown(chosen, ways)
-        generations = self._measured(
+        generations = measured_settings(
+            self.measure,
             "continuations",
             GenerationTask(openings(self.protocol.prompts), self.protocol.new_tokens),
             list(shown.values()),
@@ -112,24 +96,6 @@ class Measurements:
         """The names of the traits."""
         return [trait.name for trait in self.traits]
 
-    def _chosen(self) -> Chosen:
-        """Choose on settings that leave perplexity within its limit, from weak to strong."""
-        signed = [sign * c for c in self.protocol.coefficients for sign in (1, -1)]
-        allowed = LimitedPerplexity(
-            {TEXT: self.texts[0::2]}, TEXT, self.protocol.text_tokens, self.protocol.perplexity
-        )
-        records: dict[str, Measured] = {}
-        text: dict[str, Measured] = {}
-        for trait in self.traits:
-            lines = grid([self.vectors[trait.name]], self.layers, signed)
-            text[trait.name] = self.measure(f"perplexity-{trait.name}", allowed, lines)
-            there = [
-                setting for line in lines for setting in line if key_of(setting) in text[trait.name]
-            ]
-            task = TraitsTask({trait.name: trait.validation})
-            records[trait.name] = self._measured(f"validation-{trait.name}", task, there)
-        return choose(records, text, self.layers, self.protocol.coefficients, self.protocol)
-
     def _ways(self, chosen: Chosen) -> dict[str, Way]:
         """Return the ways to steer all traits at once."""
         protocol, tuned = self.protocol, chosen.tuned
@@ -138,12 +104,12 @@ class Measurements:
         found = [
             tuned_way(COMBINED, one, tuned, protocol.scales),
             tuned_way(f"{COMBINED}, orthogonal", one, tuned, protocol.scales, suffix=ORTHOGONAL),
-            self._searched(f"{COMBINED}, searched", one, chosen),
+            self.choosing.searched(f"{COMBINED}, searched", one, chosen),
             tuned_way(SIMULTANEOUS, first, tuned, protocol.scales),
             tuned_way(
                 f"{SIMULTANEOUS}, orthogonal", first, tuned, protocol.scales, suffix=ORTHOGONAL
             ),
-            self._searched(f"{SIMULTANEOUS}, searched", first, chosen),
+            self.choosing.searched(f"{SIMULTANEOUS}, searched", first, chosen),
             common_way(f"{SIMULTANEOUS}, one coefficient", first, protocol.at_once),
         ]
         for number, layers in enumerate(chosen.assignments[1:], 2):
@@ -192,60 +158,18 @@ class Measurements:
                 for name in way.traits:
                     wanted[name] += way.every
         prompts = {
-            trait.name: self._measured(
+            trait.name: measured_settings(
+                self.measure,
                 f"test-{trait.name}",
                 TraitsTask({trait.name: trait.test}),
                 wanted[trait.name],
             )
             for trait in self.traits
         }
-        task = DocumentsTask({TEXT: self.texts[1::2]}, TEXT, self.protocol.text_tokens)
-        text = self._measured(f"test-{TEXT}", task, every)
+        task = DocumentsTask({TEXT: self.texts}, TEXT, self.protocol.text_tokens)
+        text = measured_settings(self.measure, f"test-{TEXT}", task, every)
         counts = {trait.name: len(trait.test) for trait in self.traits}
-        return Comparison(prompts, text, Draws(counts, len(self.texts[1::2])))
-
-    def _searched(self, shown: str, layers: Layers, chosen: Chosen) -> Way:
-        """Return a way with a coefficient per trait that was searched for at the budgeted tax.
-
-        The search starts from the tuned coefficients, all scaled to where the way costs the budget
-        on the choosing texts, and moves each trait's factor.
-        """
-        start = tuned_way(shown, layers, chosen.tuned, self.protocol.scales)
-        scale = self._choosing([start], 0).strength_at(start, self.protocol.taxes[0])
-        limit = self.protocol.taxes[0]
-
-        def judge(choices: Sequence[Coefficients]) -> list[float]:
-            ways = [tuned_way(shown, layers, chosen.tuned, [1.0], own) for own in choices]
-            found = self._choosing(ways, self.protocol.items_searched)
-            return [
-                float(found.mean_at(way, 1.0)[0])
-                - PENALTY * max(0.0, float(found.taxes(way)[0, 0]) - limit)
-                for way in ways
-            ]
-
-        own = search(judge, dict.fromkeys(self.names, scale), scale / 2, self.protocol.rounds)
-        return tuned_way(shown, layers, chosen.tuned, [0.5, 1.0, 1.5], own)
-
-    def _choosing(self, ways: Sequence[Way], items: int) -> Comparison:
-        """Measure ways on the choosing texts and on so many validation prompts per trait."""
-        settings = [setting for way in ways for setting in way.every]
-        text = self._measured(f"validation-{TEXT}", self._choosing_text, settings)
-        prompts: dict[str, Measured] = {}
-        if items:
-            some = {
-                trait.name: trait.validation[:: max(1, len(trait.validation) // items)][:items]
-                for trait in self.traits
-            }
-            found = self._measured("search", TraitsTask(some), settings)
-            prompts = dict.fromkeys(self.names, found)
-            counts = {name: len(own) for name, own in some.items()}
-        else:
-            counts = {}
-        return Comparison(prompts, text, Draws(counts, len(self._choosing_text.sets[TEXT]), 1))
-
-    @property
-    def _choosing_text(self) -> DocumentsTask:
-        return DocumentsTask({TEXT: self.texts[0::2]}, TEXT, self.protocol.text_tokens)
+        return Comparison(prompts, text, Draws(counts, len(self.texts)))
 
     def _shown(self, chosen: Chosen, ways: Mapping[str, Way]) -> dict[str, Setting]:
         """Return the settings under which texts are generated, by their names in tables.
@@ -262,20 +186,10 @@ class Measurements:
             (COMBINED, dict.fromkeys(self.names, chosen.common)),
             (SIMULTANEOUS, chosen.assignments[0]),
         ):
-            strength = self._choosing([ways[name]], 0).strength_at(
-                ways[name], self.protocol.taxes[0]
-            )
+            strength = self.choosing.strength(ways[name])
             [both] = tuned_way(name, layers, chosen.tuned, [strength]).settings
             shown |= zip((f"{name}, added", f"{name}, subtracted"), both, strict=True)
         return shown
-
-    def _measured(self, file: str, task: Task, settings: Sequence[Setting]) -> Measured:
-        """Measure settings a few at a time, so that an interrupted run keeps what it has."""
-        lines = independent(settings)
-        found: dict[str, Record] = {}
-        for start in range(0, len(lines), _AT_A_TIME):
-            found |= self.measure(file, task, lines[start : start + _AT_A_TIME])
-        return found
 
     def _random(self, name: str, chosen: Chosen) -> list[tuple[Record, Record]]:
         """Measure random directions at a trait's best layer and dose, on its own prompts."""

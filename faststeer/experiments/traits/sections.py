@@ -5,7 +5,7 @@ from __future__ import annotations
 from faststeer.experiments.generations import WORDS
 from faststeer.experiments.result import Section
 from faststeer.experiments.traits import figures, tables
-from faststeer.experiments.traits.measurements import PENALTY
+from faststeer.experiments.traits.choosing import PENALTY
 from faststeer.experiments.traits.results import Results
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faststeer.evaluate.bootstrap import mean_interval
 from faststeer.evaluate.records import Setting, key_of
+from faststeer.experiments.cosines import cosines_at
 from faststeer.experiments.estimates import Estimate
 from faststeer.experiments.generations import mean_repetition, perplexity
 from faststeer.experiments.result import Cell, Table
@@ -50,11 +51,7 @@ def alone_table(results: Results) -> Table:
 
 def cosines_table(results: Results) -> Table:
     """List the cosines between the vectors at the layer of the combined one."""
-    layer = results.chosen.common
-    own = torch.stack([results.vectors[name].directions[layer] for name in results.names])
-    unit = torch.nn.functional.normalize(own.double(), dim=1)
-    rows = [[name, *row] for name, row in zip(results.names, (unit @ unit.T).tolist(), strict=True)]
-    return Table(f"Cosines between the vectors at layer {layer}", ["", *results.names], rows, 2)
+    return cosines_at(results.vectors, results.chosen.common)
 
 
 def layers_table(results: Results) -> Table:
