@@ -13,6 +13,7 @@ assert "site" in faststeer.__file__, faststeer.__file__
 out, h = ops.steer_add_rms_norm(None, torch.ones(2, 8), torch.ones(8), 1e-5)
 assert torch.allclose(out, torch.ones(2, 8), atol=1e-4)
 assert len(faststeer.data.shipped.Behaviour.shipped("sentiment").pairs) == 40
+assert len(faststeer.data.Trait.shipped("number").test) == 35
 print(_C.isa())
 """
 

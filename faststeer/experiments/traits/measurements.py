@@ -114,10 +114,7 @@ class Measurements:
         ]
         for number, layers in enumerate(chosen.assignments[1:], 2):
             shown = f"{SIMULTANEOUS}, assignment {number}"
-            found += [
-                tuned_way(shown, layers, tuned, protocol.scales),
-                common_way(f"{shown}, one coefficient", layers, protocol.at_once),
-            ]
+            found.append(tuned_way(shown, layers, tuned, protocol.scales))
         return {way.shown: way for way in found}
 
     def _growth(self, chosen: Chosen) -> dict[int, list[tuple[Way, Way]]]:

@@ -21,20 +21,20 @@ class Protocol:
     `pairs` per vector; None for all.
     """
 
-    depths: tuple[float, ...] = (0.5, 0.57, 0.64, 0.71, 0.77, 0.81, 0.87)
-    coefficients: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
-    scales: tuple[float, ...] = (1 / 6, 1 / 3, 2 / 3, 1.0)
-    at_once: tuple[float, ...] = (0.15, 0.3, 0.6, 1.0)
+    depths: tuple[float, ...] = (0.57, 0.64, 0.71, 0.77, 0.81, 0.87)
+    coefficients: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5)
+    at_once: tuple[float, ...] = (0.25, 0.5, 0.8)
     assignments: int = 3
     randoms: int = 8
-    perplexity: float = 1.0
+    perplexity: float = 1.2
     taxes: tuple[float, ...] = (0.05, 0.02, 0.1)
-    rounds: int = 2
+    rounds: int = 1
     items_searched: int = 10
     texts: int = 24
     text_tokens: int = 96
     orders: int = 2
-    growth: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
+    growth: tuple[float, ...] = (0.5, 1.0, 1.5)
     prompts: int = 20
     new_tokens: int = 24
     items: int | None = None

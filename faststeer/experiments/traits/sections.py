@@ -43,8 +43,8 @@ def sections(results: Results) -> list[Section]:
         ),
         Section(
             "One, two, … traits",
-            "Sets of traits, each by both ways, as strong as the tax permits and at most as strong "
-            "as alone.",
+            "Sets of traits, each by both ways, as strong as the tax permits and at most "
+            f"{max(results.protocol.growth):g} times as strong as alone.",
             [tables.growth_table(results)],
             [figures.growth_curves(results)],
         ),

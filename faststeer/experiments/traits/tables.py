@@ -120,13 +120,12 @@ def verdicts_table(results: Results) -> Table:
 def comparisons(results: Results) -> list[tuple[str, Sequence[str], Sequence[str]]]:
     """Return what is compared: the words, and the ways whose mean effects are subtracted."""
     tuned = [SIMULTANEOUS, *_others(results, "")]
-    one = [f"{name}, one coefficient" for name in tuned]
-    searched = [f"{SIMULTANEOUS}, searched"]
+    one, searched = ([f"{SIMULTANEOUS}, {kind}"] for kind in ("one coefficient", "searched"))
     return [
         ("simultaneous − combined", [SIMULTANEOUS], [COMBINED]),
         ("the same, all assignments", tuned, [COMBINED]),
         ("the same, coefficients searched for", searched, [f"{COMBINED}, searched"]),
-        ("one coefficient − one each, simultaneous", one, tuned),
+        ("one coefficient − one each, simultaneous", one, [SIMULTANEOUS]),
         ("orthogonal − as they are, combined", [f"{COMBINED}, orthogonal"], [COMBINED]),
         (
             "orthogonal − as they are, simultaneous",
