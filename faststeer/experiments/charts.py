@@ -3,9 +3,10 @@
 ========== =======================================================================================
 kind       data
 ========== =======================================================================================
-curves     ``title``, ``x``, optionally ``x_range``; ``panels``, one below the other: ``y``,
-           ``series`` of ``name``, ``x``, ``y`` and optionally ``low`` and ``high`` (a band),
-           ``style``, ``notes`` (text at each point); optionally ``y_range``, ``diagonal``.
+curves     ``title``, ``x``, optionally ``x_range`` and ``mark`` (a value to compare at);
+           ``panels``, one below the other: ``y``, ``series`` of ``name``, ``x``, ``y`` and
+           optionally ``low`` and ``high`` (a band), ``style``, ``notes`` (text at each point);
+           optionally ``y_range``, ``diagonal``, ``line`` (a height to compare with).
 bars       ``title``, ``y``, ``groups``; ``series`` of ``name``, ``values`` (None: no bar) and
            optionally ``low`` and ``high``. Optionally ``line``, a height to compare with.
 histograms ``title``, ``x``; ``panels``, side by side: ``title``, ``edges``, ``series`` of
@@ -27,6 +28,7 @@ Data = Mapping[str, Any]
 # Okabe and Ito's palette, safe for colour blindness; black last, for baselines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 _MARKERS = "osD^vP*X"
+_DARK = 0.6  # share of the strongest colour on which black cannot be read
 _STYLES = {"solid": "-", "dashed": "--", "dotted": ":"}
 
 
@@ -69,12 +71,16 @@ def _curves(figure: Any, data: Data) -> None:
         if panel.get("diagonal"):
             reach = (0, max(max(own["x"], default=1) for own in panel["series"]))
             axes.plot(reach, reach, color="grey", linewidth=1, linestyle=":", label="equal loss")
+        if "line" in panel:
+            axes.axhline(panel["line"], color="grey", linewidth=1, linestyle=":")
         axes.set_ylabel(panel["y"])
         if "y_range" in panel:
             axes.set_ylim(*panel["y_range"])
         axes.grid(alpha=0.3)
         if len(panel["series"]) > 1:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if "mark" in data:
+            axes.axvline(data["mark"], color="grey", linewidth=1, linestyle=":")
     grid[-1, 0].set_xlabel(data["x"])
     if "x_range" in data:
         grid[-1, 0].set_xlim(*data["x_range"])
@@ -183,7 +189,9 @@ def _matrix(figure: Any, data: Data) -> None:
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             shown = "–" if value is None else f"{value:+.3f}"
-            axes.text(x, y, shown, ha="center", va="center", fontsize=9)
+            dark = value is not None and abs(value) > _DARK * reach
+            ink = "white" if dark else "black"
+            axes.text(x, y, shown, ha="center", va="center", fontsize=9, color=ink)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel(data.get("x", ""))

@@ -81,12 +81,13 @@ def tax_curves(results: Results) -> Figure:
     data = {
         "title": f"{len(results.names)} traits at once: what they cost on other text",
         "x": "alignment tax: share of correct next tokens lost",
+        "mark": results.budget,
         "panels": [{"y": "mean effect, added − subtracted", "series": series}],
     }
     caption = (
         "The mean effect on all traits over what it costs on general text, from weak to strong "
-        "(markers). The higher of two curves does more at the same cost. Bands are 95 % intervals "
-        "of the effect."
+        "(markers). The higher of two curves does more at the same cost; they are compared at the "
+        "dotted line. Bands are 95 % intervals of the effect."
     )
     return Figure("tax", "curves", caption, data)
 
@@ -102,7 +103,7 @@ def growth_curves(results: Results) -> Figure:
     data = {
         "title": f"Effect kept per trait as traits are added, at a tax of {results.budget:.0%}",
         "x": "traits that steer at once",
-        "panels": [{"y": "share of the effect alone", "series": series}],
+        "panels": [{"y": "share of the effect alone", "series": series, "line": 1.0}],
     }
     caption = (
         "How much of its effect alone a trait keeps, on the mean, when so many traits steer at "
@@ -138,12 +139,13 @@ def interactions_matrix(results: Results) -> Figure:
 def generated_bars(results: Results) -> Figure:
     """Plot how the judge reads generated texts, alone and several at once."""
     shown = results.shown
+    count = len(results.traits)
     kinds = {
-        "alone": [f"{own.name}: {own.positive}" for own in results.traits],
-        COMBINED: [f"{COMBINED}, added"] * len(results.traits),
-        SIMULTANEOUS: [f"{SIMULTANEOUS}, added"] * len(results.traits),
-        "unsteered": ["unsteered"] * len(results.traits),
-        "alone, subtracted": [f"{own.name}: {own.negative}" for own in results.traits],
+        "vector subtracted": [f"{own.name}: {own.negative}" for own in results.traits],
+        "unsteered": ["unsteered"] * count,
+        "vector added": [f"{own.name}: {own.positive}" for own in results.traits],
+        f"all {count}, combined": [f"{COMBINED}, added"] * count,
+        f"all {count}, simultaneous": [f"{SIMULTANEOUS}, added"] * count,
     }
     series = []
     for kind, settings in kinds.items():
@@ -164,8 +166,8 @@ def generated_bars(results: Results) -> Figure:
     }
     caption = (
         "How likely continuations show each trait, as a classifier reads them that was trained on "
-        "other sentences: with the trait's vector alone, with all vectors at the same tax, "
-        "unsteered, and with the vector subtracted. Lines are 95 % intervals over texts."
+        "other sentences: with the trait's vector subtracted, unsteered, with it added, and with "
+        f"all {count} vectors added at the same tax. Lines are 95 % intervals over texts."
     )
     return Figure("generated", "bars", caption, data)
 
