@@ -20,12 +20,13 @@ from result_tables import (
     ops_table,
     parity_table,
     peers_table,
+    questions_table,
 )
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-BROAD, SEVERAL = (
-    ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "behaviours")
+BROAD, TRAITS = (
+    ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "traits")
 )
 
 # By page and mark: the committed result, and the function that formats it.
@@ -53,27 +54,13 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
         "broad-skills code": (BROAD, experiment_tables.table("Text kept (%) when general code")),
         "broad-skills Python": (BROAD, experiment_tables.table("Text kept (%) when Python")),
         "broad-skills crosswise": (BROAD, experiment_tables.table("What is left (%)")),
-        "behaviours unsteered": (SEVERAL, experiment_tables.table("Unsteered")),
-        "behaviours layer 15": (
-            SEVERAL,
-            experiment_tables.table(
-                "Matching score at layer 15; the paper's, of LLaMA-2-7B-chat at layer 15, beside"
-            ),
-        ),
-        "behaviours probability 15": (
-            SEVERAL,
-            experiment_tables.table("Matching probability at layer 15"),
-        ),
-        "behaviours vectors": (SEVERAL, experiment_tables.table("Mean differences")),
-        "behaviours cosines 15": (
-            SEVERAL,
-            experiment_tables.table("Cosines between the vectors at layer 15"),
-        ),
-        "behaviours joint": (SEVERAL, experiment_tables.table("A coefficient each")),
-        "behaviours effects": (
-            SEVERAL,
-            experiment_tables.table("Change of the matching probability: add"),
-        ),
+        "traits alone": (TRAITS, experiment_tables.table("Each vector alone")),
+        "traits verdict": (TRAITS, experiment_tables.table("Differences of the mean effect")),
+        "traits ways": (TRAITS, experiment_tables.table("Added − subtracted at a tax of 5%")),
+        "traits variants": (TRAITS, experiment_tables.table("Matching probability under one")),
+        "traits growth": (TRAITS, experiment_tables.table("Share of the effect alone")),
+        "traits generated": (TRAITS, experiment_tables.table("How the judge reads")),
+        "questions": (RESULTS / "questions-qwen2.5-coder-0.5b.json", questions_table),
     },
 }
 
