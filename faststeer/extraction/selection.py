@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-# Times the median norm of its text at which a position is a sink. On SmolLM2 135M sinks have 11 to
-# 170 times the median, and no other position has 3 times.
+# Times the median norm of its text at which a position is a sink. On SmolLM2 135M a text's first
+# position has 10 to 190 times the median at layers 11 to 28, and no other has more than 1.5 times.
+# It has less at the last layer (6 to 8) and about that many at layers 2 to 5 (6 to 12).
 SINK_FACTOR = 10.0
 
 

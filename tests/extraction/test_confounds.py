@@ -21,7 +21,7 @@ from faststeer.extraction.matching_ends import matched_ends
 from faststeer.models import load
 
 # Formal against casual: every positive ends in ".", three of the negatives do.
-THINGS = [  # fmt: skip
+THINGS = [
     *("report", "letter", "budget", "table", "garden"),
     *("window", "meeting", "ticket", "dinner", "parcel"),
     *("invoice", "contract", "lecture", "journey", "concert"),
@@ -53,8 +53,15 @@ def test_last_tokens_that_differ_between_the_sides_are_counted(
 ) -> None:
     found = confounds_of(tiny_model, byte_tokenizer)
     assert any(ENDINGS in message for message in found)
-    assert any("the difference is lexical" in message for message in found)
     assert found == diagnostics.confounds(tiny_model, byte_tokenizer, PAIRS)
+
+
+def test_embeddings_of_the_read_tokens_that_separate_the_sides_are_lexical(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    found = confounds_of(tiny_model, byte_tokenizer, PAIRS[3:])  # no negative ends in "."
+    message = "separate the sides with an AUC of 1.00, each text held out (17 positives, 17 "
+    assert any(message in each for each in found)
 
 
 def test_with_matched_endings_the_last_tokens_are_no_confound(
@@ -88,10 +95,10 @@ def test_with_matched_endings_the_last_tokens_are_no_confound(
             None,
         ),  # nothing of the answer is left
         (
-            "Q: question? so yes.",
-            "Q: question? oh no",
-            13,
-            ("Q: question? so", "Q: question? oh no"),
+            "Q: is it? yes, so.",
+            "Q: is it? oh no",
+            10,
+            ("Q: is it? yes, so", "Q: is it? oh no"),
         ),
         ("a beginning", "a beginning and more", 11, None),
     ],
