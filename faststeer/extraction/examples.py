@@ -85,7 +85,7 @@ class Encoder:
         self._tokenize = partial(
             token_ids, tokenizer, add_special_tokens=add_special_tokens, max_length=max_length
         )
-        self.truncated = self.identical = self.encoded = self.dropped = 0
+        self.truncated = self.identical = self.encoded = self.dropped = self.single = 0
         self.missing_bos: str | None = None  # the warning, where texts lack a BOS
 
     def encode(self, example: Example) -> Example:
@@ -106,15 +106,15 @@ class Encoder:
         Raises:
             ValueError: as `encode`.
         """
-        for example in map(self.encode, examples):
-            if not self.match_endings:
-                yield example
-                continue
-            matched = matched_ends(example.ids, example.shared)
-            if matched is None or min(map(len, matched)) < self.min_tokens:
+        for encoded in map(self.encode, examples):
+            ids: list[list[int]] | None = encoded.ids
+            if self.match_endings:
+                ids = matched_ends(encoded.ids, encoded.shared)
+            if ids is None or min(map(len, ids)) < self.min_tokens:
                 self.dropped += 1
-            else:
-                yield replace(example, ids=matched)
+                continue
+            self.single += sum(len(row) == 1 for row in ids)
+            yield replace(encoded, ids=ids)
 
     def _ids(self, text: str, name: str) -> list[int]:
         ids, truncated = self._tokenize(text)
@@ -148,6 +148,12 @@ class Encoder:
         if self.identical and self.identical == kept:
             raise ValueError(f"the two texts of every pair have equal tokens{truncated}")
         found = [] if self.missing_bos is None else [self.missing_bos]
+        if self.single:
+            found.append(
+                f"attention sinks: {self.single} texts have a single token, a text's first, where "
+                "sinks are most often; there is nothing to compare its norm with, and it was read "
+                "as it is"
+            )
         if self.dropped:
             found.append(
                 f"match_endings dropped {self.dropped} of {self.encoded} pairs, whose texts cannot "

@@ -112,6 +112,14 @@ def test_texts_of_which_only_sinks_are_read_are_reported(
     assert "sinks_left_out" not in vector.metadata
 
 
+def test_texts_of_a_single_token_are_reported(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    pairs = [("a", "b"), ("c", "de")]
+    with pytest.warns(FaststeerWarning, match="attention sinks: 3 texts have a single token"):
+        extract(tiny_model, byte_tokenizer, pairs, add_special_tokens=False)
+
+
 def test_a_sink_in_an_answer_is_judged_by_the_whole_text(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
