@@ -11,6 +11,7 @@ from rich.text import Text
 from faststeer.bench.phases import decode
 from faststeer.bench.run import Settings
 from faststeer.bench.variants import hooked_twin, steered_twin
+from faststeer.cli import options
 from faststeer.cli.demo_effects import (
     RANDOM_DIRECTIONS,
     Effect,
@@ -34,14 +35,15 @@ def run(loaded: Loaded, output: Path, console: Console) -> None:
     for name in SHIPPED:
         behaviour = Behaviour.shipped(name)
         console.rule(f"{name}: {behaviour.description}", characters="─")
-        vector = extract(
-            loaded.model,
-            loaded.tokenizer,
-            behaviour.pairs,
-            name=name,
-            layers=behaviour.layer,
-            progress=console.is_terminal,
-        )
+        with options.warnings_as_lines():
+            vector = extract(
+                loaded.model,
+                loaded.tokenizer,
+                behaviour.pairs,
+                name=name,
+                layers=behaviour.layer,
+                progress=console.is_terminal,
+            )
         vectors[name] = vector
         path = output / f"{name}.safetensors"
         vector.save(path)

@@ -39,6 +39,12 @@ def extract(
     max_length: Annotated[
         int | None, typer.Option(help="Truncate texts to this many tokens.")
     ] = None,
+    match_endings: Annotated[
+        bool, typer.Option("--match-endings", help="Trim pairs to equal last tokens.")
+    ] = False,
+    keep_sinks: Annotated[
+        bool, typer.Option("--keep-sinks", help="Average attention sinks with other positions.")
+    ] = False,
 ) -> None:
     """Extract a vector from contrast pairs, or from two sets of documents.
 
@@ -57,7 +63,7 @@ def extract(
     )
     loaded = options.load(model, local_device(device), dtype, num_layers)
     options.require_tokenizer(loaded)
-    with process_group() as processes:
+    with process_group() as processes, options.warnings_as_lines():
         vector = faststeer.extract(
             loaded.model,
             loaded.tokenizer,
@@ -69,6 +75,8 @@ def extract(
             read_token=token,
             batch_size=batch_size,
             max_length=max_length,
+            match_endings=match_endings,
+            keep_sinks=keep_sinks,
             process_group=processes,
         )
     if is_first_process():

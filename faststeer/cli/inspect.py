@@ -103,6 +103,8 @@ def inspect(
     ):
         if table is not None:
             console.print(table)
+    for line in inspection.confounds:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in inspection.missing:
         console.print(f"not computed: {line}", markup=False, highlight=False, soft_wrap=True)
     if plots is not None:

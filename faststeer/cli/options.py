@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
+
+from faststeer.utils.warnings import FaststeerWarning
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -112,6 +117,24 @@ def require_writable(folder: Path) -> None:
         tempfile.TemporaryDirectory(dir=existing).cleanup()
     except OSError as error:
         raise type(error)(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each `FaststeerWarning` as one line on standard error, without the code's place."""
+    with warnings.catch_warnings():
+        shown_otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, FaststeerWarning):
+                console = Console(stderr=True)
+                console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                shown_otherwise(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.simplefilter("always", FaststeerWarning)
+        yield
 
 
 def show_result(result: Any, output: Path, seconds: float, console: Console) -> None:

@@ -7,9 +7,11 @@ from faststeer.diagnostics.inspection import Inspection, LayerFacts, inspect
 from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.plots import write_plots
 from faststeer.diagnostics.projections import TokenProjections, project_tokens
-from faststeer.diagnostics.separability import auc, pair_projections, separability
+from faststeer.diagnostics.separability import pair_projections, separability
 from faststeer.diagnostics.similarity import cosines, cosines_between
 from faststeer.diagnostics.stability import Halves, halves
+from faststeer.extraction.auc import auc
+from faststeer.extraction.confounds import confounds
 
 __all__ = [
     "Calibration",
@@ -22,6 +24,7 @@ __all__ = [
     "as_text",
     "auc",
     "calibrate",
+    "confounds",
     "cosines",
     "cosines_between",
     "halves",

@@ -48,7 +48,7 @@ def residual_norms(
                 found[layer].append(norms[0].cpu())
     if not reader.encoder.encoded:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.report()
+    reader.report()
     return {layer: torch.cat(norms) for layer, norms in found.items()}
 
 

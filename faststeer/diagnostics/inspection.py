@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 from faststeer.data.datasets import FirstPairs
 from faststeer.diagnostics.dose import relative_dose, residual_norms
 from faststeer.diagnostics.lens import Lens, logit_lens
-from faststeer.diagnostics.separability import auc, pair_projections
+from faststeer.diagnostics.separability import pair_projections
 from faststeer.diagnostics.similarity import cosines, cosines_between
 from faststeer.diagnostics.stability import halves
+from faststeer.extraction.auc import auc
+from faststeer.extraction.confounds import confounds
 from faststeer.extraction.methods import METHODS
 from faststeer.extraction.read_token import stated_read_token
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.steering.positions import Positions
+from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import require_fitting
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -47,7 +51,8 @@ class Inspection:
     """The diagnostics of a vector.
 
     `cosines` ``[L, L]`` are those between its layers, and `between` maps the names of two vectors
-    to {layer: cosine}. `missing` lists what was not computed and what would be needed.
+    to {layer: cosine}. `missing` lists what was not computed and what would be needed. `confounds`
+    names how the sides of the pairs differ besides their meaning.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Inspection:
     cosines: Tensor
     between: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    confounds: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values; NaN becomes None."""
@@ -77,6 +83,7 @@ class Inspection:
             "cosine_between_layers": self.cosines.tolist(),
             "cosine_between_vectors": between,
             "missing": self.missing,
+            "confounds": self.confounds,
         }
         found: dict[str, Any] = _without_nan(fields)
         return found
@@ -169,9 +176,23 @@ def inspect(
     pairs = FirstPairs(pairs, most_pairs)
     if left_out := pairs.left_out():
         inspection.missing.append(f"separability and stability of {left_out}")
-    made = halves(
-        model, tokenizer, pairs, layers=vector.layers, method=method, site=vector.site, **options
-    )
+    if vector.metadata.get("match_endings"):
+        inspection.missing.append(
+            "pairs with matched endings, of which the vector was made: those read here are whole"
+        )
+    unread = {key: value for key, value in options.items() if key not in ("batch_size", "progress")}
+    inspection.confounds.extend(confounds(model, tokenizer, pairs, **unread))
+    with warnings.catch_warnings():  # of each half; those of all pairs follow
+        warnings.filterwarnings("ignore", "confound: |attention sinks: ", FaststeerWarning)
+        made = halves(
+            model,
+            tokenizer,
+            pairs,
+            layers=vector.layers,
+            method=method,
+            site=vector.site,
+            **options,
+        )
     projections, first, second = pair_projections(
         model, tokenizer, [vector, made.first, made.second], pairs, **options
     )

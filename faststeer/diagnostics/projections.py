@@ -72,5 +72,5 @@ def project_tokens(
             found.append(TokenProjections(ids, token_pieces(tokenizer, ids), values))
     if not found:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.report()
+    reader.report()
     return found

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.extraction.auc import auc
 from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
 from faststeer.extraction.read_token import reject_answer, resolve_read_token
 from faststeer.extraction.reader import ActivationReader
@@ -16,33 +17,6 @@ from faststeer.steering.positions import Positions
 from faststeer.utils.progress import progress_bar
 from faststeer.vectors.arguments import require_fitting
 from faststeer.vectors.steering_vector import SteeringVector
-
-
-def auc(positive: Tensor, negative: Tensor) -> float:
-    """Return the share of (positive, negative) where the positive is larger; ties count half.
-
-    This is the area under the ROC curve (Hanley and McNeil 1982) and the normalised Mann-Whitney
-    statistic: 1 is perfect separation, 0.5 is chance, and below 0.5 the sign is wrong.
-
-    Args:
-        positive: scores ``[P]``.
-        negative: scores ``[N]``.
-
-    Raises:
-        ValueError: no scores on a side, or scores that are NaN.
-    """
-    if not (positive.numel() and negative.numel()):
-        raise ValueError(
-            f"got {positive.numel()} positive and {negative.numel()} negative scores; at least one "
-            "of each is needed"
-        )
-    if positive.isnan().any() or negative.isnan().any():
-        raise ValueError("a score is NaN; it cannot be ranked")
-    ordered = negative.sort().values
-    smaller = torch.searchsorted(ordered, positive.contiguous(), right=False)
-    not_larger = torch.searchsorted(ordered, positive.contiguous(), right=True)
-    wins = (smaller + not_larger).double() / 2
-    return float(wins.mean() / len(ordered))
 
 
 def pair_projections(
@@ -121,7 +95,7 @@ def _projections(
             f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
             "needed"
         )
-    reader.encoder.report()
+    reader.report()
     return {layer: [torch.cat(parts)[at] for at in places] for layer, parts in found.items()}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.diagnostics.separability import auc
 from faststeer.diagnostics.similarity import cosines_between
+from faststeer.extraction.auc import auc
 from faststeer.extraction.extract import extract
 from faststeer.steering.positions import Positions
 from faststeer.vectors.steering_vector import SteeringVector

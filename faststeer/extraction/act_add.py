@@ -92,7 +92,7 @@ def act_add(
         raise ValueError(f"{positive!r} and {negative!r} have equal tokens")
     with reader.keep_patched():
         [hidden] = reader.read_all_tokens(ids).values()
-    reader.encoder.report()
+    reader.report()
     metadata = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faststeer.patching.patched import Patched
 from faststeer.vectors.sites import Site
 
-Select = Callable[[Tensor], Tensor]  # from hidden states [B, T, H] to what is kept of them
+Select = Callable[[int, Tensor], Tensor]  # layer, hidden states [B, T, H] -> what is kept of them
 
 
 class _StopForward(Exception):
@@ -30,7 +30,7 @@ def read_sites(
     found: dict[int, Tensor] = {}
 
     def read(layer: int, hidden: Tensor) -> None:
-        found[layer] = select(hidden)
+        found[layer] = select(layer, hidden)
         if len(found) == len(sites):
             raise _StopForward
 
@@ -40,20 +40,9 @@ def read_sites(
         yield found
 
 
-@contextmanager
-def stop_at(patched: Patched, site: Site) -> Iterator[None]:
-    """Stop forward passes inside the context at `site`, without reading it."""
-    with patched.plan.reading(site, _stop):
-        yield
-
-
 def run_until_stop(decoder: nn.Module, patched: Patched, **given: Any) -> None:
-    """Run a forward pass of the decoder that `read_sites` or `stop_at` may stop."""
+    """Run a forward pass of the decoder that `read_sites` may stop."""
     try:
         decoder(**given)
     except _StopForward:  # the hook that ends a forward did not run
         patched.plan.end()
-
-
-def _stop(hidden: Tensor) -> None:
-    raise _StopForward

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from faststeer.extraction.matching_ends import matched_ends
 from faststeer.models.special_tokens import token_ids
-from faststeer.utils.warnings import FaststeerWarning
 
 POSITIVE, NEGATIVE = 0, 1
 SIDES = ("positive", "negative")
@@ -58,7 +57,7 @@ class TextRow(NamedTuple):
 
 
 class Encoder:
-    """A tokenizer with limits that counts truncated texts and identical pairs."""
+    """A tokenizer with limits that counts truncated texts, identical pairs and dropped ones."""
 
     def __init__(
         self,
@@ -67,6 +66,7 @@ class Encoder:
         min_tokens: int,
         max_length: int | None,
         add_special_tokens: bool,
+        match_endings: bool = False,
     ) -> None:
         """Set the limits of a text in tokens.
 
@@ -76,14 +76,16 @@ class Encoder:
             min_tokens: tokens that every text needs.
             max_length: texts are truncated to this length; None for whole texts.
             add_special_tokens: passed to the tokenizer.
+            match_endings: whether the texts of a pair are trimmed to equal last tokens.
         """
+        self.match_endings = match_endings
         self.context_length = context_length
         self.min_tokens = min_tokens
         self.max_length = max_length
         self._tokenize = partial(
             token_ids, tokenizer, add_special_tokens=add_special_tokens, max_length=max_length
         )
-        self.truncated = self.identical = self.encoded = 0
+        self.truncated = self.identical = self.encoded = self.dropped = self.single = 0
         self.missing_bos: str | None = None  # the warning, where texts lack a BOS
 
     def encode(self, example: Example) -> Example:
@@ -97,6 +99,22 @@ class Encoder:
         if len(ids) == 2 and ids[0] == ids[1]:
             self.identical += 1
         return replace(example, ids=ids)
+
+    def encode_all(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yield the examples with their token ids, without pairs whose endings do not match.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        for encoded in map(self.encode, examples):
+            ids: list[list[int]] | None = encoded.ids
+            if self.match_endings:
+                ids = matched_ends(encoded.ids, encoded.shared)
+            if ids is None or min(map(len, ids)) < self.min_tokens:
+                self.dropped += 1
+                continue
+            self.single += sum(len(row) == 1 for row in ids)
+            yield replace(encoded, ids=ids)
 
     def _ids(self, text: str, name: str) -> list[int]:
         ids, truncated = self._tokenize(text)
@@ -112,38 +130,46 @@ class Encoder:
             )
         return ids
 
-    def report(self, emit_warnings: bool = True) -> None:
-        """Warn about a missing BOS, truncated texts and identical pairs.
-
-        Args:
-            emit_warnings: whether this process warns; of several processes only one does.
+    def messages(self) -> list[str]:
+        """Return what to warn of: a missing BOS, truncated texts, identical and dropped pairs.
 
         Raises:
-            ValueError: all pairs are identical, so that no direction separates their texts.
+            ValueError: no pair is left whose texts differ, so that no direction separates them.
         """
         truncated = ""
         if self.truncated:
             truncated = f" ({self.truncated} texts were truncated to max_length={self.max_length})"
-        if self.identical and self.identical == self.encoded:
+        kept = self.encoded - self.dropped
+        if self.dropped and not kept:
+            raise ValueError(
+                f"match_endings dropped all {self.dropped} pairs: no texts of a pair have a token "
+                "in common in the second half of what follows their common beginning"
+            )
+        if self.identical and self.identical == kept:
             raise ValueError(f"the two texts of every pair have equal tokens{truncated}")
-        if not emit_warnings:
-            return
-        if self.missing_bos is not None:
-            _warn(self.missing_bos)
+        found = [] if self.missing_bos is None else [self.missing_bos]
+        if self.single:
+            found.append(
+                f"attention sinks: {self.single} texts have a single token, a text's first, where "
+                "sinks are most often; there is nothing to compare its norm with, and it was read "
+                "as it is"
+            )
+        if self.dropped:
+            found.append(
+                f"match_endings dropped {self.dropped} of {self.encoded} pairs, whose texts cannot "
+                "end in the same token without losing half of what follows their common beginning"
+            )
         if self.identical:
-            _warn(
+            found.append(
                 f"{self.identical} of {self.encoded} pairs have equal tokens{truncated}: they are "
                 "included, and shorten the vector"
             )
         elif self.truncated:
-            _warn(
+            found.append(
                 f"{self.truncated} texts were longer than max_length={self.max_length} and were "
                 "truncated"
             )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, FaststeerWarning, stacklevel=4)
+        return found
 
 
 def encoded_batches(
@@ -162,7 +188,7 @@ def encoded_batches(
     while first := next(stream, None):
         each = max(1, batch_size // len(first.texts))
         window = [first, *islice(stream, each * _SORTED_BATCHES - 1)]
-        encoded = [encoder.encode(example) for example in window]
+        encoded = list(encoder.encode_all(window))
         encoded.sort(key=lambda example: max(map(len, example.ids)))
         for start in range(0, len(encoded), each):
             yield encoded[start : start + each]

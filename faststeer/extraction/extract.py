@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from faststeer.extraction.confounds import Confounds
 from faststeer.extraction.examples import (
     NEGATIVE,
     POSITIVE,
@@ -47,6 +48,8 @@ def extract(
     batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
+    match_endings: bool = False,
+    keep_sinks: bool = False,
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
 ) -> SteeringVector:
@@ -85,10 +88,18 @@ def extract(
         batch_size: texts per forward pass, padded on the left; a pair is never split.
         max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer; False for texts from a chat template.
+        match_endings: trim both texts of a pair to equal last tokens, by as few tokens as possible.
+            Pairs that would lose more than half of what follows their common beginning are dropped
+            and counted.
+        keep_sinks: average all positions. By default those of a norm over 10 times the median of
+            their text, attention sinks, are left out of means at the layers where they are.
         progress: show a progress bar.
         process_group: processes that share the work, each called with the same arguments: batch i
             is computed by rank i mod W, and all return the same vector. torch's
             ``dist.group.WORLD`` is the group of all processes.
+
+    A `FaststeerWarning` names attention sinks and confounds: how the sides differ in their last
+    tokens, their lengths or the embeddings of what is read, and a read token of the chat template.
 
     Raises:
         TypeError: a model that is not a transformers model.
@@ -109,9 +120,21 @@ def extract(
         )
     if pairs is None:
         reject_answer(read_token)
+        if match_endings:
+            raise ValueError("match_endings trims the two texts of a pair; give pairs")
     reader = ActivationReader(
-        model, tokenizer, layers, site, read_token, max_length, add_special_tokens
+        model,
+        tokenizer,
+        layers,
+        site,
+        read_token,
+        max_length,
+        add_special_tokens,
+        keep_sinks=keep_sinks,
+        match_endings=match_endings,
     )
+    template = getattr(pairs, "template", None)  # set by faststeer.data.InChat
+    found = Confounds(reader, template)
     statistics: dict[int, Statistic] = {}
     counts = [0, 0]
     rank, processes = 0, 1
@@ -122,16 +145,19 @@ def extract(
         reader.keep_patched(),
     ):
         counted = _count_sides(examples, counts)
-        for batch in reader.read(counted, batch_size, advance, (rank, processes)):
+        for batch in reader.read(counted, batch_size, advance, (rank, processes), found.add):
             _update(statistics, batch, statistic)
+    reader.encoder.messages()  # raises where match_endings left nothing
+    counts = [count - reader.encoder.dropped for count in counts]
     _require_enough(counts, statistic, method, pairs is not None)
     if process_group is not None:
         for layer in reader.layers:
             if layer not in statistics:  # fewer batches than processes
                 statistics[layer] = statistic(reader.hidden_size, reader.device)
             statistics[layer].all_reduce(process_group)
-    reader.encoder.report(emit_warnings=rank == 0)
-    metadata = {
+        dist.all_reduce(reader.sinks.counts, group=process_group)
+    reader.report(rank == 0, found.messages())
+    metadata: dict[str, Any] = {
         "model": model_name(reader.decoder),
         "hidden_size": reader.hidden_size,
         "num_layers": reader.num_layers,
@@ -141,9 +167,11 @@ def extract(
         "negatives": counts[NEGATIVE],
         "faststeer": VERSION,
     }
+    metadata |= {"keep_sinks": True} if keep_sinks else reader.sinks.metadata()
     if pairs is not None:
         metadata["pairs"] = counts[POSITIVE]
-    template = getattr(pairs, "template", None)  # set by faststeer.data.InChat
+    if match_endings:
+        metadata |= {"match_endings": True, "pairs_dropped": reader.encoder.dropped}
     if template is not None:
         metadata["template"] = template
     directions = {layer: statistics[layer].direction() for layer in reader.layers}
@@ -161,6 +189,7 @@ def activations(
     batch_size: int = 16,
     max_length: int | None = None,
     add_special_tokens: bool = True,
+    keep_sinks: bool = False,
     progress: bool = True,
 ) -> Tensor:
     """Return the residual stream at the read token of each text, ``[N, L, H]`` float32 on the CPU.
@@ -171,7 +200,14 @@ def activations(
     reject_single_text(texts, "texts")
     reject_answer(read_token)
     reader = ActivationReader(
-        model, tokenizer, layers, site, read_token, max_length, add_special_tokens
+        model,
+        tokenizer,
+        layers,
+        site,
+        read_token,
+        max_length,
+        add_special_tokens,
+        keep_sinks=keep_sinks,
     )
     expected = len(texts) if isinstance(texts, Sized) else None
     found: dict[int, Tensor] = {}
@@ -182,7 +218,7 @@ def activations(
             found.update(zip(batch.indices, torch.stack(rows, 1), strict=True))
     if not found:
         raise ValueError("got no texts; at least one is needed")
-    reader.encoder.report()
+    reader.report()
     return torch.stack([found[i] for i in range(len(found))])
 
 

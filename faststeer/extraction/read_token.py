@@ -46,14 +46,15 @@ class ReadToken:
         """The number of tokens that a text needs."""
         return 1 if self.index is None else -self.index
 
-    def weights(self, padded: Batch, rows: list[TextRow]) -> Tensor | None:
-        """Return each token's weight in the mean, ``[B, T]`` float32; None for a single token.
+    def chosen(self, padded: Batch, rows: list[TextRow]) -> Tensor:
+        """Return which tokens are read, ``[B, T]`` bool.
 
         Raises:
             ValueError: a text without a chosen token.
         """
         if self.index is not None:
-            return None
+            columns = torch.arange(padded.ids.shape[1], device=padded.ids.device)
+            return columns == self.columns(padded)[:, None]
         chosen = padded.real
         if self.answer:
             begin = torch.tensor([[row.shared] for row in rows])
@@ -66,7 +67,7 @@ class ReadToken:
         for row, any_chosen in zip(rows, chosen.any(1).tolist(), strict=True):
             if not any_chosen:
                 raise ValueError(f"{row.name} has no token at read_token={self.value!r}")
-        return uniform_weights(chosen)
+        return chosen
 
     def columns(self, padded: Batch) -> Tensor:
         """Return the column ``[B]`` of each text's single token, for padding on either side."""
@@ -177,8 +178,3 @@ def reject_answer(read_token: int | Positions) -> None:
     """Raise ValueError for the read token "answer", which is defined for pairs only."""
     if isinstance(read_token, str) and read_token == "answer":
         raise ValueError("read_token 'answer' is where the two texts of a pair differ; give pairs")
-
-
-def uniform_weights(chosen: Tensor) -> Tensor:
-    """Return equal weights of each row's chosen tokens that sum to 1, ``[B, T]`` float32."""
-    return chosen / chosen.sum(1, keepdim=True)

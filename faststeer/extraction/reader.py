@@ -6,7 +6,8 @@ prefix of a pair's texts is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
 from faststeer.extraction.bf16_linear import fastest_linear
-from faststeer.extraction.early_exit import Select, read_sites, run_until_stop, stop_at
+from faststeer.extraction.early_exit import Select, read_sites, run_until_stop
 from faststeer.extraction.examples import Encoder, Example, TextRow, encoded_batches
-from faststeer.extraction.read_token import ReadToken, uniform_weights
+from faststeer.extraction.read_token import ReadToken
 from faststeer.extraction.reading_checks import require_finite, warn_of_later_hooks
+from faststeer.extraction.selection import Selection, SinkCounts, token_norms
 from faststeer.extraction.single_pass import require_single_pass
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
@@ -30,6 +32,7 @@ from faststeer.patching.patch import temporarily_patched
 from faststeer.patching.patched import Patched
 from faststeer.steering.positions import Positions
 from faststeer.utils.progress import Advance
+from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import chosen_layers
 from faststeer.vectors.sites import SITES, Site
 
@@ -60,6 +63,9 @@ class ActivationReader:
         read_token: int | Positions,
         max_length: int | None,
         add_special_tokens: bool,
+        *,
+        keep_sinks: bool = False,
+        match_endings: bool = False,
     ) -> None:
         """Check the arguments, which are those of `faststeer.extract`.
 
@@ -92,10 +98,13 @@ class ActivationReader:
             self.read_token.min_tokens,
             max_length,
             add_special_tokens,
+            match_endings,
         )
         self.tokenizer = tokenizer
         self.add_special_tokens = add_special_tokens
         self.device = self.calls.device
+        self.keep_sinks = keep_sinks
+        self.sinks = SinkCounts(self.layers, self.device)
         self.single_pass = self.known  # whether each layer is known to run once per forward pass
         self.dtype: torch.dtype | None = None  # of the residual stream, once it was read
         self._patches = ExitStack()  # undoes the patch of a model that was not patched
@@ -107,6 +116,7 @@ class ActivationReader:
         batch_size: int,
         advance: Advance,
         shard: tuple[int, int] = (0, 1),
+        watch: Callable[[Example], None] | None = None,
     ) -> Iterator[ActivationBatch]:
         """Yield the activations of each batch of examples.
 
@@ -115,6 +125,7 @@ class ActivationReader:
             batch_size: texts per forward pass.
             advance: called with the number of texts of each batch when it is done.
             shard: (rank, processes): of all batches, only those of this rank are computed.
+            watch: called with every encoded example, on every rank.
 
         Raises:
             ValueError: texts that the model cannot read, or without a token at the read token;
@@ -122,11 +133,28 @@ class ActivationReader:
         """
         rank, processes = shard
         for number, batch in enumerate(encoded_batches(examples, batch_size, self.encoder)):
+            if watch is not None:
+                for example in batch:
+                    watch(example)
             if number % processes == rank:
                 indices = [example.index for example in batch]
                 sides = [side for example in batch for side in example.sides]
                 yield ActivationBatch(indices, sides, self._read_batch(batch))
             advance(sum(len(example.texts) for example in batch))
+
+    def report(self, emit_warnings: bool = True, more: Sequence[str] = ()) -> None:
+        """Warn about what was met in the texts, with `more` warnings; of attention sinks too.
+
+        Args:
+            emit_warnings: whether this process warns; of several processes only one does.
+            more: further messages.
+
+        Raises:
+            ValueError: as `Encoder.messages`.
+        """
+        messages = [*self.encoder.messages(), *self.sinks.messages(), *more]
+        for message in messages if emit_warnings else ():
+            warnings.warn(message, FaststeerWarning, stacklevel=3)
 
     @contextmanager
     def keep_patched(self) -> Iterator[None]:
@@ -135,7 +163,7 @@ class ActivationReader:
             yield
 
     def read_all_tokens(
-        self, ids: list[list[int]], select: Select = Tensor.clone
+        self, ids: list[list[int]], select: Callable[[Tensor], Tensor] = Tensor.clone
     ) -> dict[int, Tensor]:
         """Return layer -> `select` of the hidden states ``[B, T, H]`` of B texts of T tokens.
 
@@ -144,7 +172,8 @@ class ActivationReader:
         """
         padded = self.calls.batch(ids, self.tokenizer.pad_token_id)
         with self._prepared(ids) as patched:
-            found = self._read_call(patched, select, self.calls.arguments(padded))
+            given = self.calls.arguments(padded)
+            found = self._read_call(patched, lambda _, hidden: select(hidden), given)
         require_finite(
             found, self.site, self.dtype, [f"a text of {len(row)} tokens" for row in ids]
         )
@@ -170,8 +199,9 @@ class ActivationReader:
         rows = [row for example in batch for row in example.rows()]
         with self._prepared([row.ids for row in rows]) as patched:
             # Steering by position or row needs whole texts, and how an unknown decoder handles a
-            # cache with padding in its middle is unknown too.
+            # cache with padding in its middle is unknown too. The embedding alone fills no cache.
             whole = not self.known or patched.plan.rows or patched.plan.forward.needs_tokens
+            whole = whole or self.sites.keys() == {Site(0, "resid_pre")}
             lengths = None if whole else self.read_token.prefix_lengths(batch, self.window)
             if lengths is None:
                 found = self._read_whole_texts(patched, rows)
@@ -187,8 +217,8 @@ class ActivationReader:
         for group in groups:
             group_rows = [rows[number] for number in group]
             padded = self.calls.batch([row.ids for row in group_rows], pad)
-            select = self._selection(padded, self.read_token.weights(padded, group_rows))
-            parts.append(self._read_call(patched, select, self.calls.arguments(padded)))
+            chosen = self.read_token.chosen(padded, group_rows)
+            parts.append(self._read_chosen(patched, padded, chosen, self.calls.arguments(padded)))
         if len(groups) == 1:
             return parts[0]
         order = torch.tensor([number for group in groups for number in group]).argsort()
@@ -210,24 +240,44 @@ class ActivationReader:
             [ids[length:] for example, length in both for ids in example.ids], pad
         )
         cache: Any = DynamicCache()
-        last = max(self.sites, key=lambda site: site.layer)
         given = self.calls.with_past(prefixes, prefixes.mask, prefixes.positions, cache)
-        # Of the last layer only keys and values are needed, so its MLP does not run.
-        with stop_at(patched, Site(last.layer, "resid_mid")):
-            self._run(patched, given)
+        # Whether a position is a sink depends on the norms of the whole text.
+        norms = self._read_call(
+            patched, lambda _, hidden: token_norms(hidden, prefixes.real), given
+        )
+        before = {layer: own.repeat_interleave(2, 0) for layer, own in norms.items()}
         cache.batch_repeat_interleave(2)
         mask = torch.cat([prefixes.mask.repeat_interleave(2, 0), rest.mask], 1)
         positions = rest.positions + prefixes.mask.sum(1).repeat_interleave(2)[:, None]
-        weights = None if self.read_token.index is not None else uniform_weights(rest.real)
         given = self.calls.with_past(rest, mask, positions, cache)
-        return self._read_call(patched, self._selection(rest, weights), given)
+        chosen = rest.real
+        if self.read_token.index is not None:
+            chosen = self.read_token.chosen(rest, [])
+        return self._read_chosen(patched, rest, chosen, given, before)
+
+    def _read_chosen(
+        self,
+        patched: Patched,
+        padded: Batch,
+        chosen: Tensor,
+        given: dict[str, Any],
+        before: dict[int, Tensor] | None = None,
+    ) -> dict[int, Tensor]:
+        """Read the chosen tokens ``[B, T]`` of a batch, and count the sinks among them."""
+        column: int | Tensor | None = self.read_token.index
+        if column is not None and not self.known:  # padded on the right
+            column = self.read_token.columns(padded)
+        selection = Selection(padded.real, chosen, column, before, self.keep_sinks)
+        found = self._read_call(patched, selection, given)
+        selection.count(self.sinks)
+        return found
 
     def _read_call(
         self, patched: Patched, select: Select, given: dict[str, Any]
     ) -> dict[int, Tensor]:
-        def select_and_note_dtype(hidden: Tensor) -> Tensor:
+        def select_and_note_dtype(layer: int, hidden: Tensor) -> Tensor:
             self.dtype = hidden.dtype
-            return select(hidden)
+            return select(layer, hidden)
 
         with read_sites(patched, self.sites, select_and_note_dtype) as found:
             self._run(patched, given)
@@ -236,20 +286,3 @@ class ActivationReader:
     def _run(self, patched: Patched, given: dict[str, Any]) -> None:
         with fastest_linear(self.device):
             run_until_stop(self.decoder, patched, **given)
-
-    def _selection(self, padded: Batch, weights: Tensor | None) -> Select:
-        """Return the map from ``[B, T, H]`` to each text's read token, or mean, ``[B, H]``."""
-        index = self.read_token.index
-        if weights is None and self.known:  # padded on the left, so that texts end together
-            return lambda hidden: hidden[:, index].clone()
-        if weights is None:
-            lines, columns = torch.arange(len(padded.ids)), self.read_token.columns(padded)
-            return lambda hidden: hidden[lines.to(hidden.device), columns.to(hidden.device)]
-
-        def mean(hidden: Tensor) -> Tensor:
-            on_device = weights.to(hidden.device)
-            # Hidden states at padding may be NaN, and zero times NaN is NaN.
-            real = hidden.float().masked_fill((on_device == 0)[..., None], 0)
-            return torch.bmm(on_device[:, None], real)[:, 0]
-
-        return mean

@@ -35,6 +35,22 @@ def vector_of(method: str, group: dist.ProcessGroup | None, pairs: int) -> fasts
     )
 
 
+def vector_without_sinks(group: dist.ProcessGroup | None) -> faststeer.SteeringVector:
+    """Extract the mean of all positions from a model for which BOS is a sink from layer 0 on."""
+    model = make_tiny_model(layers=2)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[ByteTokenizer.bos_token_id] *= 1000
+    return faststeer.extract(
+        model,
+        ByteTokenizer(),
+        PAIRS,
+        read_token="all",
+        batch_size=4,
+        progress=False,
+        process_group=group,
+    )
+
+
 def _extract(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     meet = f"file://{folder}/meet"
@@ -43,6 +59,7 @@ def _extract(rank: int, world: int, folder: str) -> None:
         for pairs in (3, 15, 41):  # fewer batches than processes; kept; folded
             vector = vector_of(method, dist.group.WORLD, pairs)
             vector.save(f"{folder}/{method}-{pairs}-{rank}.safetensors")
+    vector_without_sinks(dist.group.WORLD).save(f"{folder}/sinks-{rank}.safetensors")
     dist.destroy_process_group()
 
 
@@ -50,6 +67,11 @@ def test_processes_share_the_batches_and_get_the_same_result(tmp_path: Path) -> 
     world = 3
     arguments = world, str(tmp_path)
     torch.multiprocessing.start_processes(_extract, arguments, world, start_method="fork")
+    texts = 2 * len(PAIRS)
+    for rank in range(world):
+        counted = faststeer.SteeringVector.load(tmp_path / f"sinks-{rank}.safetensors").metadata
+        left_out = {"positions": texts, "texts": texts, "layers": {"0": texts, "1": texts}}
+        assert counted["sinks_left_out"] == left_out
     for method in METHODS:
         for pairs in (3, 15, 41):
             alone = vector_of(method, None, pairs)

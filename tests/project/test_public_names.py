@@ -22,7 +22,7 @@ chat_text fetch hub_rows read_traits
 """,
     "faststeer.diagnostics": """
 Calibration Halves Inspection LayerFacts Lens TokenProjections as_html as_text auc
-calibrate cosines cosines_between halves inspect logit_lens pair_projections
+calibrate confounds cosines cosines_between halves inspect logit_lens pair_projections
 project_tokens relative_dose residual_norms separability write_plots
 """,
     "faststeer.evaluate": """
@@ -72,9 +72,9 @@ COMMANDS = {
 --output
 """,
     "extract": """
---batch-size --behaviour --chat --columns --data --dataset --device --dtype --layers
---max-length --method --model --name --negative --num-layers --output --pairs --positive
---read-token --site
+--batch-size --behaviour --chat --columns --data --dataset --device --dtype --keep-sinks
+--layers --match-endings --max-length --method --model --name --negative --num-layers
+--output --pairs --positive --read-token --site
 """,
     "inspect": """
 --batch-size --behaviour --beside --chat --coefficient --columns --data --dataset

@@ -1,0 +1,184 @@
+"""The positions that are read of one forward pass's texts, without attention sinks in means.
+
+A few positions, above all a text's first, have activations of huge norm on which attention rests:
+22,700 against a median of 131 from layer 11 of SmolLM2 135M on. In a mean they drown all others,
+and texts of unequal length divide them by unequal numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+# Times the median norm of its text at which a position is a sink. On SmolLM2 135M a text's first
+# position has 10 to 190 times the median at layers 11 to 28, and no other has more than 1.5 times.
+# It has less at the last layer (6 to 8) and about that many at layers 2 to 5 (6 to 12).
+SINK_FACTOR = 10.0
+
+
+class SinkCounts:
+    """Sinks met in an extraction, counted on the device until they are reported.
+
+    Its vector of counts is ``[4 + 2 L]`` int64: texts, positions left out of means, texts that they
+    were left out of, texts of which nothing but sinks was read, and the latter two by layer.
+    """
+
+    def __init__(self, layers: Sequence[int], device: torch.device) -> None:
+        """Start without texts."""
+        self.layers = list(layers)
+        self.counts = torch.zeros(4 + 2 * len(layers), dtype=torch.int64, device=device)
+
+    def add(self, left_out: Tensor, only_sinks: Tensor) -> None:
+        """Count sinks ``[L, B, T]`` left out of means, and texts ``[L, B]`` read at sinks alone."""
+        anywhere = left_out.any(0)
+        texts = left_out.any(2)
+        totals = [anywhere.sum(), texts.any(0).sum(), only_sinks.any(0).sum()]
+        by_layer = [texts.sum(1), only_sinks.sum(1)]
+        self.counts += torch.cat(
+            [self.counts.new_tensor([left_out.shape[1]]), torch.stack(totals), *by_layer]
+        )
+
+    def metadata(self) -> dict[str, object]:
+        """Return what a vector's metadata hold: nothing where no sink was met."""
+        _, positions, texts, only, left_out, read = self._split()
+        facts: dict[str, object] = {}
+        if positions:
+            by_layer = {str(layer): count for layer, count in left_out.items()}
+            facts["sinks_left_out"] = {"positions": positions, "texts": texts, "layers": by_layer}
+        if only:
+            by_layer = {str(layer): count for layer, count in read.items()}
+            facts["sinks_read"] = {"texts": only, "layers": by_layer}
+        return facts
+
+    def messages(self) -> list[str]:
+        """Return what to warn of, in words."""
+        total, positions, texts, only, left_out, read = self._split()
+        found = []
+        large = f"norms of over {SINK_FACTOR:g} times the median of their text"
+        if positions:
+            found.append(
+                f"attention sinks: {positions} positions of {texts} of {total} texts, with {large} "
+                f"at layers {_ranges(left_out)}, were left out of the means there"
+            )
+        if only:
+            found.append(
+                f"attention sinks: of {only} of {total} texts nothing was read but positions with "
+                f"{large} at layers {_ranges(read)}; they were read as they are, and outweigh "
+                "other texts: choose another read_token, or longer texts"
+            )
+        return found
+
+    def _split(self) -> tuple[int, int, int, int, dict[int, int], dict[int, int]]:
+        values = self.counts.tolist()
+        size = len(self.layers)
+        left_out, read = (
+            {layer: count for layer, count in zip(self.layers, part, strict=True) if count}
+            for part in (values[4 : 4 + size], values[4 + size :])
+        )
+        return values[0], values[1], values[2], values[3], left_out, read
+
+
+class Selection:
+    """Reads the chosen positions of B texts at each layer, and keeps what it saw of sinks."""
+
+    def __init__(
+        self,
+        real: Tensor,
+        chosen: Tensor,
+        column: int | Tensor | None,
+        before: Mapping[int, Tensor] | None = None,
+        keep_sinks: bool = False,
+    ) -> None:
+        """Choose positions.
+
+        Args:
+            real: ``[B, T]`` bool, false for padding.
+            chosen: ``[B, T]`` bool, the positions that are read.
+            column: where a single position is read, its column or the texts' columns ``[B]``; None
+                for the mean.
+            before: layer -> norms ``[B, P]`` of the positions before these, NaN for padding.
+            keep_sinks: whether sinks stay in means, and are not looked for.
+        """
+        self.real = real
+        self.chosen = chosen
+        self.column = column
+        self.before = before
+        self.keep_sinks = keep_sinks
+        self.found: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> norms, median
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return each text's read token, or mean, ``[B, H]``, from hidden states ``[B, T, H]``."""
+        weights = self.chosen.to(hidden.device)
+        if not self.keep_sinks:
+            norms = token_norms(hidden, self.real)
+            self.found[layer] = (norms, self._median(layer, norms))
+            if self.column is None:
+                weights, _, _ = _without_sinks(weights, *self.found[layer])
+        if isinstance(self.column, int):
+            return hidden[:, self.column].clone()
+        if self.column is not None:
+            lines = torch.arange(len(hidden), device=hidden.device)
+            return hidden[lines, self.column.to(hidden.device)]
+        weights = weights / weights.sum(1, keepdim=True)
+        # Hidden states at padding may be NaN, and zero times NaN is NaN.
+        kept = hidden.float().masked_fill((weights == 0)[..., None], 0)
+        return torch.bmm(weights[:, None], kept)[:, 0]
+
+    def count(self, counts: SinkCounts) -> None:
+        """Add the sinks among the chosen positions to `counts`, after the forward pass."""
+        if self.keep_sinks:
+            return
+        device = counts.counts.device
+        norms, medians = (
+            torch.stack([self.found[layer][part].to(device) for layer in counts.layers])
+            for part in (0, 1)
+        )
+        _, left_out, only_sinks = _without_sinks(self.chosen.to(device), norms, medians)
+        counts.add(left_out, only_sinks)
+
+    def _median(self, layer: int, norms: Tensor) -> Tensor:
+        """Return the lower median of each text's norms, ``[B]``.
+
+        By sorting: the medians of torch are not deterministic on CUDA.
+        """
+        if self.before is not None:
+            norms = torch.cat([self.before[layer], norms], 1)
+        middle = (norms.isnan().logical_not().sum(1, keepdim=True) - 1).clamp(min=0) // 2
+        return norms.sort(1).values.gather(1, middle)[:, 0]  # NaN is last
+
+
+def token_norms(hidden: Tensor, real: Tensor) -> Tensor:
+    """Return the norms of hidden states ``[B, T, H]``, ``[B, T]``, NaN for padding."""
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(hidden, dim=-1, dtype=dtype)
+    return norms.masked_fill(~real.to(norms.device), torch.nan)
+
+
+def _without_sinks(chosen: Tensor, norms: Tensor, median: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the positions to read, those left out, and the texts that are read at sinks alone.
+
+    A text of which every chosen position is a sink is read as it is.
+
+    Args:
+        chosen: ``[B, T]`` bool.
+        norms: ``[..., B, T]``.
+        median: ``[..., B]``.
+    """
+    # An overflow is no sink: it is refused once it has been read.
+    large = (norms > SINK_FACTOR * median[..., None]) & norms.isfinite()
+    only_sinks = ~(chosen & ~large).any(-1)
+    kept = chosen & (~large | only_sinks[..., None])
+    return kept, chosen & ~kept, only_sinks
+
+
+def _ranges(layers: Mapping[int, int]) -> str:
+    """Return ascending layers in words such as "11-28, 30"."""
+    parts: list[list[int]] = []
+    for layer in layers:
+        if parts and layer == parts[-1][-1] + 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
