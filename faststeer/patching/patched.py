@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.patching.lifecycle import PatchLifecycle
@@ -16,6 +17,7 @@ from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
 from faststeer.steering.resolved_use import resolve_mode, resolve_scope
 from faststeer.steering.row_settings import RowSettings
+from faststeer.steering.unnamed import name_for, warn_of_replacing
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -47,7 +49,10 @@ class Patched(PatchLifecycle):
             coefficient: the factor on all of them, or as `mode` defines; live on the handle.
             layers: one layer, several, or {layer: factor} with the factor multiplying the
                 coefficient there. Default: every layer of the vector, which is a strong dose.
-            name: the handle's name, the vector's by default. A repeated name replaces.
+            name: the handle's name; a repeated name replaces. Default: the vector's name. Without
+                a name, a vector that is steered at some of the same layers already is replaced
+                (with a `FaststeerWarning` if more than its strength differs), and at other layers
+                it acts besides, as "name-2", ...
             mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
                 "add" adds ``coefficient * direction``. The others take the direction at norm 1,
                 after all additions at the site, in the order of steering: "project" removes the
@@ -75,9 +80,8 @@ class Patched(PatchLifecycle):
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
-        name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        coefficient = finite(coefficient, f"coefficient of {name!r}")
+        coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
         mode = resolve_mode(vector, mode)
@@ -105,7 +109,7 @@ class Patched(PatchLifecycle):
             vector: has the direction ``[H]``.
             layer: whose direction it is; optional where the vector has one layer.
             fraction: how much of it is removed; live as the handle's coefficient.
-            name: the handle's name, the vector's by default. A repeated name replaces.
+            name: as for `steer`.
             positions: as for `steer`.
 
         Raises:
@@ -113,14 +117,13 @@ class Patched(PatchLifecycle):
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "ablate")
-        name = vector.name if name is None else name
         if layer is None and len(vector.layers) > 1:
-            raise ValueError(f"{name!r} has layers {vector.layers}; say which with layer=")
+            raise ValueError(f"{vector.name!r} has layers {vector.layers}; say which with layer=")
         direction = vector.at(vector.layers[0] if layer is None else layer).normalized()
         (only,) = direction.directions.values()
         factors = dict.fromkeys(range(self.num_layers), 1.0)
-        everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
-        fraction = finite(fraction, f"fraction of {name!r}")
+        everywhere = replace(vector, directions=dict.fromkeys(factors, only), site="resid_post")
+        fraction = finite(fraction, f"fraction of {name or vector.name!r}")
         resolve_mode(vector, "project")
         scope = resolve_scope(vector, positions, self.plan.tables.device)
         kinds = tuple(sorted({site.kind for site in self.plan.tables}))
@@ -176,18 +179,20 @@ class Patched(PatchLifecycle):
 
         It acts on all tokens of all sequences, in addition to other vectors, and starts from
         `vector`.
-        Arguments and errors are those of `steer`; a repeated name replaces.
+        Arguments and errors are those of `steer`; without a name, one that acts at some of the
+        same layers is replaced.
         """
         self.require_patched()
         require_fitting(vector, self.hidden_size, "learn")
         resolve_mode(vector, "add")
         resolve_scope(vector, "all", self.plan.tables.device)
-        name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        intervention = Intervention(
-            vector, finite(coefficient, f"coefficient of {name!r}"), factors
-        )
+        coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
+        intervention = Intervention(vector, coefficient, factors)
         self._require_sites(intervention)
+        if name is None:
+            active = {own: (one.vector.name, one.sites) for own, one in self.plan.learned.items()}
+            name = name_for(vector.name, intervention.sites(), active)
         warn_of_other_model(vector, self.decoder)
         return self.plan.learn(name, intervention)
 
@@ -200,9 +205,15 @@ class Patched(PatchLifecycle):
         """Return the decoder's class and the active vectors."""
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
 
-    def _put(self, name: str, intervention: Intervention) -> Handle:
+    def _put(self, given: str | None, intervention: Intervention) -> Handle:
         intervention.require_finite(intervention.by_layer())
         self._require_sites(intervention)
+        active = self.plan.interventions
+        name = given
+        if name is None:
+            sites = {own: (one.vector.name, one.sites()) for own, one in active.items()}
+            name = name_for(intervention.vector.name, intervention.sites(), sites)
+        before = active.get(name) if given is None else None
         if intervention.scope is not None or intervention.when is not None:
             self.signature.require_past(f"where {name!r} acts")
         warn_of_other_model(intervention.vector, self.decoder, 4)
@@ -210,6 +221,8 @@ class Patched(PatchLifecycle):
             warn_of_other_model(intervention.when.vector, self.decoder, 4)
         warn_of_zeros(name, intervention)
         self.plan.put(name, intervention)
+        if before is not None:
+            warn_of_replacing(name, before, intervention, 4)
         self.plan.doses.expect(name, intervention)
         return Handle(self.plan, name)
 
