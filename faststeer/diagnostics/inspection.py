@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -16,11 +16,12 @@ from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import auc, pair_projections
 from faststeer.diagnostics.similarity import cosines, cosines_between
 from faststeer.diagnostics.stability import halves
+from faststeer.diagnostics.token_text import show_spaces
 from faststeer.extraction.methods import METHODS
 from faststeer.extraction.read_token import stated_read_token
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.steering.positions import Positions
-from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.arguments import require_fitting, require_several
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -60,6 +61,24 @@ class Inspection:
     between: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return a flat dict per layer: ``pandas.DataFrame(inspection.records())``.
+
+        Keys are "vector", "site", "layer", "coefficient" and those of `LayerFacts`, with the tokens
+        of the logit lens as texts under "promoted" and "suppressed", where ``␣`` is a space.
+        """
+        return [
+            {
+                "vector": self.name,
+                "site": self.site,
+                "layer": layer,
+                "coefficient": self.coefficient,
+                **{one.name: getattr(own, one.name) for one in fields(own) if one.name != "lens"},
+                **_lens_texts(own.lens),
+            }
+            for layer, own in self.layers.items()
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values; NaN becomes None."""
         facts = {str(layer): asdict(own) for layer, own in self.layers.items()}
@@ -67,7 +86,7 @@ class Inspection:
             {"vectors": list(names), "cosine": {str(n): c for n, c in by_layer.items()}}
             for names, by_layer in self.between.items()
         ]
-        fields = {
+        content = {
             "name": self.name,
             "site": self.site,
             "hidden_size": self.hidden_size,
@@ -78,8 +97,18 @@ class Inspection:
             "cosine_between_vectors": between,
             "missing": self.missing,
         }
-        found: dict[str, Any] = _without_nan(fields)
+        found: dict[str, Any] = _without_nan(content)
         return found
+
+
+def _lens_texts(lens: Lens | None) -> dict[str, str | None]:
+    """Return the tokens of a logit lens as two texts, most promoted or suppressed first."""
+    if lens is None:
+        return {"promoted": None, "suppressed": None}
+    sides = {"promoted": lens.promoted, "suppressed": lens.suppressed}
+    return {
+        name: " ".join(show_spaces(text) for _, text, _ in side) for name, side in sides.items()
+    }
 
 
 def inspect(
@@ -129,6 +158,7 @@ def inspect(
             size, fewer than 4 pairs, vectors that cannot be compared, no tokens for the lens, and
             as `faststeer.extract`.
     """
+    require_several(others, "others")
     if model is None and (pairs is not None or texts is not None):
         raise ValueError("pairs and texts are read by a model; give it, with its tokenizer")
     if model is not None and tokenizer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NoReturn
 
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.patching.lifecycle import PatchLifecycle
@@ -19,6 +20,7 @@ from faststeer.steering.resolved_use import resolve_mode, resolve_scope
 from faststeer.steering.row_settings import RowSettings
 from faststeer.steering.unnamed import name_for, warn_of_replacing
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -41,6 +43,7 @@ class Patched(PatchLifecycle):
         positions: Positions | None = None,
         keep_norm: bool = False,
         when: Condition | None = None,
+        **unknown: NoReturn,
     ) -> Handle:
         """Steer the residual stream at the vector's site.
 
@@ -62,14 +65,15 @@ class Patched(PatchLifecycle):
             positions: the tokens it acts on, by default what the vector states, or else "all":
                 "all", "prompt", "generated" (from the first generated token's own position),
                 "from_last_prompt" (from the one that predicts it), "last" (of the prompt),
-                `faststeer.after(marker, tokenizer)`, a range or slice (negative
-                numbers count from the prompt's end: range(-3, 0) is its last three), a function of
-                positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
-                ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
-                before the next forward.
+                `faststeer.after(marker, tokenizer)`, a range or slice (negative numbers count from
+                the prompt's end: range(-3, 0) is its last three), a list of such numbers ([0, 1]
+                is range(0, 2)), a function of positions ``[B, T]`` and prompt lengths ``[B, 1]``,
+                or a bool mask ``[P]`` or ``[B, P]`` over the prompts. With gradient checkpointing,
+                run the backward pass before the next forward.
             keep_norm: where this vector acts, the residual is rescaled to the norm that it had
                 before all steering at that site.
             when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
+            unknown: nothing; other keywords are refused.
 
         Raises:
             TypeError: not a SteeringVector, a coefficient that is not a number, or a `when` that
@@ -78,6 +82,7 @@ class Patched(PatchLifecycle):
                 coefficient that is not finite, an unknown mode, a direction of zeros to project
                 on, a condition that is read too late; nothing has changed then.
         """
+        refuse_unknown("steer", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
         factors = layer_factors(vector, layers, self.num_layers)
@@ -99,6 +104,7 @@ class Patched(PatchLifecycle):
         fraction: float = 1.0,
         name: str | None = None,
         positions: Positions | None = None,
+        **unknown: NoReturn,
     ) -> Handle:
         """Remove one direction from the residual stream at every site of every layer.
 
@@ -111,10 +117,12 @@ class Patched(PatchLifecycle):
             fraction: how much of it is removed; live as the handle's coefficient.
             name: as for `steer`.
             positions: as for `steer`.
+            unknown: nothing; other keywords are refused.
 
         Raises:
             TypeError, ValueError: as `steer`, and where `layer` is omitted and ambiguous.
         """
+        refuse_unknown("ablate", unknown, "layer")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "ablate")
         if layer is None and len(vector.layers) > 1:
@@ -174,6 +182,7 @@ class Patched(PatchLifecycle):
         *,
         layers: Layers = None,
         name: str | None = None,
+        **unknown: NoReturn,
     ) -> Learned:
         """Steer with a trainable vector, whose parameters are for an optimiser.
 
@@ -182,6 +191,7 @@ class Patched(PatchLifecycle):
         Arguments and errors are those of `steer`; without a name, one that acts at some of the
         same layers is replaced.
         """
+        refuse_unknown("learn", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "learn")
         resolve_mode(vector, "add")
@@ -193,6 +203,8 @@ class Patched(PatchLifecycle):
         if name is None:
             active = {own: (one.vector.name, one.sites) for own, one in self.plan.learned.items()}
             name = name_for(vector.name, intervention.sites(), active)
+            if name in active:
+                warn_of_replacing(name, self.plan.learned[name], intervention, 3)
         warn_of_other_model(vector, self.decoder)
         return self.plan.learn(name, intervention)
 

@@ -14,6 +14,7 @@ from itertools import count
 import torch
 
 from faststeer.steering.intervention import Intervention
+from faststeer.steering.learned import Learned
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.layer_text import layers_text
 from faststeer.vectors.sites import Site
@@ -49,13 +50,18 @@ def name_for(vector: str, sites: set[Site], active: Mapping[str, tuple[str, set[
     return next(name for name in names if name not in active)
 
 
-def warn_of_replacing(name: str, before: Intervention, now: Intervention, stacklevel: int) -> None:
+def warn_of_replacing(
+    name: str, before: Intervention | Learned, now: Intervention, stacklevel: int
+) -> None:
     """Warn where a vector without a name replaces one that differs in more than its strength."""
-    if not _alike(before, now):
+    if isinstance(before, Learned):
+        layers, alike = [*map(int, before.directions)], before.sites == now.sites()
+    else:
+        layers, alike = [*before.factors], _alike(before, now)
+    if not alike:
         warnings.warn(
-            f"{name!r} at {layers_text(now.factors)} replaces {name!r} at "
-            f"{layers_text(before.factors)}, which no longer steers: to steer with both, give one "
-            "of them another name=",
+            f"{name!r} at {layers_text(now.factors)} replaces {name!r} at {layers_text(layers)}, "
+            "which no longer steers: to steer with both, give one of them another name=",
             FaststeerWarning,
             stacklevel=stacklevel,
         )

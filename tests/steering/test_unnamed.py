@@ -103,3 +103,8 @@ def test_a_learned_vector_at_other_layers_acts_besides(tiny_model) -> None:
         with torch.no_grad():
             assert close(tiny_model(IDS, use_cache=False).logits, expected)
         assert second.name == "v-2"
+        with pytest.warns(
+            FaststeerWarning, match="'v' at layers 0–1 replaces 'v' at layer 1"
+        ) as own:
+            patched.learn(V, layers=[0, 1])
+        assert own[0].filename == __file__
