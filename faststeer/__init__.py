@@ -39,3 +39,8 @@ __all__ = [
     "uninstall",
     "when",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

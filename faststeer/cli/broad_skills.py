@@ -32,7 +32,10 @@ def broad_skills(
         ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Such as 10,15; those that the model lacks are left out.")
+        str | None,
+        typer.Option(
+            *options.LAYER_NAMES, help="Such as 10,15; those that the model lacks are left out."
+        ),
     ] = None,
     coefficients: Annotated[
         str | None, typer.Option(help="Such as 0.5,1,2. A line ends when its skill is lost.")

@@ -20,7 +20,7 @@ def calibrate(
         Path | None,
         typer.Option(help='Neutral texts, JSONL of {"text": ...}; default: shipped prose.'),
     ] = None,
-    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    layers: options.SeveralLayersOption = "all",
     opposite: Annotated[
         bool,
         typer.Option("--opposite", help="Find a negative coefficient, for the opposite effect."),

@@ -17,15 +17,17 @@ def convert(
     shift: Annotated[
         bool, typer.Option("--shift", help="SOURCE is a GGUF by llama.cpp's cvector-generator.")
     ] = False,
-    layer: Annotated[
-        int | None, typer.Option(help="Layer of a .pt whose name does not state it.")
-    ] = None,
     rows: Annotated[
         str | None,
         typer.Option(help="Meaning of the rows of a .pt [N, H]: hidden_states or layers."),
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="Layers to keep: 'all', or numbers such as 10,12 or 1-30.")
+        str,
+        typer.Option(
+            *options.LAYER_NAMES,
+            help="Layers to keep: 'all', or numbers such as 10,12 or 1-30; for a .pt whose name "
+            "does not state its layer, that layer.",
+        ),
     ] = "all",
     file_format: Annotated[
         str | None, typer.Option("--format", help="Such as lm-eval; default: by TARGET's suffix.")
@@ -36,8 +38,9 @@ def convert(
 
     options.require_folder(target)
     chosen = options.layer_numbers(layers)
-    vector = SteeringVector.load(source, layer=layer, shift=shift, rows=rows)
+    only = chosen[0] if len(chosen) == 1 and not isinstance(chosen, str) else None
+    vector = SteeringVector.load(source, layer=only, shift=shift, rows=rows)
     if not isinstance(chosen, str):
         vector = vector.select(chosen)
     vector.save(target, file_format)
-    Console().print(f"wrote {target}: {vector}", soft_wrap=True, markup=False)
+    Console().print(f"wrote {target} from {vector}", soft_wrap=True, markup=False)

@@ -29,7 +29,7 @@ def extract(
     name: Annotated[
         str | None, typer.Option(help="Name of the vector; default: the output file's.")
     ] = None,
-    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    layers: options.SeveralLayersOption = "all",
     method: Annotated[
         str, typer.Option(help="Such as mean_difference, pca_center or logistic_probe.")
     ] = "mean_difference",

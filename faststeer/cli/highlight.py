@@ -17,7 +17,10 @@ def highlight(
     text: Annotated[list[str] | None, typer.Option(help="Text to colour; repeatable.")] = None,
     texts: Annotated[Path | None, typer.Option(help='JSONL of {"text": ...}.')] = None,
     layer: Annotated[
-        int | None, typer.Option(help="Layer of the direction; optional if there is only one.")
+        str | None,
+        typer.Option(
+            *options.LAYER_NAMES, help="Layer of the direction; optional if there is only one."
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="HTML file to write as well.")] = None,
     max_length: Annotated[
@@ -33,8 +36,9 @@ def highlight(
 
     if html is not None:
         options.require_new_file(html)
+    only = options.single_layer(layer)
     steering_vector = SteeringVector.load(vector)
-    if layer is None and len(steering_vector.layers) > 1:
+    if only is None and len(steering_vector.layers) > 1:
         raise ValueError(
             f"{steering_vector.name!r} has layers {steering_vector.layers}; choose one with --layer"
         )
@@ -44,12 +48,12 @@ def highlight(
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     found = diagnostics.project_tokens(
-        loaded.model, loaded.tokenizer, steering_vector, given, layer=layer, max_length=max_length
+        loaded.model, loaded.tokenizer, steering_vector, given, layer=only, max_length=max_length
     )
     console = Console()
     console.print(diagnostics.as_text(found))
     if html is not None:
-        at = steering_vector.layers[0] if layer is None else layer
+        at = steering_vector.layers[0] if only is None else only
         page = diagnostics.as_html(found, f"{steering_vector.name}, layer {at}, {loaded.name}")
         write_whole(html, page.encode("utf-8", "replace"))
         console.print(f"wrote {html}", markup=False, highlight=False, soft_wrap=True)

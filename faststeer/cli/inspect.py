@@ -29,7 +29,7 @@ def inspect(
     texts: Annotated[
         Path | None, typer.Option(help='Texts to measure norms on: JSONL of {"text": ...}.')
     ] = None,
-    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    layers: options.SeveralLayersOption = "all",
     coefficient: Annotated[float, typer.Option(help="Coefficient of the relative norm.")] = 1.0,
     read_token: Annotated[
         str | None, typer.Option(help="As for extract; default: as in the vector's metadata.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,6 +24,7 @@ from faststeer.cli.inspect import inspect
 from faststeer.cli.report import report
 from faststeer.cli.sweep import sweep
 from faststeer.utils.text_files import describe_os_error
+from faststeer.utils.version import VERSION
 
 app = typer.Typer(
     help="Activation steering, fused into the residual stream of LLaMA models.",
@@ -36,6 +38,23 @@ for command in (*VECTOR_COMMANDS, *MODEL_COMMANDS):  # in the order of --help
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(experiment, name="experiment")
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and leave, for `--version`."""
+    if wanted:
+        print(f"faststeer {VERSION}")
+        raise typer.Exit
+
+
+@app.callback(help=app.info.help)
+def options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

@@ -29,6 +29,10 @@ DtypeOption = Annotated[
 LayersOption = Annotated[
     int | None, typer.Option("--num-layers", help="Number of layers, for random weights.")
 ]
+LAYER_NAMES = ("--layers", "--layer")  # two names of one option, in every command
+SeveralLayersOption = Annotated[
+    str, typer.Option(*LAYER_NAMES, help="'all', or numbers such as 10,12 or 8-15.")
+]
 READ_TOKEN_HELP = "-1 or last, -2, ...; or the mean of all, answer, or a range such as -4:."
 
 
@@ -53,17 +57,30 @@ def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> 
     return loading.load(model, dtype=chosen, device=device, num_layers=num_layers)
 
 
-def layer_numbers(text: str) -> str | list[int]:
-    """Parse `--layers`: "all", or numbers and ranges. Raises ValueError for anything else."""
+def layer_numbers(text: str, option: str = "--layers") -> str | list[int]:
+    """Parse `--layers`: "all", or numbers and ranges. Raises ValueError for anything else.
+
+    `option`: as the message names it.
+    """
     if text == "all":
         return text
     layers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError(f"--layers {text!r}: expected 'all', or numbers such as 10,12 or 8-15")
+            raise ValueError(f"{option} {text!r}: expected 'all', or numbers such as 10,12 or 8-15")
         layers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return layers
+
+
+def single_layer(text: str | None) -> int | None:
+    """Parse `--layer` of a command that takes one. Raises ValueError for several."""
+    layers = [] if text is None else layer_numbers(text, "--layer")
+    if len(layers) == 1 and not isinstance(layers, str):
+        return layers[0]
+    if layers:
+        raise ValueError(f"--layer {text!r}: expected one layer, such as 15")
+    return None
 
 
 def read_token(text: str) -> Any:

@@ -47,7 +47,10 @@ def behaviours(
         typer.Option("--paper", help="Question sets: the paper's grids and numbers of questions."),
     ] = False,
     layers: Annotated[
-        str | None, typer.Option(help="Of each vector alone: 'all', or such as 10,15 or 8-15.")
+        str | None,
+        typer.Option(
+            *options.LAYER_NAMES, help="Of each vector alone: 'all', or such as 10,15 or 8-15."
+        ),
     ] = None,
     coefficients: Annotated[
         str | None,

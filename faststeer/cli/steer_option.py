@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from faststeer.cli.options import layer_numbers
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle
 from faststeer.vectors.position_range import NAMED_POSITIONS
 from faststeer.vectors.stated_use import MODES
 from faststeer.vectors.steering_vector import SteeringVector
 
-FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"
+FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"  # N: 15 or 10-12
 _USES = {"mode": MODES, "positions": tuple(NAMED_POSITIONS)}
 
 
@@ -32,6 +33,8 @@ class SteerOption:
     def parse(cls, text: str) -> SteerOption:
         """Parse text of the form `FORM`; ``multiplier`` is a synonym of ``coefficient``.
 
+        Layers are as for `--layers`: 15, 3,4, 10-12 or all.
+
         Raises:
             ValueError: an unknown key, mode or positions, or a value that is not a number.
         """
@@ -43,7 +46,8 @@ class SteerOption:
             key, _, value = setting.partition("=")
             try:
                 if key in {"layer", "layers"}:
-                    layers = [int(number) for number in value.split(",")]
+                    chosen = layer_numbers(value, key)
+                    layers = None if isinstance(chosen, str) else chosen
                 elif key in {"coefficient", "multiplier"}:
                     coefficient = float(value)
                 elif key in _USES:

@@ -18,7 +18,7 @@ def sweep(
     coefficients: Annotated[str, typer.Option(help="Such as -2,-1,1,2; 0 is always measured.")],
     output: Annotated[Path, typer.Option(help="Folder for results.jsonl and summary.json.")],
     model: options.ModelOption,
-    layers: Annotated[str, typer.Option(help="'all', or numbers such as 10,12 or 8-15.")] = "all",
+    layers: options.SeveralLayersOption = "all",
     behaviour: Annotated[
         str | None, typer.Option(help="Score answers: such as myopic, or a file of questions.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from faststeer.patching.patch import temporarily_patched
 from faststeer.steering.resolved_use import positions_in_texts
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import Layers
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 _NAME = "faststeer.calibrate"
@@ -46,6 +47,7 @@ def calibrate(
     opposite: bool = False,
     tolerance: float = 0.02,
     max_length: int | None = 128,
+    **unknown: NoReturn,
 ) -> Calibration:
     """Find the smallest measured coefficient whose effect on neutral text reaches the target.
 
@@ -70,6 +72,7 @@ def calibrate(
         tolerance: accepted difference from the target, as a share of it. In bfloat16 the divergence
             changes in steps, and the nearest step is chosen.
         max_length: texts are truncated to this many tokens.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         TypeError: as `Patched.steer`.
@@ -77,6 +80,7 @@ def calibrate(
             two tokens or more than the model's context; a vector that does not fit the model;
             unsteered logits that are not finite; a target that no coefficient reaches.
     """
+    refuse_unknown("calibrate", unknown, "layers")
     for name, value in (("target", target), ("tolerance", tolerance)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value:g}; expected a finite number above 0")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.extraction.examples import POSITIVE, Example
 from faststeer.extraction.reader import ActivationReader
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -21,6 +22,7 @@ def residual_norms(
     layers: str | int | Sequence[int] = "all",
     site: str = "resid_post",
     max_length: int | None = None,
+    **unknown: NoReturn,
 ) -> dict[int, Tensor]:
     """Return the Euclidean norms of the residual stream, layer -> ``[N]`` float32 on the CPU.
 
@@ -34,11 +36,13 @@ def residual_norms(
         layers: 0-based decoder layers, or "all".
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
         max_length: texts are truncated to this many tokens.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         ValueError: no texts, texts that are empty or longer than the model's context, a layer out
             of range, or an unknown site.
     """
+    refuse_unknown("residual_norms", unknown, "layers")
     reader = ActivationReader(model, tokenizer, layers, site, -1, max_length, True)
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     with reader.keep_patched():

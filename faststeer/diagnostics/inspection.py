@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -17,6 +17,7 @@ from faststeer.diagnostics.lens import Lens, logit_lens
 from faststeer.diagnostics.separability import pair_projections
 from faststeer.diagnostics.similarity import cosines, cosines_between
 from faststeer.diagnostics.stability import halves
+from faststeer.diagnostics.token_text import show_spaces
 from faststeer.extraction.auc import auc
 from faststeer.extraction.confounds import confounds
 from faststeer.extraction.methods import METHODS
@@ -24,7 +25,7 @@ from faststeer.extraction.read_token import stated_read_token
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.steering.positions import Positions
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.arguments import require_fitting, require_several
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -66,6 +67,24 @@ class Inspection:
     missing: list[str] = field(default_factory=list)
     confounds: list[str] = field(default_factory=list)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return a flat dict per layer: ``pandas.DataFrame(inspection.records())``.
+
+        Keys are "vector", "site", "layer", "coefficient" and those of `LayerFacts`, with the tokens
+        of the logit lens as texts under "promoted" and "suppressed", where ``␣`` is a space.
+        """
+        return [
+            {
+                "vector": self.name,
+                "site": self.site,
+                "layer": layer,
+                "coefficient": self.coefficient,
+                **{one.name: getattr(own, one.name) for one in fields(own) if one.name != "lens"},
+                **_lens_texts(own.lens),
+            }
+            for layer, own in self.layers.items()
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON values; NaN becomes None."""
         facts = {str(layer): asdict(own) for layer, own in self.layers.items()}
@@ -73,7 +92,7 @@ class Inspection:
             {"vectors": list(names), "cosine": {str(n): c for n, c in by_layer.items()}}
             for names, by_layer in self.between.items()
         ]
-        fields = {
+        content = {
             "name": self.name,
             "site": self.site,
             "hidden_size": self.hidden_size,
@@ -85,8 +104,18 @@ class Inspection:
             "missing": self.missing,
             "confounds": self.confounds,
         }
-        found: dict[str, Any] = _without_nan(fields)
+        found: dict[str, Any] = _without_nan(content)
         return found
+
+
+def _lens_texts(lens: Lens | None) -> dict[str, str | None]:
+    """Return the tokens of a logit lens as two texts, most promoted or suppressed first."""
+    if lens is None:
+        return {"promoted": None, "suppressed": None}
+    sides = {"promoted": lens.promoted, "suppressed": lens.suppressed}
+    return {
+        name: " ".join(show_spaces(text) for _, text, _ in side) for name, side in sides.items()
+    }
 
 
 def inspect(
@@ -136,6 +165,7 @@ def inspect(
             size, fewer than 4 pairs, vectors that cannot be compared, no tokens for the lens, and
             as `faststeer.extract`.
     """
+    require_several(others, "others")
     if model is None and (pairs is not None or texts is not None):
         raise ValueError("pairs and texts are read by a model; give it, with its tokenizer")
     if model is not None and tokenizer is None:

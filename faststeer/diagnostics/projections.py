@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from faststeer.extraction.examples import POSITIVE, Example
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -35,6 +36,7 @@ def project_tokens(
     layer: int | None = None,
     max_length: int | None = None,
     add_special_tokens: bool = True,
+    **unknown: NoReturn,
 ) -> list[TokenProjections]:
     """Return the projections ``h . v / |v|`` of the residual stream h at every token of each text.
 
@@ -49,11 +51,13 @@ def project_tokens(
         layer: 0-based layer of v and h; needed if the vector has several layers.
         max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         ValueError: no texts, texts that are empty or longer than the model's context, a vector of
             another hidden size, a direction that is zero, or several layers to choose from.
     """
+    refuse_unknown("project_tokens", unknown, "layer")
     if layer is None and len(vector.layers) > 1:
         raise ValueError(f"{vector.name!r} has layers {vector.layers}; choose one with layer=")
     chosen = vector.at(vector.layers[0] if layer is None else layer).normalized()

@@ -15,7 +15,7 @@ from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.steering.positions import Positions
 from faststeer.utils.progress import progress_bar
-from faststeer.vectors.arguments import require_fitting
+from faststeer.vectors.arguments import require_fitting, require_several
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -42,6 +42,7 @@ def pair_projections(
         Per vector: layer -> ``[N, 2]`` float64 on the CPU, positive before negative, in the order
         of the pairs; zero where the direction is zero.
     """
+    require_several(vectors, "vectors")
     read_token = resolve_read_token(vectors, read_token, pairs)
     options = (read_token, batch_size, max_length, add_special_tokens, progress)
     found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *options)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from faststeer.vectors.arguments import require_several
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -28,6 +29,7 @@ def cosines_between(vectors: Sequence[SteeringVector]) -> dict[int, Tensor]:
         ValueError: no vectors, vectors of different hidden sizes or sites, or without a common
             layer.
     """
+    require_several(vectors, "vectors")
     if not vectors:
         raise ValueError("got no vectors; at least one is needed")
     first = vectors[0]

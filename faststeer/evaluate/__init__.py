@@ -10,6 +10,7 @@ from faststeer.data.questions import Choice, part_of, read_choices
 from faststeer.data.trait_files import OpenPrompt
 from faststeer.evaluate.bootstrap import interval, mean_interval
 from faststeer.evaluate.continuation_sets import SetScores, set_scores, set_scores_by_setting
+from faststeer.evaluate.flat import flat_records
 from faststeer.evaluate.likelihood import continuation_logprobs, perplexity
 from faststeer.evaluate.matching import Matching, matching_scores, matching_scores_by_setting
 from faststeer.evaluate.next_token import TokenScores, token_scores, token_scores_by_setting
@@ -30,6 +31,7 @@ __all__ = [
     "TokenScores",
     "TraitsTask",
     "continuation_logprobs",
+    "flat_records",
     "grid",
     "interval",
     "matching_scores",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.models.fingerprint import weights_sha256
 from faststeer.utils.version import VERSION
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -49,17 +50,12 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
     The hash covers each parameter's name and first 1,024 elements.
     """
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if parameter.device.type != "meta":
-            digest.update(name.encode())
-            digest.update(_bytes(parameter.detach().flatten()[:1024].float().cpu()))
     config: Mapping[str, Any] | Any = model.config
     return {
         "name": getattr(config, "_name_or_path", "") or type(model).__name__,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "sha256": digest.hexdigest(),
+        "sha256": weights_sha256(model),
     }
 
 

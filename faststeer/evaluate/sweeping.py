@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -22,7 +22,8 @@ from faststeer.patching.patch import temporarily_patched
 from faststeer.steering.resolved_use import positions_in_texts
 from faststeer.utils.files import write_whole
 from faststeer.utils.progress import Advance, progress_bar
-from faststeer.vectors.arguments import chosen_layers, finite
+from faststeer.vectors.arguments import chosen_layers, finite, require_several
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 WAVE = 16  # settings per wave; where lines stop early, some are measured and discarded
@@ -139,6 +140,7 @@ def sweep(
     batch_size: int = 8,
     at_once: int = 8,
     progress: bool = True,
+    **unknown: NoReturn,
 ) -> list[Record]:
     """Measure a task for every vector, layer and coefficient, until the task's rules stop a line.
 
@@ -158,6 +160,7 @@ def sweep(
         batch_size: texts per forward pass and setting.
         at_once: settings per forward pass.
         progress: show a progress bar with the remaining time.
+        unknown: nothing; other keywords are refused.
 
     Returns:
         The record of the unsteered model, then one per setting, with the keys ``steering``,
@@ -169,6 +172,8 @@ def sweep(
         ValueError: vectors of the same name, an invalid layer or coefficient, a folder with the
             results of another sweep, and as the task's `check`.
     """
+    refuse_unknown("sweep", unknown, "layers")
+    require_several(vectors, "vectors")
     names = [vector.name for vector in vectors]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"vectors are named {names}; expected at least one, of different names")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
 from faststeer.extraction.reader import ActivationReader
-from faststeer.models.decoders import model_name
 from faststeer.models.special_tokens import token_ids
+from faststeer.models.vector_origin import origin_facts
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle
 from faststeer.utils.version import VERSION
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -54,6 +55,7 @@ def act_add(
     name: str = "act_add",
     site: str = "resid_pre",
     add_special_tokens: bool = True,
+    **unknown: NoReturn,
 ) -> ActAdd:
     """Make the vectors of activation addition from two prompts.
 
@@ -71,11 +73,13 @@ def act_add(
         name: the result's name.
         site: ``resid_pre`` in the paper.
         add_special_tokens: passed to the tokenizer.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         ValueError: an empty prompt, prompts of equal tokens, no token for a space, a layer out of
             range, or an unknown site.
     """
+    refuse_unknown("act_add", unknown, "layer")
     reader = ActivationReader(model, tokenizer, layer, site, -1, None, add_special_tokens)
     ids = []
     for text in (positive, negative):
@@ -94,7 +98,7 @@ def act_add(
         [hidden] = reader.read_all_tokens(ids).values()
     reader.report()
     metadata = {
-        "model": model_name(reader.decoder),
+        **origin_facts(reader.decoder),
         "hidden_size": reader.hidden_size,
         "num_layers": reader.num_layers,
         "method": "act_add",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from faststeer.steering.positions import Positions, scope_of
 from faststeer.steering.token_positions import BatchTokens
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import chosen_layers
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import SITES, Site
 
 
@@ -28,6 +30,7 @@ def capture(
     layers: str | int | Sequence[int] = "all",
     site: str = "resid_post",
     positions: Positions = "all",
+    **unknown: NoReturn,
 ) -> Iterator[dict[int, Moments]]:
     """Accumulate the moments of the residual stream over all forward passes inside the context.
 
@@ -43,11 +46,13 @@ def capture(
         positions: which tokens, as for `Patched.steer`: "all" but padding, "last" of the prompt,
             "generated", a range, a function, ... For texts that end in an answer, set
             `Patched.prompt_lengths` and choose "generated" to capture the answers.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         ValueError: a layer out of range, or a site that is unknown or cannot be read; in a forward
             pass, a layer that runs several times.
     """
+    refuse_unknown("capture", unknown, "layers")
     with temporarily_patched(model) as patched:
         collector = _Collector(patched, chosen_layers(layers, patched.num_layers), site, positions)
         with collector.active():

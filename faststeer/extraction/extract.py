@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -25,11 +25,12 @@ from faststeer.extraction.examples import (
 from faststeer.extraction.methods import METHODS, Statistic
 from faststeer.extraction.read_token import as_metadata, reject_answer
 from faststeer.extraction.reader import ActivationBatch, ActivationReader
-from faststeer.models.decoders import model_name
+from faststeer.models.vector_origin import origin_facts
 from faststeer.steering.positions import Positions
 from faststeer.utils.progress import progress_bar
 from faststeer.utils.version import VERSION
 from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -52,6 +53,7 @@ def extract(
     keep_sinks: bool = False,
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
+    **unknown: NoReturn,
 ) -> SteeringVector:
     """Make a steering vector from a model's activations on contrasting texts.
 
@@ -97,6 +99,7 @@ def extract(
         process_group: processes that share the work, each called with the same arguments: batch i
             is computed by rank i mod W, and all return the same vector. torch's
             ``dist.group.WORLD`` is the group of all processes.
+        unknown: nothing; other keywords are refused.
 
     A `FaststeerWarning` names attention sinks and confounds: how the sides differ in their last
     tokens, their lengths or the embeddings of what is read, and a read token of the chat template.
@@ -107,6 +110,7 @@ def extract(
             model's context or too short for the read token; activations that are not finite; a
             layer out of range, or an unknown method or site.
     """
+    refuse_unknown("extract", unknown, "layers")
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
     statistic = METHODS[method]
@@ -158,7 +162,7 @@ def extract(
         dist.all_reduce(reader.sinks.counts, group=process_group)
     reader.report(rank == 0, found.messages())
     metadata: dict[str, Any] = {
-        "model": model_name(reader.decoder),
+        **origin_facts(reader.decoder),
         "hidden_size": reader.hidden_size,
         "num_layers": reader.num_layers,
         "method": method,
@@ -191,12 +195,14 @@ def activations(
     add_special_tokens: bool = True,
     keep_sinks: bool = False,
     progress: bool = True,
+    **unknown: NoReturn,
 ) -> Tensor:
     """Return the residual stream at the read token of each text, ``[N, L, H]`` float32 on the CPU.
 
     N counts the texts in their order, L the chosen layers, ascending. Arguments and errors are
     those of `extract`.
     """
+    refuse_unknown("activations", unknown, "layers")
     reject_single_text(texts, "texts")
     reject_answer(read_token)
     reader = ActivationReader(

@@ -8,21 +8,32 @@ from typing import Any
 from torch import nn
 
 from faststeer.models.decoders import model_name
+from faststeer.models.fingerprint import fingerprint
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.steering_vector import SteeringVector
 
 _LLAMA_CPP_CALLS_LLAMA = ("llama", "mistral", "mixtral", "smollm3")
 
 
-def warn_of_other_model(vector: SteeringVector, model: nn.Module, stacklevel: int = 3) -> None:
+def origin_facts(decoder: nn.Module) -> dict[str, str | None]:
+    """Return the metadata by which a vector's model is recognised: its name and fingerprint."""
+    known = fingerprint(decoder)
+    facts = {"model": model_name(decoder)}
+    return facts if known is None else {**facts, "fingerprint": known}
+
+
+def warn_of_other_model(vector: SteeringVector, decoder: nn.Module, stacklevel: int = 3) -> None:
     """Warn where the vector states that it was made for another model than this.
 
+    A model whose weights have the stated fingerprint is the same whatever its name and folder.
+
     Args:
-        vector: may state ``model``, ``model_type`` (of GGUF and .svec files) and ``num_layers``.
-        model: the model or its decoder.
+        vector: may state ``model``, ``fingerprint``, ``model_type`` (of GGUF and .svec files) and
+            ``num_layers``.
+        decoder: the decoder that it is used with.
         stacklevel: as of `warnings.warn`; 3 is the caller of what calls this.
     """
-    name, kind, count = model_name(model), _config(model, "model_type"), _layers_of(model)
+    name, kind, count = model_name(decoder), _config(decoder, "model_type"), _layers_of(decoder)
     stated = vector.metadata.get("model")
     hint = vector.metadata.get("model_type")
     layers = vector.metadata.get("num_layers")
@@ -33,6 +44,9 @@ def warn_of_other_model(vector: SteeringVector, model: nn.Module, stacklevel: in
     elif isinstance(layers, int) and count is not None and layers != count:
         other, own = f"a model of {layers} layers", f"one of {count}"
     else:
+        return
+    weights = vector.metadata.get("fingerprint")
+    if weights is not None and weights == fingerprint(decoder):
         return
     warnings.warn(
         f"vector {vector.name!r} was made for {other}, but this model is {own}",

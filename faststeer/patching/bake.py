@@ -16,6 +16,7 @@ from faststeer.patching.bake_checks import require_bakeable
 from faststeer.patching.weight_edits import Edits, InPlace
 from faststeer.utils.version import VERSION
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import Site
 from faststeer.vectors.stated_use import warn_of_other_use
 from faststeer.vectors.steering_vector import SteeringVector
@@ -82,6 +83,8 @@ def bake(
             vector lacks, several layers or a zero direction to ablate, a value that is not finite
             in the weights' dtype. Nothing has changed then.
     """
+    if "layer" in varying:
+        refuse_unknown("bake", varying, "layers")
     if varying:
         raise TypeError(f"bake() takes no {', '.join(varying)}: {_CONSTANT}")
     if mode is not None and mode not in MODES:
@@ -99,7 +102,7 @@ def bake(
     edits = Edits(causal)
     (_add if mode == "add" else _ablate)(edits, vector, by_layer)
     edits.require_finite()
-    warn_of_other_model(vector, model)
+    warn_of_other_model(vector, causal.model)
     edits.make()
     baked = {
         "vector": vector.name,

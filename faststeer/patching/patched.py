@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import NoReturn
 
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.patching.lifecycle import PatchLifecycle
@@ -16,7 +18,9 @@ from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
 from faststeer.steering.resolved_use import resolve_mode, resolve_scope
 from faststeer.steering.row_settings import RowSettings
+from faststeer.steering.unnamed import name_for, warn_of_replacing
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -39,6 +43,7 @@ class Patched(PatchLifecycle):
         positions: Positions | None = None,
         keep_norm: bool = False,
         when: Condition | None = None,
+        **unknown: NoReturn,
     ) -> Handle:
         """Steer the residual stream at the vector's site.
 
@@ -47,7 +52,10 @@ class Patched(PatchLifecycle):
             coefficient: the factor on all of them, or as `mode` defines; live on the handle.
             layers: one layer, several, or {layer: factor} with the factor multiplying the
                 coefficient there. Default: every layer of the vector, which is a strong dose.
-            name: the handle's name, the vector's by default. A repeated name replaces.
+            name: the handle's name; a repeated name replaces. Default: the vector's name. Without
+                a name, a vector that is steered at some of the same layers already is replaced
+                (with a `FaststeerWarning` if more than its strength differs), and at other layers
+                it acts besides, as "name-2", ...
             mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
                 "add" adds ``coefficient * direction``. The others take the direction at norm 1,
                 after all additions at the site, in the order of steering: "project" removes the
@@ -57,14 +65,15 @@ class Patched(PatchLifecycle):
             positions: the tokens it acts on, by default what the vector states, or else "all":
                 "all", "prompt", "generated" (from the first generated token's own position),
                 "from_last_prompt" (from the one that predicts it), "last" (of the prompt),
-                `faststeer.after(marker, tokenizer)`, a range or slice (negative
-                numbers count from the prompt's end: range(-3, 0) is its last three), a function of
-                positions ``[B, T]`` and prompt lengths ``[B, 1]``, or a bool mask ``[P]`` or
-                ``[B, P]`` over the prompts. With gradient checkpointing, run the backward pass
-                before the next forward.
+                `faststeer.after(marker, tokenizer)`, a range or slice (negative numbers count from
+                the prompt's end: range(-3, 0) is its last three), a list of such numbers ([0, 1]
+                is range(0, 2)), a function of positions ``[B, T]`` and prompt lengths ``[B, 1]``,
+                or a bool mask ``[P]`` or ``[B, P]`` over the prompts. With gradient checkpointing,
+                run the backward pass before the next forward.
             keep_norm: where this vector acts, the residual is rescaled to the norm that it had
                 before all steering at that site.
             when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
+            unknown: nothing; other keywords are refused.
 
         Raises:
             TypeError: not a SteeringVector, a coefficient that is not a number, or a `when` that
@@ -73,11 +82,11 @@ class Patched(PatchLifecycle):
                 coefficient that is not finite, an unknown mode, a direction of zeros to project
                 on, a condition that is read too late; nothing has changed then.
         """
+        refuse_unknown("steer", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
-        name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        coefficient = finite(coefficient, f"coefficient of {name!r}")
+        coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
         mode = resolve_mode(vector, mode)
@@ -95,6 +104,7 @@ class Patched(PatchLifecycle):
         fraction: float = 1.0,
         name: str | None = None,
         positions: Positions | None = None,
+        **unknown: NoReturn,
     ) -> Handle:
         """Remove one direction from the residual stream at every site of every layer.
 
@@ -105,22 +115,23 @@ class Patched(PatchLifecycle):
             vector: has the direction ``[H]``.
             layer: whose direction it is; optional where the vector has one layer.
             fraction: how much of it is removed; live as the handle's coefficient.
-            name: the handle's name, the vector's by default. A repeated name replaces.
+            name: as for `steer`.
             positions: as for `steer`.
+            unknown: nothing; other keywords are refused.
 
         Raises:
             TypeError, ValueError: as `steer`, and where `layer` is omitted and ambiguous.
         """
+        refuse_unknown("ablate", unknown, "layer")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "ablate")
-        name = vector.name if name is None else name
         if layer is None and len(vector.layers) > 1:
-            raise ValueError(f"{name!r} has layers {vector.layers}; say which with layer=")
+            raise ValueError(f"{vector.name!r} has layers {vector.layers}; say which with layer=")
         direction = vector.at(vector.layers[0] if layer is None else layer).normalized()
         (only,) = direction.directions.values()
         factors = dict.fromkeys(range(self.num_layers), 1.0)
-        everywhere = SteeringVector(name, dict.fromkeys(factors, only), metadata=vector.metadata)
-        fraction = finite(fraction, f"fraction of {name!r}")
+        everywhere = replace(vector, directions=dict.fromkeys(factors, only), site="resid_post")
+        fraction = finite(fraction, f"fraction of {name or vector.name!r}")
         resolve_mode(vector, "project")
         scope = resolve_scope(vector, positions, self.plan.tables.device)
         kinds = tuple(sorted({site.kind for site in self.plan.tables}))
@@ -171,23 +182,29 @@ class Patched(PatchLifecycle):
         *,
         layers: Layers = None,
         name: str | None = None,
+        **unknown: NoReturn,
     ) -> Learned:
         """Steer with a trainable vector, whose parameters are for an optimiser.
 
         It acts on all tokens of all sequences, in addition to other vectors, and starts from
         `vector`.
-        Arguments and errors are those of `steer`; a repeated name replaces.
+        Arguments and errors are those of `steer`; without a name, one that acts at some of the
+        same layers is replaced.
         """
+        refuse_unknown("learn", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "learn")
         resolve_mode(vector, "add")
         resolve_scope(vector, "all", self.plan.tables.device)
-        name = vector.name if name is None else name
         factors = layer_factors(vector, layers, self.num_layers)
-        intervention = Intervention(
-            vector, finite(coefficient, f"coefficient of {name!r}"), factors
-        )
+        coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
+        intervention = Intervention(vector, coefficient, factors)
         self._require_sites(intervention)
+        if name is None:
+            active = {own: (one.vector.name, one.sites) for own, one in self.plan.learned.items()}
+            name = name_for(vector.name, intervention.sites(), active)
+            if name in active:
+                warn_of_replacing(name, self.plan.learned[name], intervention, 3)
         warn_of_other_model(vector, self.decoder)
         return self.plan.learn(name, intervention)
 
@@ -200,9 +217,15 @@ class Patched(PatchLifecycle):
         """Return the decoder's class and the active vectors."""
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
 
-    def _put(self, name: str, intervention: Intervention) -> Handle:
+    def _put(self, given: str | None, intervention: Intervention) -> Handle:
         intervention.require_finite(intervention.by_layer())
         self._require_sites(intervention)
+        active = self.plan.interventions
+        name = given
+        if name is None:
+            sites = {own: (one.vector.name, one.sites()) for own, one in active.items()}
+            name = name_for(intervention.vector.name, intervention.sites(), sites)
+        before = active.get(name) if given is None else None
         if intervention.scope is not None or intervention.when is not None:
             self.signature.require_past(f"where {name!r} acts")
         warn_of_other_model(intervention.vector, self.decoder, 4)
@@ -210,6 +233,8 @@ class Patched(PatchLifecycle):
             warn_of_other_model(intervention.when.vector, self.decoder, 4)
         warn_of_zeros(name, intervention)
         self.plan.put(name, intervention)
+        if before is not None:
+            warn_of_replacing(name, before, intervention, 4)
         self.plan.doses.expect(name, intervention)
         return Handle(self.plan, name)
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from faststeer.utils.html_facts import html_facts
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import Site
 from faststeer.vectors.steering_vector import SteeringVector
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Condition:
     """A condition that `when` made: `direction` ``[H]`` float32, of `vector`, is read at `site`."""
 
@@ -24,6 +27,21 @@ class Condition:
     threshold: float
     above: bool
     vector: SteeringVector
+
+    def __repr__(self) -> str:
+        """Return what is compared, and where."""
+        return f"when({self.in_words})"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        return html_facts("Condition", {"when": self.in_words})
+
+    @property
+    def in_words(self) -> str:
+        """What is compared: "cosine with 'v' at layer 15 (resid_post) > 0.1"."""
+        where = f"layer {self.site.layer} ({self.site.kind})"
+        sign = ">" if self.above else "<"
+        return f"cosine with {self.vector.name!r} at {where} {sign} {self.threshold:g}"
 
     def require_fitting(
         self, sites: Iterable[Site], known: Container[Site], hidden_size: int
@@ -70,6 +88,7 @@ def when(
     layer: int | None = None,
     above: float | None = None,
     below: float | None = None,
+    **unknown: NoReturn,
 ) -> Condition:
     """Make a condition for `steer`: only sequences that meet it are steered, prompt and answer.
 
@@ -83,12 +102,14 @@ def when(
         layer: where it is read; may be left out where the vector has one layer.
         above: the threshold, -1 to 1, that the similarity must exceed; or
         below: the threshold that it must not reach.
+        unknown: nothing; other keywords are refused.
 
     Raises:
         TypeError: not a SteeringVector, or a threshold that is not a number.
         ValueError: none or both of `above` and `below`, one that no cosine reaches, or a layer that
             the vector lacks; a direction of zeros.
     """
+    refuse_unknown("when", unknown, "layer")
     if not isinstance(vector, SteeringVector):
         raise TypeError(f"when() got a {type(vector).__name__}; expected a SteeringVector")
     if (above is None) == (below is None):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from faststeer.steering.described import facts_of, in_one_line
 from faststeer.steering.plan import Plan
+from faststeer.utils.html_facts import html_facts
 from faststeer.vectors.arguments import finite
 from faststeer.vectors.sites import Site
 from faststeer.vectors.steering_vector import SteeringVector
@@ -70,6 +72,13 @@ class Handle:
             )
 
     def __repr__(self) -> str:
-        """Name, coefficient and layers."""
-        state = "" if self.active else ", removed"
-        return f"Handle({self.name!r}, coefficient={self.coefficient}, layers={self.layers}{state})"
+        """Return name, mode, coefficient, layers, positions and condition."""
+        return f"Handle({self.name!r}: {in_one_line(self._intervention)}{self._state})"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        return html_facts(f"Handle {self.name!r}{self._state}", facts_of(self._intervention))
+
+    @property
+    def _state(self) -> str:
+        return "" if self.active else ", removed"

@@ -50,6 +50,11 @@ class Learned(nn.Module):
         self.coefficient.data = self.coefficient.data.to(device)
 
     @property
+    def sites(self) -> set[Site]:
+        """The sites that it acts at."""
+        return set(self._sites)
+
+    @property
     def vector(self) -> SteeringVector:
         """The current state as a vector to save or to steer with: directions times coefficient."""
         scale = self.coefficient.detach().cpu()

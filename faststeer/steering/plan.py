@@ -140,6 +140,11 @@ class Plan:
         self.tables.learn(learned)
         return learned
 
+    @property
+    def learned(self) -> Mapping[str, Learned]:
+        """The active trainable vectors, by name."""
+        return self.tables.learned
+
     def _forget(self, name: str) -> None:
         self.forward.guard.require()
         self.tables.forget(name)

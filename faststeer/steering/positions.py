@@ -7,7 +7,7 @@ never counts from the beginning of a call: with a cache a call may hold any part
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from faststeer.steering.token_positions import TokenPositions
 from faststeer.vectors.position_range import PositionRange, position_range
 
-Positions: TypeAlias = "str | range | slice | Tensor | Scope | Callable[[Tensor, Tensor], Tensor]"
+Positions: TypeAlias = (
+    "str | range | slice | Sequence[int] | Tensor | Scope | Callable[[Tensor, Tensor], Tensor]"
+)
 
 
 class Scope(ABC):
@@ -38,6 +40,10 @@ class Between(Scope):
     """The positions of a `PositionRange`."""
 
     range: PositionRange
+
+    def __str__(self) -> str:
+        """Return the positions as `repr` of a handle shows them."""
+        return str(self.range)
 
     def mask(self, tokens: TokenPositions) -> Tensor:
         """Return which tokens are in it, ``[B, T]`` bool."""
@@ -63,11 +69,38 @@ class Between(Scope):
         return True if from_start and ends.stop is None else None
 
 
+@dataclass(frozen=True)
+class Listed(Scope):
+    """The positions of several ranges, none of which is all tokens."""
+
+    ranges: tuple[Between, ...]
+
+    def __str__(self) -> str:
+        """Return the positions as `repr` of a handle shows them."""
+        return ", ".join(map(str, self.ranges))
+
+    def mask(self, tokens: TokenPositions) -> Tensor:
+        """Return which tokens are in it, ``[B, T]`` bool."""
+        found = self.ranges[0].mask(tokens)
+        for own in self.ranges[1:]:
+            found = found | own.mask(tokens)
+        return found
+
+    @property
+    def generated(self) -> bool | None:
+        """Whether every token after the prompt is in it, or none (False); None: it depends."""
+        return False if all(own.generated is False for own in self.ranges) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Chosen(Scope):
     """The positions that a function of positions ``[B, T]`` and lengths ``[B, 1]`` selects."""
 
     function: Callable[[Tensor, Tensor], Tensor]
+
+    def __str__(self) -> str:
+        """Return the function's name."""
+        return f"those of {getattr(self.function, '__name__', 'a function')}"
 
     def mask(self, tokens: TokenPositions) -> Tensor:
         """Return which tokens are in it, ``[B, T]`` bool."""
@@ -82,6 +115,10 @@ class Marked(Scope):
     """A mask ``[P]`` or ``[B, P]`` over the prompts as given, padding included; then nothing."""
 
     marks: Tensor
+
+    def __str__(self) -> str:
+        """Return the mask's shape."""
+        return f"under a mask {list(self.marks.shape)}"
 
     def mask(self, tokens: TokenPositions) -> Tensor:
         """Return which tokens are in it, ``[B, T]`` bool."""
@@ -104,18 +141,44 @@ def scope_of(positions: Positions, device: torch.device | None = None) -> Scope 
         return positions
     if isinstance(positions, (str, range, slice)):
         return scope_of_range(position_range(positions))
+    if isinstance(positions, (list, tuple)):
+        return _scope_of_numbers(positions)
     if isinstance(positions, Tensor):
         if positions.dtype != torch.bool or positions.dim() not in (1, 2) or not positions.numel():
             raise TypeError(
                 f"positions= is a {positions.dtype} tensor of shape {tuple(positions.shape)}; "
-                "expected bool, [P] or [B, P]"
+                "expected bool, [P] or [B, P]; for position numbers give a list, such as [0, 1]"
             )
         return Marked(positions.to(device or positions.device, copy=True))
     if callable(positions):
         return Chosen(positions)
-    raise TypeError(f"positions= is a {type(positions).__name__}; see faststeer.Patched.steer")
+    raise TypeError(
+        f"positions= is a {type(positions).__name__}; expected a name, a range, a slice, a list of "
+        "numbers such as [0, 1], a function or a bool tensor (see faststeer.Patched.steer)"
+    )
 
 
 def scope_of_range(chosen: PositionRange | None) -> Scope | None:
     """Return the scope of a range of positions; None is all tokens."""
     return None if chosen is None else Between(chosen)
+
+
+def _scope_of_numbers(numbers: Sequence[int]) -> Scope:
+    """Return the scope of single positions, as runs, which are compared with fewer operations."""
+    if not numbers:
+        raise ValueError("positions= is an empty list; expected position numbers, such as [0, 1]")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(
+                f"positions= holds a {type(number).__name__}; expected position numbers, such as "
+                "[0, 1] or [-1], or a bool tensor as a mask"
+            )
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1 and number != 0:  # -1 is the prompt's last token
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    ranges = [position_range(range(run[0], run[-1] + 1)) for run in runs]
+    found = tuple(Between(own) for own in ranges if own is not None)
+    return found[0] if len(found) == 1 else Listed(found)

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import index
 
 from faststeer.steering.plan import Plan, Row
+from faststeer.utils.html_facts import html_facts
 from faststeer.vectors.arguments import finite
+
+_SHOWN = 8  # rows that `repr` shows
 
 
 class RowSettings:
@@ -69,6 +72,22 @@ class RowSettings:
         rows = list(self._rows)
         del rows[index(number)]
         self._replace(rows)
+
+    def __repr__(self) -> str:
+        """Return the rows, the first few of many, and whether they steer."""
+        rows = [str(dict(row)) for row in self._rows[:_SHOWN]]
+        more = len(self) - len(rows)
+        shown = ", ".join([*rows, *([f"and {more} more"] if more else [])])
+        return f"rows([{shown}]{self._state})"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        facts = {f"row {n}": dict(row) or "unsteered" for n, row in enumerate(self._rows[:_SHOWN])}
+        return html_facts(f"{len(self)} rows{self._state}", facts)
+
+    @property
+    def _state(self) -> str:
+        return "" if self._entered else ", not active: enter the block"
 
     @property
     def _entered(self) -> bool:

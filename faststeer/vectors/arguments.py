@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 from faststeer.vectors.steering_vector import SteeringVector
 
-# `layers=` of a vector: None for all of its layers, or a factor on the coefficient per layer
-Layers: TypeAlias = int | Sequence[int] | Mapping[int, float] | None
+# `layers=` of a vector: None or "all" for all of its layers, a mapping for a factor on the
+# coefficient per layer
+Layers: TypeAlias = str | int | Sequence[int] | Mapping[int, float] | None
 
 
 def require_fitting(vector: Any, hidden_size: int, caller: str) -> None:
@@ -26,16 +27,24 @@ def require_fitting(vector: Any, hidden_size: int, caller: str) -> None:
         )
 
 
+def require_several(vectors: object, argument: str) -> None:
+    """Raise TypeError for one vector in place of a list of them: it iterates over its layers."""
+    if isinstance(vectors, SteeringVector):
+        raise TypeError(f"{argument} is a SteeringVector; expected a list, such as [vector]")
+
+
 def layer_factors(vector: SteeringVector, layers: Layers, num_layers: int) -> dict[int, float]:
-    """Return the factor on the coefficient per layer; None is 1.0 at every layer of the vector.
+    """Return the factor on the coefficient per layer; None or "all" is 1.0 at each of the vector.
 
     Raises:
         TypeError: a factor that is not a number.
         ValueError: no layers, a layer that the model or the vector lacks, or a factor that is not
             finite.
     """
-    if layers is None:
+    if layers is None or layers == "all":
         factors = dict.fromkeys(vector.layers, 1.0)
+    elif isinstance(layers, str):
+        raise ValueError(f"layers is {layers!r}; expected 'all', a number or several")
     elif isinstance(layers, Mapping):
         factors = {n: finite(f, f"factor of layer {n}") for n, f in layers.items()}
     else:

@@ -20,6 +20,13 @@ class PositionRange:
     start_from_end: bool = False
     stop_from_end: bool = False
 
+    def __str__(self) -> str:
+        """Return a name such as "last", or a range such as "-3:0", as files hold it."""
+        for name, named in NAMED_POSITIONS.items():
+            if named == self:
+                return name
+        return ":".join("" if end is None else str(end) for end in (self.start, self.stop))
+
 
 # None is every token, padding included.
 NAMED_POSITIONS: dict[str, PositionRange | None] = {

@@ -2,7 +2,8 @@
 
 A vector's metadata may state ``mode`` and ``positions`` (how and where it is to steer),
 ``read_token`` and ``template`` (how it was read), ``model``, ``model_type`` and ``num_layers``
-(for which model). What is not stated is not checked. docs/vectors.md lists the keys.
+(for which model), and the ``fingerprint`` of its weights. What is not stated is not checked.
+docs/vectors.md lists the keys.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def require_same_use(one: HasMetadata, other: HasMetadata) -> None:
                 "combined; steer with each"
             )
     models = [own.metadata.get("model") for own in (one, other)]
-    if all(models) and models[0] != models[1]:
+    prints = [own.metadata.get("fingerprint") for own in (one, other)]
+    same = prints[0] is not None and prints[0] == prints[1]
+    if all(models) and models[0] != models[1] and not same:
         warnings.warn(
             f"{one.name!r} was made for {models[0]!r} and {other.name!r} for {models[1]!r}",
             FaststeerWarning,

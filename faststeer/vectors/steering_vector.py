@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor
 
 from faststeer.utils.files import write_whole
+from faststeer.utils.html_facts import html_facts
 from faststeer.vectors import stated_use
 from faststeer.vectors.directions import add, checked_directions, whiten
 from faststeer.vectors.formats import detect, other_packages
 from faststeer.vectors.formats.vector_data import VectorData
+from faststeer.vectors.layer_text import layers_text
+from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import SITES
+
+_USE = ("mode", "positions")  # metadata that `repr` shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,9 @@ class SteeringVector:
     directions: Mapping[int, Tensor]
     site: str = "resid_post"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    # NumPy's numbers would take a vector for a sequence, and multiply its layers.
+    __array_ufunc__: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
@@ -100,9 +108,10 @@ class SteeringVector:
         whitened = whiten(self.name, self.directions, variances)
         return self._with(whitened).with_norms(self.norms())
 
-    def select(self, layers: Iterable[int]) -> SteeringVector:
+    def select(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with these layers only. Raises ValueError for one that it lacks."""
-        return self._with({layer: self._at(layer) for layer in layers})
+        chosen = [layers] if isinstance(layers, int) else layers
+        return self._with({layer: self._at(layer) for layer in chosen})
 
     def at(self, layer: int, to: int | None = None) -> SteeringVector:
         """Return the vector with the direction of `layer` only, at layer `to` if that is given."""
@@ -155,6 +164,7 @@ class SteeringVector:
         shift: bool = False,
         rows: str | None = None,
         model: str | None = None,
+        **unknown: NoReturn,
     ) -> SteeringVector:
         """Load a vector; the format is detected from the file's content.
 
@@ -170,11 +180,13 @@ class SteeringVector:
                 state it: "hidden_states" as transformers returns them (row 0 is the embedding) or
                 "layers" (row i is the output of layer i).
             model: load the files of this model, where a folder of CAA's has several models.
+            unknown: nothing; other keywords are refused.
 
         Raises:
             OSError: the file cannot be opened; the message names it.
             ValueError: it is damaged or no vector; the message names the file.
         """
+        refuse_unknown("load", unknown, "layer")
         file = Path(path)
         try:
             vector = cls(*detect.decode(file, layer, shift, rows, model))
@@ -249,9 +261,37 @@ class SteeringVector:
         """Return the opposite direction."""
         return self * -1.0
 
+    def __getitem__(self, layer: int) -> Tensor:
+        """Return the direction ``[H]`` of a layer. Raises KeyError, which names the layers."""
+        if layer not in self.directions:
+            raise KeyError(
+                f"vector {self.name!r} has no direction for layer {layer}; it has "
+                f"{layers_text(self.layers)}"
+            )
+        return self.directions[layer]
+
+    def __len__(self) -> int:
+        """Return the number of layers that have directions."""
+        return len(self.directions)
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the layers, ascending."""
+        return iter(self.directions)
+
+    def __contains__(self, layer: object) -> bool:
+        """Return whether a layer has a direction."""
+        return layer in self.directions
+
     def __repr__(self) -> str:
-        """Show name, site, size and layers; never the numbers."""
+        """Show name, site, size, layers and stated use; never the numbers."""
+        use = "".join(f", {name} {self.metadata[name]}" for name in _USE if name in self.metadata)
         return (
             f"SteeringVector({self.name!r}, {self.site}, hidden size {self.hidden_size}, "
-            f"layers {self.layers})"
+            f"{layers_text(self.layers)}{use})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the same and the metadata as a table, for notebooks."""
+        layers = layers_text(self.layers).partition(" ")[2]
+        facts = {"site": self.site, "hidden size": self.hidden_size, "layers": layers}
+        return html_facts(f"SteeringVector {self.name!r}", {**facts, **self.metadata})

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, tiny_folder: Path) -> Path:
     write_pairs(tmp_path / "none.jsonl", []).write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"positive": "a", "negative": "b"}\n{"positive": 1}\n')
     SteeringVector("v", {1: torch.ones(64)}).save(tmp_path / "v.safetensors")
-    SteeringVector("zero", {0: torch.ones(2), 1: torch.ones(2)}).save(tmp_path / "zero.safetensors")
+    SteeringVector("zero", {0: torch.ones(2)}).save(tmp_path / "zero.safetensors")
     SteeringVector("wide", {1: torch.ones(65)}).save(tmp_path / "wide.safetensors")
     SteeringVector("deep", {9: torch.ones(64)}).save(tmp_path / "deep.safetensors")
     whole = (tmp_path / "v.safetensors").read_bytes()

@@ -19,6 +19,8 @@ from faststeer.cli.steer_option import SteerOption
         ("a/b/v:layer=15", SteerOption("a/b/v", [15], 1.0)),
         ("v:layer=3,15,4:coefficient=-2.5", SteerOption("v", [3, 15, 4], -2.5)),
         ("v:coefficient=1e-2:layers=0", SteerOption("v", [0], 0.01)),
+        ("v:layer=10-12,15", SteerOption("v", [10, 11, 12, 15], 1.0)),
+        ("v:layers=all:coefficient=2", SteerOption("v", None, 2.0)),
         ("v:multiplier=4", SteerOption("v", None, 4.0)),
     ],
 )
@@ -32,8 +34,9 @@ def test_a_steer_option_is_parsed(text: str, option: SteerOption) -> None:
         ("v:strength=2", "unknown setting 'strength'"),
         ("v:2", "unknown setting '2'"),
         ("v:", "unknown setting ''"),
-        ("v:layer=", "invalid literal for int() with base 10: ''"),
-        ("v:layer=last", "invalid literal for int() with base 10: 'last'"),
+        ("v:layer=", "layer '': expected 'all', or numbers such as 10,12 or 8-15"),
+        ("v:layers=last", "layers 'last': expected 'all', or numbers such as 10,12 or 8-15"),
+        ("v:layer=12-10", "layer '12-10': expected 'all', or numbers such as 10,12 or 8-15"),
         ("v:coefficient=much", "could not convert string to float: 'much'"),
     ],
 )

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector
+from faststeer.models.fingerprint import fingerprint
 
 PAIRS = [(f"yes {'a' * (n % 7)}", f"no {'b' * (n % 5)} {n}") for n in range(30)]
 
@@ -77,6 +78,7 @@ def test_a_vector_states_how_it_was_made(
     assert vector.name == "yes-no"
     assert vector.metadata == {
         "model": "tiny",
+        "fingerprint": fingerprint(tiny_model.model),
         "hidden_size": 64,
         "num_layers": 4,
         "method": "mean_difference",

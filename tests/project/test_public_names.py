@@ -26,11 +26,12 @@ calibrate confounds cosines cosines_between halves inspect logit_lens pair_proje
 project_tokens relative_dose residual_norms separability write_plots
 """,
     "faststeer.evaluate": """
-Choice ChoicesTask DocumentsTask Matching OpenPrompt Records SetScores Subject
+Choice ChoicesTask DocumentsTask Matching flat_records OpenPrompt Records SetScores Subject
 TokenScores TraitsTask continuation_logprobs grid interval matching_scores
 matching_scores_by_setting mean_interval measure_lines part_of perplexity read_choices
 set_scores set_scores_by_setting sweep token_scores token_scores_by_setting
 """,
+    "faststeer.bench": "flat_records",
     "faststeer.extraction.methods": """
 METHODS Statistic
 """,
@@ -51,8 +52,8 @@ ablate clear handles learn num_layers off prompt_lengths require_patched reserve
 steer unpatch watch
 """,
     "SteeringVector": """
-at for_use from_object hidden_size layers load normalized norms save select site
-to_object whitened with_norms
+__contains__ __getitem__ __iter__ __len__ at for_use from_object hidden_size layers load
+normalized norms save select site to_object whitened with_norms
 """,
     "Handle": """
 active coefficient layers passed remove sites vector
@@ -73,26 +74,26 @@ COMMANDS = {
 """,
     "extract": """
 --batch-size --behaviour --chat --columns --data --dataset --device --dtype --keep-sinks
---layers --match-endings --max-length --method --model --name --negative --num-layers
---output --pairs --positive --read-token --site
+--layer --layers --match-endings --max-length --method --model --name --negative
+--num-layers --output --pairs --positive --read-token --site
 """,
     "inspect": """
 --batch-size --behaviour --beside --chat --coefficient --columns --data --dataset
---device --dtype --layers --max-length --model --most-pairs --pairs --plots --read-token
+--device --dtype --layer --layers --max-length --model --most-pairs --pairs --plots --read-token
 --texts --tokens vector
 """,
     "highlight": """
---device --dtype --html --layer --max-length --model --text --texts vector
+--device --dtype --html --layer --layers --max-length --model --text --texts vector
 """,
     "calibrate": """
---device --dtype --layers --max-length --model --opposite --target --texts vector
+--device --dtype --layer --layers --max-length --model --opposite --target --texts vector
 """,
     "generate": """
 --chat --device --dtype --max-new-tokens --model --prompt --steer
 """,
     "sweep": """
 --at-once --batch-size --behaviour --coefficients --data --device --documents --dtype
---items --layers --max-length --model --output --part --seed --vector
+--items --layer --layers --max-length --model --output --part --seed --vector
 """,
     "report": """
 --output folder
@@ -114,12 +115,12 @@ COMMANDS = {
 --output name
 """,
     "experiment broad-skills": """
---batch-size --code --coefficients --device --documents --dtype --layers --max-length
+--batch-size --code --coefficients --device --documents --dtype --layer --layers --max-length
 --model --output --paper --quick --seed --text
 """,
     "experiment behaviours": """
 --balanced --batch-size --behaviour --chat --coefficients --data --device --dtype --items
---layers --model --output --paper --quick --seed --text --train --traits
+--layer --layers --model --output --paper --quick --seed --text --train --traits
 """,
 }
 
@@ -132,6 +133,17 @@ def test_a_module_has_its_public_names(module: str) -> None:
 
 def test_the_top_level_module_lists_its_names() -> None:
     assert set(faststeer.__all__) == set(NAMES["faststeer"].split())
+
+
+def test_dir_lists_the_public_names_alone() -> None:
+    assert dir(faststeer) == sorted(NAMES["faststeer"].split())
+
+
+def test_the_command_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        app(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"faststeer {faststeer.__version__}\n"
 
 
 @pytest.mark.parametrize("name", MEMBERS)

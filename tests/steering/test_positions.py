@@ -36,6 +36,8 @@ SCOPES = {
     "range to the end": (range(-4, 0), lambda b, p, n: n - 4 <= p < n),
     "slice from the end": (slice(-2, None), lambda b, p, n: p >= n - 2),
     "slice to the end": (slice(None, -1), lambda b, p, n: p < n - 1),
+    "numbers": ([0, 2, 3, 8], lambda b, p, n: p in (0, 2, 3, 8)),
+    "numbers from both ends": ((0, -1, -2), lambda b, p, n: p in (0, n - 1, n - 2)),
     "function": (lambda p, n: (p % 2 == 0) & (p < n + 3), lambda b, p, n: p % 2 == 0 and p < n + 3),
     "marks": (MARKS, lambda b, p, n: p < n and bool(MARKS[b, p + 7 - n])),
     "marked columns": (COLUMN, lambda b, p, n: p < n and bool(COLUMN[p + 7 - n])),

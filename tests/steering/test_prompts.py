@@ -121,7 +121,11 @@ def test_packed_sequences_are_refused_with_a_clear_error(tiny_model, patched) ->
         (range(-2, 3), ValueError, "past the prompt's end.*slice\\(-2, None\\)"),
         (torch.ones(7), TypeError, "torch.float32 tensor of shape \\(7,\\); expected bool"),
         (torch.ones(1, 1, 7).bool(), TypeError, "shape \\(1, 1, 7\\); expected bool, \\[P\\] or"),
-        ([0, 1], TypeError, "positions= is a list"),
+        (torch.tensor([0, 1]), TypeError, "for position numbers give a list, such as \\[0, 1\\]"),
+        ([], ValueError, "positions= is an empty list"),
+        ([True, False], TypeError, "positions= holds a bool; expected .* or a bool tensor"),
+        ([[0], [1]], TypeError, "positions= holds a list"),
+        (0, TypeError, "positions= is a int; expected a name, .* such as \\[0, 1\\]"),
     ],
 )
 def test_invalid_positions_are_refused(positions, error, message, patched) -> None:

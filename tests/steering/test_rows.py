@@ -174,8 +174,8 @@ def test_rows_follow_a_replaced_vector_and_keep_one_they_name(tiny_model, patche
         with pytest.raises(ValueError, match="'v' is named by rows"):
             patched["v"].remove()
         with pytest.raises(ValueError, match=r"row 1, 'w': .*no direction for layer 1; "):
-            patched.steer(random_vector("w", [0]))
-        handle = patched.steer(other, layers={1: 1.0, 3: -1.0})
+            patched.steer(random_vector("w", [0]), name="w")
+        handle = patched.steer(other, layers={1: 1.0, 3: -1.0}, name="v")
         found = logits(tiny_model)
         patched["e"].remove()  # not in use
     patched.clear()

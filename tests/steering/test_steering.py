@@ -145,7 +145,7 @@ def test_remove_and_clear_remove_all_steering(tiny_model) -> None:
 def test_a_repeated_name_replaces_the_vector_and_the_old_handle_reports_it(tiny_model) -> None:
     with faststeer.patch(tiny_model) as patched:
         old = patched.steer(random_vector("v", [0, 1]), 2.0)
-        new = patched.steer(random_vector("v", [2], seed=1), 3.0)
+        new = patched.steer(random_vector("w", [2], seed=1), 3.0, name="v")
         found = logits(tiny_model)
         assert not old.active
         assert new.active

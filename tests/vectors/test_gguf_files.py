@@ -13,7 +13,7 @@ import pytest
 import torch
 from vector_files import equal, same, write_gguf
 
-from faststeer import SteeringVector
+from faststeer import FaststeerWarning, SteeringVector
 from faststeer.cli import main
 
 
@@ -57,11 +57,32 @@ def test_direction_n_is_layer_n_and_n_minus_1_in_files_of_llama_cpp_s_generator(
     )
 
 
-def test_layer_0_is_refused_on_export_with_the_reason(tmp_path: Path) -> None:
-    vector = SteeringVector("v", {0: torch.ones(2), 1: torch.ones(2)})
-    with pytest.raises(ValueError, match=r"rejects a whole file that has a direction\.0"):
+def test_layer_0_is_left_out_on_export_with_a_warning(tmp_path: Path) -> None:
+    vector = SteeringVector("v", {0: torch.ones(2), 1: torch.full((2,), 3.0)})
+    reason = r"rejects a whole file that has a direction\.0: it is left out"
+    with pytest.warns(FaststeerWarning, match=reason) as caught:
         vector.save(tmp_path / "v.gguf")
+    assert [one.filename for one in caught] == [__file__]
+    assert equal(SteeringVector.load(tmp_path / "v.gguf"), vector.select([1]))
+
+
+def test_a_vector_of_layer_0_alone_is_refused_on_export_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rejects a whole file that has a direction\.0; save it"):
+        SteeringVector("v", {0: torch.ones(2)}).save(tmp_path / "v.gguf")
     assert not list(tmp_path.iterdir())
+
+
+def test_convert_leaves_layer_0_out_of_a_gguf(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SteeringVector("v", {n: torch.ones(2) for n in range(3)}).save(tmp_path / "v.safetensors")
+    monkeypatch.setattr(sys, "argv", ["faststeer", "convert", "v.safetensors", "v.gguf"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(FaststeerWarning, match="it is left out"), pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 0
+    assert SteeringVector.load(tmp_path / "v.gguf").layers == [1, 2]
+    assert "wrote v.gguf from SteeringVector('v', resid_post" in capsys.readouterr().out
 
 
 def test_resid_pre_is_written_as_the_output_of_the_previous_block(tmp_path: Path) -> None:

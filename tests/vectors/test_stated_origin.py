@@ -13,6 +13,7 @@ from stated_vectors import vector
 import faststeer
 from faststeer import SteeringVector, bake, diagnostics, patch
 from faststeer.data import InChat
+from faststeer.models.fingerprint import fingerprint
 from faststeer.utils.warnings import FaststeerWarning
 
 pytestmark = pytest.mark.filterwarnings("error::faststeer.FaststeerWarning")  # unless expected
@@ -36,7 +37,7 @@ def test_every_use_on_another_model_than_the_stated_one_gives_a_warning(
     with patch(model) as patched:
         for use in (
             lambda: patched.steer(own),
-            lambda: patched.ablate(own),
+            lambda: patched.ablate(own, name="ablated"),
             lambda: patched.learn(own),
             lambda: patched.steer(
                 SteeringVector("later", {3: torch.ones(64)}), when=faststeer.when(own, above=0.0)
@@ -64,6 +65,35 @@ def test_a_vector_for_this_model_gives_no_warning(
     tiny_model.config._name_or_path = "org/Tiny"
     with patch(tiny_model) as patched:
         patched.steer(vector(**metadata))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_is_known_by_its_weights_under_another_name_and_in_another_dtype(
+    make_tiny: Callable[..., Any], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model, tokenizer = make_tiny(), Chat("")
+    model.config._name_or_path = "org/Tiny"
+    made = faststeer.extract(model, tokenizer, PAIRS, name="v", layers=[1, 2], progress=False)
+    model.save_pretrained(tmp_path / "elsewhere")
+    loaded = type(model).from_pretrained(tmp_path / "elsewhere", dtype=dtype)
+    assert loaded.config._name_or_path != "org/Tiny"
+    with patch(loaded) as patched:
+        patched.steer(made)
+        patched.learn(made)
+    there = faststeer.extract(loaded, tokenizer, PAIRS, name="w", layers=[1, 2], progress=False)
+    assert (made + there).layers == [1, 2]
+    with torch.no_grad():
+        loaded.model.layers[3].mlp.down_proj.weight[0, 0] += 1
+    with patch(loaded) as patched, pytest.warns(FaststeerWarning, match="made for 'org/Tiny'"):
+        patched.steer(made)
+    bake(type(model).from_pretrained(tmp_path / "elsewhere"), made)
+
+
+def test_weights_that_are_not_at_hand_have_no_fingerprint(make_tiny: Callable[..., Any]) -> None:
+    model = make_tiny()
+    assert fingerprint(model.model) is not None
+    model.model.layers[0].mlp.down_proj.to("meta")
+    assert fingerprint(model.model) is None
 
 
 def test_llama_cpp_s_architecture_name_covers_mistral_too(

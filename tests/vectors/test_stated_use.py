@@ -157,7 +157,7 @@ def test_ablation_uses_the_stated_positions(tiny_model: Any) -> None:
     found = []
     with patch(tiny_model) as patched:
         for stated, given in ({}, {}), ({}, {"positions": "last"}), ({"positions": "last"}, {}):
-            patched.ablate(vector(**stated), **given)
+            patched.ablate(vector(**stated), name="v", **given)
             found.append(logits(tiny_model))
     assert torch.equal(found[1], found[2])
     assert not torch.equal(found[0], found[1])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,34 @@ def test_an_unknown_site_is_refused_with_the_known_ones() -> None:
         SteeringVector("a", {0: torch.ones(1)}, "mlp_out")
 
 
-def test_a_repr_omits_the_directions_values() -> None:
+def test_a_repr_shows_layers_as_ranges_and_the_stated_use_but_no_values() -> None:
     shown = repr(vector("a", _1=[1.0] * 600, _2=[2.0] * 600))
-    assert shown == "SteeringVector('a', resid_post, hidden size 600, layers [1, 2])"
+    assert shown == "SteeringVector('a', resid_post, hidden size 600, layers 1–2)"
+    several = vector("a", _0=[1.0], _3=[1.0], _4=[1.0], _5=[1.0], _9=[1.0])
+    stated = several.for_use(mode="project", positions="generated")
+    assert repr(stated).endswith("layers 0, 3–5, 9, mode project, positions generated)")
+    assert repr(several.select([9])).endswith("layer 9)")
+
+
+def test_a_vector_is_shown_escaped_and_small_in_a_notebook() -> None:
+    page = vector("<b>a</b>", _1=[1.0] * 600)
+    page = replace(page, metadata={"model": "<script>"})._repr_html_()
+    assert "SteeringVector &#x27;&lt;b&gt;a&lt;/b&gt;&#x27;" in page
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert len(page) < 1000
+
+
+def test_a_vector_is_a_mapping_of_layers_to_directions() -> None:
+    own = vector("a", _1=[1.0, 2.0], _4=[3.0, 4.0])
+    assert own[4].tolist() == [3.0, 4.0]
+    assert (len(own), list(own), 4 in own, 2 in own) == (2, [1, 4], True, False)
+    with pytest.raises(KeyError, match="'a' has no direction for layer 2; it has layers 1, 4"):
+        own[2]
+
+
+def test_a_numpy_number_multiplies_a_vector() -> None:
+    product = np.float64(0.5) * vector("a", _1=[2.0, 4.0])
+    assert isinstance(product, SteeringVector)
+    assert product[1].tolist() == [1.0, 2.0]

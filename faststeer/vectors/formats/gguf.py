@@ -21,12 +21,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.formats.gguf_header import ARCHITECTURE, check_header
 from faststeer.vectors.formats.gguf_keys import METADATA, model_hint, stated
 from faststeer.vectors.formats.vector_data import VectorData, block_outputs, metadata_from_json
@@ -37,18 +39,16 @@ _TENSOR_NAME = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 def encode(vector: VectorData) -> bytes:
     """Return the content of a file for llama.cpp and repeng.
 
+    The output of block 0 is left out with a warning: llama.cpp rejects a whole file for
+    ``direction.0``.
+
     Raises:
-        ValueError: the vector steers layer 0 (llama.cpp rejects a whole file for ``direction.0``)
-            or a site that is no block's output.
+        ValueError: the vector steers block 0 alone, or a site that is no block's output.
         ModuleNotFoundError: the package gguf is missing.
     """
     directions = block_outputs(vector, "GGUF", stacklevel=5)
     if 0 in directions:
-        raise ValueError(
-            f"vector {vector.name!r} steers the output of block 0, and llama.cpp rejects a whole "
-            "file that has a direction.0; leave it out with vector.select(layers), or "
-            "--layers 1-30"
-        )
+        _leave_out_block_0(vector, directions)
     gguf = _package()
     metadata = json.dumps(dict(vector.metadata))
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +98,17 @@ def decode(file: Path, shift: bool) -> VectorData:
     if hint and hint != model_hint(metadata):
         metadata["model_type"] = hint
     return VectorData(name or file.stem, directions, site, foreign | metadata)
+
+
+def _leave_out_block_0(vector: VectorData, directions: dict[int, Tensor]) -> None:
+    why = (
+        f"vector {vector.name!r} steers the output of block 0, and llama.cpp rejects a whole file "
+        "that has a direction.0"
+    )
+    if len(directions) == 1:
+        raise ValueError(f"{why}; save it as .safetensors")
+    del directions[0]
+    warnings.warn(f"{why}: it is left out", FaststeerWarning, stacklevel=5)
 
 
 def _directions(tensors: Any, size: int, shift: int) -> dict[int, Tensor]:
