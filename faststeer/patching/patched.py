@@ -14,7 +14,12 @@ from faststeer.steering.intervention import Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
-from faststeer.steering.resolved_use import resolve_mode, resolve_scope
+from faststeer.steering.resolved_use import (
+    resolve_coefficient,
+    resolve_layers,
+    resolve_mode,
+    resolve_scope,
+)
 from faststeer.steering.row_settings import RowSettings
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
 from faststeer.vectors.steering_vector import SteeringVector
@@ -31,7 +36,7 @@ class Patched(PatchLifecycle):
     def steer(
         self,
         vector: SteeringVector,
-        coefficient: float = 1.0,
+        coefficient: float | None = None,
         *,
         layers: Layers = None,
         name: str | None = None,
@@ -45,8 +50,10 @@ class Patched(PatchLifecycle):
         Args:
             vector: directions ``[H]``, one per layer.
             coefficient: the factor on all of them, or as `mode` defines; live on the handle.
+                Default: what the vector states, or else 1.0.
             layers: one layer, several, or {layer: factor} with the factor multiplying the
-                coefficient there. Default: every layer of the vector, which is a strong dose.
+                coefficient there. Default: what the vector states, or else every layer of the
+                vector, which is a strong dose.
             name: the handle's name, the vector's by default. A repeated name replaces.
             mode: by default what the vector states (`SteeringVector.for_use`), or else "add".
                 "add" adds ``coefficient * direction``. The others take the direction at norm 1,
@@ -76,7 +83,8 @@ class Patched(PatchLifecycle):
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
         name = vector.name if name is None else name
-        factors = layer_factors(vector, layers, self.num_layers)
+        factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
+        coefficient = resolve_coefficient(vector, coefficient)
         coefficient = finite(coefficient, f"coefficient of {name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
@@ -167,7 +175,7 @@ class Patched(PatchLifecycle):
     def learn(
         self,
         vector: SteeringVector,
-        coefficient: float = 1.0,
+        coefficient: float | None = None,
         *,
         layers: Layers = None,
         name: str | None = None,
@@ -183,10 +191,10 @@ class Patched(PatchLifecycle):
         resolve_mode(vector, "add")
         resolve_scope(vector, "all", self.plan.tables.device)
         name = vector.name if name is None else name
-        factors = layer_factors(vector, layers, self.num_layers)
-        intervention = Intervention(
-            vector, finite(coefficient, f"coefficient of {name!r}"), factors
-        )
+        factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
+        coefficient = resolve_coefficient(vector, coefficient)
+        coefficient = finite(coefficient, f"coefficient of {name!r}")
+        intervention = Intervention(vector, coefficient, factors)
         self._require_sites(intervention)
         warn_of_other_model(vector, self.decoder)
         return self.plan.learn(name, intervention)
