@@ -16,6 +16,7 @@ from faststeer.data.chat import chat_text, template_digest
 from faststeer.models.inference import continuations
 from faststeer.models.loading import Loaded
 from faststeer.patching.patch import patch
+from faststeer.utils.progress import progress_bar
 from faststeer.vectors.stated_use import warn_of_other_template
 
 
@@ -63,9 +64,15 @@ def show_side_by_side(
 
     def generate_all() -> list[str]:
         # A chat template adds its own special tokens.
-        return continuations(model, tokenizer, inputs, max_new_tokens, add_special_tokens=not chat)
+        return continuations(
+            model, tokenizer, inputs, max_new_tokens, add_special_tokens=not chat, advance=advance
+        )
 
-    with patch(model) as patched:
+    total = 2 * max_new_tokens
+    with (
+        patch(model) as patched,
+        progress_bar("generating", total, console.is_terminal) as advance,
+    ):
         handles = [option.apply(patched) for option in steering]
         steered = generate_all()
         with patched.off():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     draw = torch.Generator().manual_seed(0)
     v = SteeringVector("v", {n: torch.randn(64, generator=draw) for n in (0, 1, 2)})
     v.save(tmp_path / "v.safetensors")
-    v.for_use(layers=1, coefficient=-2.5).save(tmp_path / "tuned.safetensors")
+    tuned = replace(v, metadata={"layers": [1], "coefficient": -2.5})
+    tuned.save(tmp_path / "tuned.safetensors")
     (tmp_path / "texts.jsonl").write_text('{"text": "Basalt is a rock."}\n')
     (tmp_path / "tiny").symlink_to(tiny_folder)
     monkeypatch.chdir(tmp_path)
@@ -80,8 +82,15 @@ def test_calibrate_on_all_layers_prints_an_option_that_generate_takes(
     assert "at [0, 1, 2]" in capsys.readouterr().out
 
 
-def test_calibrate_shows_its_progress_on_a_terminal(folder) -> None:
+@pytest.mark.parametrize(
+    ("command", "bar"),
+    [
+        (f"{CALIBRATE} v.safetensors --layers 1", "calibrating"),
+        (f"{GENERATE} v.safetensors:layer=1", "generating"),
+    ],
+)
+def test_a_progress_bar_is_shown_on_a_terminal(command, bar, folder) -> None:
     terminal = environment(TTY_COMPATIBLE="1", FORCE_COLOR="1", TERM="xterm")
-    command = [*FASTSTEER, *CALIBRATE.split(), "v.safetensors", "--layers", "1"]
-    done = subprocess.run(command, env=terminal, capture_output=True, text=True, check=True)
-    assert "calibrating" in done.stdout
+    started = [*FASTSTEER, *command.split()]
+    done = subprocess.run(started, env=terminal, capture_output=True, text=True, check=True)
+    assert bar in done.stdout
