@@ -206,11 +206,11 @@ def _judge(
     share, layer, stream = max(shares)
     together = _sum_of_shares(one, streams)
     if share <= MOST and len(shares) > 1 and together > MOST_TOGETHER:
-        fitting = abs(one.coefficient) * MOST_TOGETHER / together
+        # No fitting coefficient is named: the stream of later layers holds what earlier ones added.
         _warn(
             f"vector {name!r} is added at {len(shares)} layers, together {together:.0%} of the "
             f"residual stream's norm; over {MOST_TOGETHER:.0%} mostly breaks text: steer fewer "
-            f"layers with layers=, or take a coefficient under {fitting:.2g}"
+            "layers with layers=, or take a smaller coefficient"
         )
         return
     if LEAST <= share <= MOST:

@@ -239,11 +239,9 @@ def test_doses_of_several_layers_are_judged_by_their_sum_in_per_cent(patched, pl
     told = re.search(r"'many' is added at 3 layers, together (\d+)% of the residual", message)
     assert told
     assert 0.7 < int(told[1]) / 100 <= 0.9 + 0.01  # earlier additions are in the later streams
-    assert "steer fewer layers with layers=, or take a coefficient under" in message
-    under = float(message.rsplit(" ", 1)[1])
-    assert under == pytest.approx(0.7 / (int(told[1]) / 100), rel=0.02)
+    assert "steer fewer layers with layers=, or take a smaller coefficient" in message
     patched.clear()
-    patched.steer(same, under * 0.95)
+    patched.steer(same, 0.7)  # 0.63 at most
     assert warned(lambda: run(patched)) == []
     patched.clear()
     patched.steer(same, layers=[0, 1])
