@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from faststeer.bench.phases import PHASES, phases_for, samples_per_round
-from faststeer.bench.timing import OtherLoad, Samples
+from faststeer.bench.timing import OtherLoad, Ratio, Samples
 from faststeer.bench.variants import IDLE, STOCK, per_row_steering, variants_of
 from faststeer.models.decoders import find_decoder
 from faststeer.models.inference import device_of, random_ids
@@ -48,6 +48,10 @@ class Row:
     against_idle: float
     lower_quartile: float
     upper_quartile: float
+
+    def ratio(self, rounds: int) -> Ratio:
+        """Return the ratio to stock with its scatter."""
+        return Ratio(self.against_stock, self.lower_quartile, self.upper_quartile, rounds)
 
 
 def measure(model: nn.Module, settings: Settings, advance: Advance) -> list[Row]:
@@ -87,7 +91,7 @@ def run(loaded: Loaded, settings: Settings, console: Console) -> dict[str, Any]:
     for section in ("machine", "model", "settings"):
         line = ", ".join(f"{name} {value}" for name, value in facts[section].items())
         console.print(line, soft_wrap=True, highlight=False)
-    console.print(_table(rows))
+    console.print(_table(rows, settings.rounds))
     return facts | {"results": [asdict(row) for row in rows]}
 
 
@@ -113,19 +117,28 @@ def _model_facts(loaded: Loaded) -> dict[str, str | int]:
     }
 
 
-def _table(rows: list[Row]) -> Table:
-    numbers = ("ms", "against\nstock", "middle half\nof rounds", "against\nidle")
-    columns = (Column(name, justify="right") for name in numbers)
-    table = Table("phase", Column("batch", justify="right"), "variant", *columns, box=box.SIMPLE)
+def _table(rows: list[Row], rounds: int) -> Table:
+    """Return a table of ratios with the milliseconds of stock.
+
+    Milliseconds of others and ratios to idle are in the record: as medians of their own they would
+    contradict the ratios to stock.
+    """
+    columns = [Column("phase", max_width=9), Column("batch", justify="right")]
+    columns.append(Column("variant", no_wrap=True))
+    for name in ("times\nstock", "middle half\nof rounds"):
+        columns.append(Column(name, justify="right", no_wrap=True))
+    verdict = Column("", min_width=10)  # all of it fits 80 columns
+    table = Table(*columns, verdict, box=box.SIMPLE, padding=0)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
+        cells = [f"{row.milliseconds:.2f} ms"]
+        if row.variant != STOCK:
+            ratio = row.ratio(rounds)
+            cells = [f"{ratio.median:.3f}", ratio.middle_half, ratio.verdict]
         table.add_row(
             row.phase,
             str(row.batch_size),
             row.variant,
-            f"{row.milliseconds:.2f}",
-            f"{row.against_stock:.3f}x",
-            f"{row.lower_quartile:.3f}-{row.upper_quartile:.3f}",
-            f"{row.against_idle:.3f}x",
+            *cells,
             end_section=following is None or following.phase != row.phase,
         )
     return table

@@ -13,8 +13,41 @@ from typing import TypeVar
 import torch
 
 _MIN_CALLS = 3
+_FEWEST_ROUNDS = 4  # that have a middle half
 
 Variant = TypeVar("Variant")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The time of a variant over stock's: the median and the middle half of the rounds' ratios.
+
+    No second time is printed beside it: the ratio of two medians is not the median of the ratios.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    def __str__(self) -> str:
+        """Return the ratio with its scatter."""
+        scatter = f"middle half of {self.rounds} rounds: {self.middle_half}"
+        return f"{self.median:.3f} times stock's time ({scatter})"
+
+    @property
+    def middle_half(self) -> str:
+        """The bounds of the middle half, as they are printed."""
+        return f"{self.low:.3f}-{self.high:.3f}"
+
+    @property
+    def verdict(self) -> str:
+        """The word "slower" or "faster" as the printed digits have it, or why neither is known."""
+        if self.rounds < _FEWEST_ROUNDS:
+            return "too few rounds to tell"
+        if round(self.low, 3) <= 1 <= round(self.high, 3):
+            return "cannot be told apart"
+        return "slower" if self.low > 1 else "faster"
 
 
 @dataclass(frozen=True)
@@ -44,6 +77,11 @@ class Samples:
             return ratios[0], ratios[0]
         low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return low, high
+
+    def ratio(self, name: str, against: str) -> Ratio:
+        """Return the time of `name` over that of `against`, with its scatter."""
+        low, high = self.ratio_quartiles(name, against)
+        return Ratio(self.speedup(against, over=name), low, high, len(self.seconds[name]))
 
 
 def _seconds_per_call(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:

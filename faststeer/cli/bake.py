@@ -33,6 +33,7 @@ def bake(
     import faststeer
     from faststeer.cli.steer_option import SteerOption
     from faststeer.patching.bake import MODES
+    from faststeer.steering.resolved_use import resolve_coefficient
 
     if mode is not None and mode not in MODES:
         raise ValueError(f"--mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
@@ -49,7 +50,10 @@ def bake(
     for option in steering:
         faststeer.bake(loaded.model, option.vector, option.coefficient, option.layers, mode=mode)
     save_checkpoint(loaded, output)
-    baked = ", ".join(f"{option.vector.name} {option.coefficient:+g}" for option in steering)
+    baked = ", ".join(
+        f"{option.vector.name} {resolve_coefficient(option.vector, option.coefficient):+g}"
+        for option in steering
+    )
     Console().print(f"wrote {output}: {mode or 'add'} {baked}", soft_wrap=True, markup=False)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from faststeer.bench.phases import decode
 from faststeer.bench.run import Settings
+from faststeer.bench.timing import Samples
 from faststeer.bench.variants import hooked_twin, steered_twin
 from faststeer.cli import options
 from faststeer.cli.demo_effects import (
@@ -132,10 +133,15 @@ def _show_cost(loaded: Loaded, vectors: list[SteeringVector], console: Console) 
     }
     ids = random_ids(loaded.model, 1, settings.prompt_tokens)
     samples = decode(variants, ids, settings.new_tokens, settings.rounds, lambda _: None)
-    stock = next(iter(variants))
-    for name in variants:
-        ratio = samples.speedup(stock, over=name)
-        console.print(
-            f"{name:34} {samples.median(name) * 1e3:6.2f} ms per token, {ratio:.2f} times stock",
-            highlight=False,
-        )
+    _show_ratios(samples, console)
+
+
+def _show_ratios(samples: Samples, console: Console) -> None:
+    """Print the time of the first variant, and the others' ratios to it."""
+    stock, *others = samples.seconds
+    lines = {stock: f"{samples.median(stock) * 1e3:.2f} ms per token"}
+    for name in others:
+        ratio = samples.ratio(name, against=stock)
+        lines[name] = f"{ratio}: {ratio.verdict}"
+    for name, line in lines.items():
+        console.print(f"{name:34} {line}", highlight=False, soft_wrap=True)

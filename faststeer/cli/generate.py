@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from faststeer.cli import options
+from faststeer.cli.broken_text import fault_of
 from faststeer.cli.steer_option import FORM, SteerOption
 from faststeer.data.chat import chat_text, template_digest
 from faststeer.models.inference import continuations
 from faststeer.models.loading import Loaded
 from faststeer.patching.patch import patch
+from faststeer.utils.progress import progress_bar
 from faststeer.vectors.stated_use import warn_of_other_template
 
 
@@ -30,7 +32,7 @@ def generate(
     """Generate greedily and show unsteered beside steered text."""
     steering = [SteerOption.parse(text) for text in steer]
     for option in steering:
-        option.read()  # before the model is loaded
+        option.require_layers()  # reads the file, before the model is loaded
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     show_side_by_side(loaded, steering, prompt, max_new_tokens, chat, Console())
@@ -62,9 +64,15 @@ def show_side_by_side(
 
     def generate_all() -> list[str]:
         # A chat template adds its own special tokens.
-        return continuations(model, tokenizer, inputs, max_new_tokens, add_special_tokens=not chat)
+        return continuations(
+            model, tokenizer, inputs, max_new_tokens, add_special_tokens=not chat, advance=advance
+        )
 
-    with patch(model) as patched:
+    total = 2 * max_new_tokens
+    with (
+        patch(model) as patched,
+        progress_bar("generating", total, console.is_terminal) as advance,
+    ):
         handles = [option.apply(patched) for option in steering]
         steered = generate_all()
         with patched.off():
@@ -74,5 +82,14 @@ def show_side_by_side(
     for column in ("prompt", "unsteered", "steered"):
         table.add_column(column, overflow="fold")
     for row in zip(prompts, unsteered, steered, strict=True):
-        table.add_row(*(Text(text.strip()) for text in row))
+        prompt, *generated = row
+        table.add_row(Text(prompt.strip()), *map(_with_fault, generated))
     console.print(table)
+
+
+def _with_fault(text: str) -> Text:
+    """Return a generated text, with a line beneath it if it is no text."""
+    fault, shown = fault_of(text), Text(text.strip())
+    if fault is not None:
+        shown = Text("\n").join([*([shown] if shown else []), Text(f"({fault})", "bold red")])
+    return shown

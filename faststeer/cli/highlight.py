@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 from faststeer.cli import options
+from faststeer.steering.resolved_use import stated_layers
+from faststeer.vectors.steering_vector import SteeringVector
 
 
 def highlight(
@@ -19,7 +21,8 @@ def highlight(
     layer: Annotated[
         str | None,
         typer.Option(
-            *options.LAYER_NAMES, help="Layer of the direction; optional if there is only one."
+            *options.LAYER_NAMES,
+            help="Layer of the direction; optional if the vector has or states only one.",
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="HTML file to write as well.")] = None,
@@ -30,7 +33,7 @@ def highlight(
     dtype: options.DtypeOption = None,
 ) -> None:
     """Colour each token of the texts by its projection on a vector."""
-    from faststeer import SteeringVector, diagnostics
+    from faststeer import diagnostics
     from faststeer.data.jsonl import read_texts
     from faststeer.utils.files import write_whole
 
@@ -38,22 +41,29 @@ def highlight(
         options.require_new_file(html)
     only = options.single_layer(layer)
     steering_vector = SteeringVector.load(vector)
-    if only is None and len(steering_vector.layers) > 1:
-        raise ValueError(
-            f"{steering_vector.name!r} has layers {steering_vector.layers}; choose one with --layer"
-        )
+    at = _layer_of(steering_vector) if only is None else only
     given = [*(text or []), *(read_texts(texts) if texts is not None else ())]
     if not given:
         raise ValueError("there is no text to highlight; give --text or --texts")
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
     found = diagnostics.project_tokens(
-        loaded.model, loaded.tokenizer, steering_vector, given, layer=only, max_length=max_length
+        loaded.model, loaded.tokenizer, steering_vector, given, layer=at, max_length=max_length
     )
     console = Console()
     console.print(diagnostics.as_text(found))
     if html is not None:
-        at = steering_vector.layers[0] if only is None else only
         page = diagnostics.as_html(found, f"{steering_vector.name}, layer {at}, {loaded.name}")
         write_whole(html, page.encode("utf-8", "replace"))
         console.print(f"wrote {html}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _layer_of(vector: SteeringVector) -> int:
+    """Return the only layer that a vector states or has. Raises ValueError where it is not one."""
+    stated = stated_layers(vector) or vector.layers
+    if len(stated) > 1:
+        raise ValueError(
+            f"{vector.name!r} has layers {stated}; choose one with --layer, such as --layer "
+            f"{stated[len(stated) // 2]}"
+        )
+    return stated[0]

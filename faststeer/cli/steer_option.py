@@ -8,6 +8,8 @@ from functools import cached_property
 from faststeer.cli.options import layer_numbers
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle
+from faststeer.steering.resolved_use import resolve_layers
+from faststeer.vectors.arguments import Layers
 from faststeer.vectors.position_range import NAMED_POSITIONS
 from faststeer.vectors.stated_use import MODES
 from faststeer.vectors.steering_vector import SteeringVector
@@ -16,16 +18,32 @@ FORM = "FILE[:layer=N[,N...]][:coefficient=X][:mode=M][:positions=P]"  # N: 15 o
 _USES = {"mode": MODES, "positions": tuple(NAMED_POSITIONS)}
 
 
+def require_layers(vector: SteeringVector, layers: Layers, option: str) -> None:
+    """Raise ValueError for a vector of several layers of which none is chosen.
+
+    Args:
+        vector: may state layers.
+        layers: those that were given.
+        option: how to give one, with ``{}`` in its place.
+    """
+    if resolve_layers(vector, layers) is None and len(vector.layers) > 1:
+        middle = vector.layers[len(vector.layers) // 2]
+        raise ValueError(
+            f"{vector.name!r} has layers {vector.layers} and states none to steer; all of them "
+            f"together are a dose that breaks text. Give one, such as {option.format(middle)}"
+        )
+
+
 @dataclass(frozen=True)
 class SteerOption:
     """One parsed `--steer`: a vector file, its layers, coefficient, mode and positions.
 
-    `mode` and `positions` are None to use those that the vector states.
+    What is None is what the vector states.
     """
 
     path: str
     layers: list[int] | None = None
-    coefficient: float = 1.0
+    coefficient: float | None = None
     mode: str | None = None
     positions: str | None = None
 
@@ -40,7 +58,7 @@ class SteerOption:
         """
         path, *settings = text.split(":")
         layers: list[int] | None = None
-        coefficient = 1.0
+        coefficient: float | None = None
         use: dict[str, str] = {}
         for setting in settings:
             key, _, value = setting.partition("=")
@@ -68,6 +86,11 @@ class SteerOption:
     def read(self) -> None:
         """Read the file now, so that a broken one is reported early. Raises as `vector`."""
         _ = self.vector
+
+    def require_layers(self) -> None:
+        """Raise as `require_layers` where neither the option nor the vector states layers."""
+        chosen = f"--steer {self.path}:layer={{}}"
+        require_layers(self.vector, self.layers, chosen)
 
     def apply(self, patched: Patched) -> Handle:
         """Steer `patched` with the vector; a number is appended to a name that is taken."""

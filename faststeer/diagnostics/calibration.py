@@ -13,6 +13,7 @@ from faststeer.diagnostics.root_search import falls, first_crossing, nearest
 from faststeer.evaluate.next_token import token_scores_by_setting
 from faststeer.patching.patch import temporarily_patched
 from faststeer.steering.resolved_use import positions_in_texts
+from faststeer.utils.progress import progress_bar
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import Layers
 from faststeer.vectors.other_spelling import refuse_unknown
@@ -47,6 +48,7 @@ def calibrate(
     opposite: bool = False,
     tolerance: float = 0.02,
     max_length: int | None = 128,
+    progress: bool = False,
     **unknown: NoReturn,
 ) -> Calibration:
     """Find the smallest measured coefficient whose effect on neutral text reaches the target.
@@ -72,6 +74,8 @@ def calibrate(
         tolerance: accepted difference from the target, as a share of it. In bfloat16 the divergence
             changes in steps, and the nearest step is chosen.
         max_length: texts are truncated to this many tokens.
+        progress: show a progress bar, of texts times coefficients measured; how many the search
+            needs is not known.
         unknown: nothing; other keywords are refused.
 
     Raises:
@@ -94,7 +98,7 @@ def calibrate(
     def divergences(coefficients: list[float]) -> list[float]:
         settings = [{_NAME: sign * coefficient} for coefficient in coefficients]
         unsteered, scores = token_scores_by_setting(
-            patched, model, tokenizer, texts, settings, max_length=max_length
+            patched, model, tokenizer, texts, settings, max_length=max_length, advance=advance
         )
         if not unsteered.surprise.isfinite().all():
             raise ValueError(
@@ -102,7 +106,10 @@ def calibrate(
             )
         return [score.kl for score in scores]
 
-    with temporarily_patched(model) as patched:
+    with (
+        temporarily_patched(model) as patched,
+        progress_bar("calibrating", None, progress) as advance,
+    ):
         handle = patched.steer(
             vector, 0.0, layers=layers, name=_NAME, positions=positions_in_texts(vector)
         )

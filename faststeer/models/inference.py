@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch, left_padded
+from faststeer.utils.progress import Advance
 
 
 def continuations(
@@ -18,26 +19,36 @@ def continuations(
     prompts: Sequence[str],
     max_new_tokens: int,
     add_special_tokens: bool = True,
+    advance: Advance = lambda steps: None,
 ) -> list[str]:
     """Return the greedy continuation of each prompt, generated in one left-padded batch.
 
-    `add_special_tokens`: passed to the tokenizer; prompts from a chat template have them already.
+    `add_special_tokens` is passed to the tokenizer; prompts from a chat template have them already.
+    `advance` is called with 1 after each token.
 
     Raises:
         ValueError: a prompt without tokens.
     """
+    from transformers import StoppingCriteriaList
+
     encoded = [
         tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"] for prompt in prompts
     ]
     if not all(encoded):
         raise ValueError("a prompt has no tokens; there is nothing to continue")
     batch = left_padded(encoded, tokenizer.pad_token_id, device_of(model))
+
+    def count(ids: Tensor, scores: object, **rest: object) -> Tensor:
+        advance(1)
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # stops nothing
+
     generated = model.generate(
         input_ids=batch.ids,
         attention_mask=batch.mask,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id or 0,
+        stopping_criteria=StoppingCriteriaList([count]),
     )
     longest = batch.ids.shape[1]
     texts: list[str] = tokenizer.batch_decode(generated[:, longest:], skip_special_tokens=True)

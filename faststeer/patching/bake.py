@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.patching.bake_checks import require_bakeable
 from faststeer.patching.weight_edits import Edits, InPlace
+from faststeer.steering.resolved_use import resolve_coefficient, resolve_layers
 from faststeer.utils.version import VERSION
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
 from faststeer.vectors.other_spelling import refuse_unknown
@@ -34,7 +35,7 @@ _WRITERS = {  # which projection writes at a site, and the flag its bias goes wi
 def bake(
     model: Model,
     vector: SteeringVector,
-    coefficient: float = 1.0,
+    coefficient: float | None = None,
     layers: Layers = None,
     *,
     mode: str | None = None,
@@ -67,7 +68,8 @@ def bake(
         model: a LlamaForCausalLM with plain weights. Its weights and config are changed;
             ``copy.deepcopy`` it first to keep the original.
         vector: directions ``[H]``, one per layer.
-        coefficient: the factor on the direction; for ``ablate`` the fraction taken out.
+        coefficient: the factor on the direction; for ``ablate`` the fraction taken out. Default:
+            what the vector states, or else 1.0.
         layers: as `Patched.steer` takes them; for ``ablate`` the layer whose direction it is.
         mode: ``add`` or ``ablate``; by default what the vector states, or else ``add``.
         varying: nothing; other keywords are refused.
@@ -93,11 +95,12 @@ def bake(
     causal: Any = model
     require_fitting(vector, causal.config.hidden_size, "bake")
     mode = _intended_mode(vector, mode)
+    coefficient = resolve_coefficient(vector, coefficient)
     try:
         coefficient = finite(coefficient, f"coefficient of {vector.name!r}")
     except TypeError as error:
         raise TypeError(f"{error}: {_CONSTANT}") from error
-    factors = layer_factors(vector, layers, len(causal.model.layers))
+    factors = layer_factors(vector, resolve_layers(vector, layers), len(causal.model.layers))
     by_layer = {layer: coefficient * factor for layer, factor in factors.items()}
     edits = Edits(causal)
     (_add if mode == "add" else _ablate)(edits, vector, by_layer)

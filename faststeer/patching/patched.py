@@ -16,7 +16,12 @@ from faststeer.steering.intervention import Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
-from faststeer.steering.resolved_use import resolve_mode, resolve_scope
+from faststeer.steering.resolved_use import (
+    resolve_coefficient,
+    resolve_layers,
+    resolve_mode,
+    resolve_scope,
+)
 from faststeer.steering.row_settings import RowSettings
 from faststeer.steering.unnamed import name_for, warn_of_replacing
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
@@ -35,7 +40,7 @@ class Patched(PatchLifecycle):
     def steer(
         self,
         vector: SteeringVector,
-        coefficient: float = 1.0,
+        coefficient: float | None = None,
         *,
         layers: Layers = None,
         name: str | None = None,
@@ -50,8 +55,10 @@ class Patched(PatchLifecycle):
         Args:
             vector: directions ``[H]``, one per layer.
             coefficient: the factor on all of them, or as `mode` defines; live on the handle.
+                Default: what the vector states, or else 1.0.
             layers: one layer, several, or {layer: factor} with the factor multiplying the
-                coefficient there. Default: every layer of the vector, which is a strong dose.
+                coefficient there. Default: what the vector states, or else every layer of the
+                vector, which is a strong dose.
             name: the handle's name; a repeated name replaces. Default: the vector's name. Without
                 a name, a vector that is steered at some of the same layers already is replaced
                 (with a `FaststeerWarning` if more than its strength differs), and at other layers
@@ -85,7 +92,8 @@ class Patched(PatchLifecycle):
         refuse_unknown("steer", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
-        factors = layer_factors(vector, layers, self.num_layers)
+        factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
+        coefficient = resolve_coefficient(vector, coefficient)
         coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
         if not (when is None or isinstance(when, Condition)):
             raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
@@ -178,7 +186,7 @@ class Patched(PatchLifecycle):
     def learn(
         self,
         vector: SteeringVector,
-        coefficient: float = 1.0,
+        coefficient: float | None = None,
         *,
         layers: Layers = None,
         name: str | None = None,
@@ -196,7 +204,8 @@ class Patched(PatchLifecycle):
         require_fitting(vector, self.hidden_size, "learn")
         resolve_mode(vector, "add")
         resolve_scope(vector, "all", self.plan.tables.device)
-        factors = layer_factors(vector, layers, self.num_layers)
+        factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
+        coefficient = resolve_coefficient(vector, coefficient)
         coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
         intervention = Intervention(vector, coefficient, factors)
         self._require_sites(intervention)

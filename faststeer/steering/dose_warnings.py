@@ -1,4 +1,4 @@
-"""Warn of doses that hardly change the residual stream, or exceed it many times.
+"""Warn of doses that hardly change the residual stream, exceed it many times, or add up to it.
 
 What a coefficient means depends on the stream's norm, which differs by two orders of magnitude
 between models and layers. It is measured once per vector and magnitude, in the first eager forward
@@ -23,6 +23,9 @@ from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.sites import Site
 
 LEAST, MOST = 0.01, 10.0  # times the stream's norm
+# Of the sum over a vector's layers: on SmolLM2 perplexity is at most 4 times the unsteered one up
+# to 0.55, and from 0.7 on at least 5 times, mostly tens; docs/decisions.md has the measurement.
+MOST_TOGETHER = 0.7
 _FEWEST = 4  # tokens from which a norm is taken
 _SAMPLE = 256  # tokens, of which the median norm is known well enough
 
@@ -181,7 +184,7 @@ def _additions(entries: Entries, tokens: Tensor, count: int) -> Tensor:
 def _judge(
     name: str, one: Intervention, streams: Mapping[Site, list[float]], dtype: torch.dtype
 ) -> None:
-    """Warn of a dose that overflows, is too strong at a layer, or too weak at every layer."""
+    """Warn of a dose that overflows, is too strong at a layer or over all, or too weak at all."""
     shares: list[tuple[float, int, float]] = []
     for layer, coefficient in one.by_layer().items():
         norm = float(one.vector.directions[layer].norm())
@@ -201,6 +204,15 @@ def _judge(
     if not shares:
         return
     share, layer, stream = max(shares)
+    together = _sum_of_shares(one, streams)
+    if share <= MOST and len(shares) > 1 and together > MOST_TOGETHER:
+        # No fitting coefficient is named: the stream of later layers holds what earlier ones added.
+        _warn(
+            f"vector {name!r} is added at {len(shares)} layers, together {together:.0%} of the "
+            f"residual stream's norm; over {MOST_TOGETHER:.0%} mostly breaks text: steer fewer "
+            "layers with layers=, or take a smaller coefficient"
+        )
+        return
     if LEAST <= share <= MOST:
         return
     norm, coefficient = float(one.vector.directions[layer].norm()), one.by_layer()[layer]
@@ -214,6 +226,19 @@ def _judge(
         f"{coefficient:.3g} is {share:.2g} times the residual stream's median norm {stream:.3g}; "
         f"{why}"
     )
+
+
+def _sum_of_shares(one: Intervention, streams: Mapping[Site, list[float]]) -> float:
+    """Return the norm of what all layers add, each relative to the stream's norm there.
+
+    Similar directions add up; unrelated ones, which disturb less, add up as squares do.
+    """
+    total = torch.zeros(one.vector.hidden_size)
+    for layer, coefficient in one.by_layer().items():
+        for site in one.sites_of(layer):
+            if stream := streams[site][0]:
+                total += one.vector.directions[layer] * (coefficient / stream)
+    return float(total.norm())
 
 
 def _warn(message: str) -> None:

@@ -1,10 +1,11 @@
-"""The mode and scope that a vector steers with: what the caller gives, or else what it states."""
+"""How a vector steers: what the caller gives, or else what it states."""
 
 from __future__ import annotations
 
 import torch
 
 from faststeer.steering.positions import Positions, Scope, scope_of, scope_of_range
+from faststeer.vectors.arguments import Layers
 from faststeer.vectors.position_range import NAMED_POSITIONS, parse_positions, positions_to_text
 from faststeer.vectors.stated_use import MODES, require_mode, warn_of_other_use
 from faststeer.vectors.steering_vector import SteeringVector
@@ -51,6 +52,53 @@ def resolve_scope(
         chosen = chosen or type(positions).__name__
         warn_of_other_use(vector, f"positions {stated!r}", f"positions {chosen!r}", 4)
     return scope
+
+
+def resolve_layers(vector: SteeringVector, layers: Layers) -> Layers:
+    """Return `layers`, or if it is None the vector's stated layers; None for all that it has.
+
+    Raises:
+        ValueError: as `stated_layers`.
+    """
+    return stated_layers(vector) if layers is None else layers
+
+
+def stated_layers(vector: SteeringVector) -> list[int] | None:
+    """Return the layers that the vector states to be steered; None if it states none.
+
+    Raises:
+        ValueError: the vector states what are not layers of its own.
+    """
+    stated = vector.metadata.get("layers")
+    if stated is None:
+        return None
+    if (
+        not isinstance(stated, list)
+        or not stated
+        or not all(type(layer) is int and layer in vector.directions for layer in stated)
+    ):
+        raise ValueError(
+            f"vector {vector.name!r} states layers {stated!r}, which are not a list of its own; "
+            f"give layers=, some of {vector.layers}"
+        )
+    return [*stated]
+
+
+def resolve_coefficient(vector: SteeringVector, coefficient: float | None) -> float:
+    """Return `coefficient`, or if it is None the vector's stated one, or 1.0.
+
+    Raises:
+        ValueError: the vector states what is not a number; whether it is finite is not checked.
+    """
+    stated = vector.metadata.get("coefficient")
+    if coefficient is not None or stated is None:
+        return 1.0 if coefficient is None else coefficient
+    if isinstance(stated, bool) or not isinstance(stated, (int, float)):
+        raise ValueError(
+            f"vector {vector.name!r} states coefficient {stated!r}, which is not a number; give "
+            "coefficient="
+        )
+    return stated
 
 
 def positions_in_texts(vector: SteeringVector) -> Positions | None:

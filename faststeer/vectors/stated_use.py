@@ -1,15 +1,17 @@
 """The use that a vector's metadata state, and warnings and errors for any other.
 
-A vector's metadata may state ``mode`` and ``positions`` (how and where it is to steer),
-``read_token`` and ``template`` (how it was read), ``model``, ``model_type`` and ``num_layers``
-(for which model), and the ``fingerprint`` of its weights. What is not stated is not checked.
+A vector's metadata may state ``mode``, ``positions``, ``layers`` and ``coefficient`` (how, where
+and how strongly it is to steer), ``read_token`` and ``template`` (how it was read), ``model``,
+``model_type`` and ``num_layers`` (for which model), and the ``fingerprint`` of its weights. What is
+not stated is not checked.
 docs/vectors.md lists the keys.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from faststeer.utils.warnings import FaststeerWarning
@@ -37,14 +39,25 @@ def require_mode(mode: str) -> None:
 
 
 def state_use(
-    metadata: Mapping[str, Any], mode: str | None, positions: str | range | slice | None
+    metadata: Mapping[str, Any],
+    mode: str | None,
+    positions: str | range | slice | None,
+    layers: Sequence[int] | None = None,
+    coefficient: float | None = None,
 ) -> dict[str, Any]:
     """Return the metadata with this use stated in them.
 
     Raises:
-        ValueError: an unknown mode, or positions that no text can hold.
+        ValueError: an unknown mode, positions that no text can hold, or a coefficient that is not
+            finite.
     """
     stated = dict(metadata)
+    if layers is not None:
+        stated["layers"] = list(layers)
+    if coefficient is not None:
+        if not math.isfinite(coefficient):
+            raise ValueError(f"coefficient is {coefficient}; expected a finite number")
+        stated["coefficient"] = float(coefficient)
     if mode is not None:
         require_mode(mode)
         stated["mode"] = mode
@@ -64,7 +77,8 @@ def state_use(
 
 def require_same_use(one: HasMetadata, other: HasMetadata) -> None:
     """Raise ValueError for vectors of two uses, which cannot be combined; warn of two models."""
-    for key, default in (("mode", "add"), ("positions", "all")):
+    uses = {"mode": "add", "positions": "all", "layers": None, "coefficient": None}
+    for key, default in uses.items():
         mine, theirs = (own.metadata.get(key) or default for own in (one, other))
         if mine != theirs:
             raise ValueError(

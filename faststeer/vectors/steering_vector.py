@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -32,7 +32,7 @@ class SteeringVector:
         directions: 0-based decoder layer -> direction ``[H]``. Copied to float32 on the CPU.
         site: ``resid_pre``, ``resid_mid`` (after attention) or ``resid_post`` (a layer's output).
         metadata: facts about how it was made (model, method, read_token, ...) and how it is to be
-            used (mode, positions); docs/vectors.md lists the keys.
+            used (mode, positions, layers, coefficient); docs/vectors.md lists the keys.
 
     Raises:
         TypeError: a layer that is not an int, or a direction that is not a tensor.
@@ -111,28 +111,40 @@ class SteeringVector:
     def select(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with these layers only. Raises ValueError for one that it lacks."""
         chosen = [layers] if isinstance(layers, int) else layers
-        return self._with({layer: self._at(layer) for layer in chosen})
+        return self._chosen({layer: self._at(layer) for layer in chosen})
 
     def at(self, layer: int, to: int | None = None) -> SteeringVector:
         """Return the vector with the direction of `layer` only, at layer `to` if that is given."""
-        return self._with({layer if to is None else to: self._at(layer)})
+        return self._chosen({layer if to is None else to: self._at(layer)})
 
     def for_use(
-        self, *, mode: str | None = None, positions: str | range | slice | None = None
+        self,
+        *,
+        mode: str | None = None,
+        positions: str | range | slice | None = None,
+        layers: int | Sequence[int] | None = None,
+        coefficient: float | None = None,
     ) -> SteeringVector:
         """Return the vector with metadata that state how it is to steer; files keep them.
 
-        `Patched.steer` and others use what the vector states unless they are given otherwise, and
-        then warn.
+        `Patched.steer` and others use what the vector states unless they are given otherwise;
+        another mode, or other positions, give a warning then.
 
         Args:
             mode: "add", "project" or "clamp", as for `Patched.steer`.
             positions: as for `Patched.steer`: a name, a range or a slice.
+            layers: those of the vector's layers that it is to steer.
+            coefficient: the factor on them, such as a tuned one.
 
         Raises:
-            ValueError: an unknown mode, or positions that no text can hold.
+            ValueError: an unknown mode, positions that no text can hold, a layer that the vector
+                lacks, or a coefficient that is not finite.
         """
-        return replace(self, metadata=stated_use.state_use(self.metadata, mode, positions))
+        chosen = None
+        if layers is not None:
+            chosen = self.select([layers] if isinstance(layers, int) else layers).layers
+        stated = stated_use.state_use(self.metadata, mode, positions, chosen, coefficient)
+        return replace(self, metadata=stated)
 
     def save(self, path: str | PathLike[str], file_format: str | None = None) -> None:
         """Write a file atomically.
@@ -223,6 +235,13 @@ class SteeringVector:
                 f" (vector.at(layer, to={layer}) moves one)"
             )
         return self.directions[layer]
+
+    def _chosen(self, directions: Mapping[int, Tensor]) -> SteeringVector:
+        """Return the vector with these layers; they replace stated ones that are not among them."""
+        stated = self.metadata.get("layers")
+        kept = isinstance(stated, list) and set(stated) <= directions.keys()
+        metadata = {k: v for k, v in self.metadata.items() if k != "layers" or kept}
+        return replace(self, directions=directions, metadata=metadata)
 
     def _with(self, directions: Mapping[int, Tensor]) -> SteeringVector:
         return replace(self, directions=directions)

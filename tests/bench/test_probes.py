@@ -76,7 +76,7 @@ def test_a_sliding_window_shorter_than_the_prompt_is_checked_and_timed(make_tiny
     assert passed(findings) >= PROBED
     assert failed(findings) == set()
     [decode] = [one for one in findings if one.name == "cost, decode step"]
-    assert "times the time" in decode.measured
+    assert "times stock's time" in decode.measured
 
 
 def test_each_finding_has_its_numbers_and_limits_and_names_the_likeliest_mistake() -> None:

@@ -128,18 +128,24 @@ MISTAKES = [
     ("highlight v.safetensors --model tiny --text a", "'v' has layers [1, 2]; choose one with --l"),
     ("highlight one.safetensors --model tiny --text a --html no/x.html", "folder no does not"),
     ("highlight wide.safetensors --model tiny --text a", "hidden size 65, but the model's is 64"),
-    ("calibrate v.safetensors --model tiny --target 0", "target is 0; expected a finite number"),
+    ("calibrate one.safetensors --model tiny --target 0", "target is 0; expected a finite number"),
     (
-        "calibrate v.safetensors --model tiny --target 1e9 --texts texts.jsonl",
+        "calibrate one.safetensors --model tiny --target 1e9 --texts texts.jsonl",
         "the target 1e+09 is not reached: the largest found is",
     ),
     (
-        "calibrate v.safetensors --model tiny --max-length 0",
+        "calibrate one.safetensors --model tiny --max-length 0",
         "text 0 has 0 tokens, of which none is predicted",
     ),
     (
-        "calibrate v.safetensors --model tiny --max-length 2000 --texts long.jsonl",
+        "calibrate one.safetensors --model tiny --max-length 2000 --texts long.jsonl",
         "text 0 has 1025 tokens, and the model's context is 1024; max_length=1024 truncates",
+    ),
+    ("calibrate v.safetensors --model tiny", "Give one, such as --layers 2"),
+    (
+        "generate --steer v.safetensors:coefficient=2 --model tiny --prompt a",
+        "'v' has layers [1, 2] and states none to steer; all of them together are a dose that "
+        "breaks text. Give one, such as --steer v.safetensors:layer=2",
     ),
     ("calibrate wide.safetensors --model tiny", "hidden size 65, but the model's is 64"),
 ]

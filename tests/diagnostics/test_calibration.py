@@ -178,7 +178,7 @@ def test_a_divergence_that_decreases_gives_a_warning(
 ) -> None:
     from faststeer.diagnostics import calibration
 
-    def falling(patched, model, tokenizer, texts, settings, max_length) -> tuple[Any, list[Any]]:
+    def falling(patched, model, tokenizer, texts, settings, **rest) -> tuple[Any, list[Any]]:
         coefficients = [next(iter(setting.values())) for setting in settings]
         unsteered = SimpleNamespace(surprise=torch.zeros(1))
         return unsteered, [SimpleNamespace(kl=c if c < 0.9 else 0.3) for c in coefficients]

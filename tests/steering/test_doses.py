@@ -222,3 +222,33 @@ def test_other_modes_and_additions_beside_them_give_no_warning(patched) -> None:
     assert warned(lambda: run(patched)) == []
     assert readers(patched) == 0
     assert not patched.plan.doses.due
+
+
+def shares_of(plain, directions, share: float) -> faststeer.SteeringVector:
+    """Return a vector that adds `share` of the unsteered stream's median norm at each layer."""
+    return faststeer.SteeringVector(
+        "many", {n: share * median_norm(plain, n) * d / d.norm() for n, d in directions.items()}
+    )
+
+
+def test_doses_of_several_layers_are_judged_by_their_sum_in_per_cent(patched, plain) -> None:
+    one, other = torch.eye(64)[:2]
+    same = shares_of(plain, {0: one, 1: one, 2: one}, 0.3)
+    patched.steer(same)
+    [message] = warned(lambda: run(patched))
+    told = re.search(r"'many' is added at 3 layers, together (\d+)% of the residual", message)
+    assert told
+    assert 0.7 < int(told[1]) / 100 <= 0.9 + 0.01  # earlier additions are in the later streams
+    assert "steer fewer layers with layers=, or take a smaller coefficient" in message
+    patched.clear()
+    patched.steer(same, 0.7)  # 0.63 at most
+    assert warned(lambda: run(patched)) == []
+    patched.clear()
+    patched.steer(same, layers=[0, 1])
+    assert warned(lambda: run(patched)) == []
+    patched.clear()
+    patched.steer(shares_of(plain, {0: one, 2: other}, 0.45))  # in sum 0.45 times the root of 2
+    assert warned(lambda: run(patched)) == []
+    patched.clear()
+    patched.steer(shares_of(plain, {1: one}, 0.9))  # one layer has a limit of its own
+    assert warned(lambda: run(patched)) == []
