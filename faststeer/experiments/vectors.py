@@ -38,6 +38,7 @@ def make_vectors(
     batch_size: int,
     progress: bool,
     read_token: int | Positions = -1,
+    keep_sinks: bool = False,
 ) -> dict[str, SteeringVector]:
     """Return a vector per behaviour: the mean difference of its pairs at their read token.
 
@@ -65,6 +66,7 @@ def make_vectors(
                 name=own.name,
                 layers=layers,
                 read_token=read_token,
+                keep_sinks=keep_sinks,
                 batch_size=batch_size,
                 progress=progress,
             )
