@@ -19,7 +19,7 @@ from faststeer.cli.steer_option import SteerOption
         ("a/b/v:layer=15", SteerOption("a/b/v", [15], None)),
         ("v:layer=3,15,4:coefficient=-2.5", SteerOption("v", [3, 15, 4], -2.5)),
         ("v:coefficient=1e-2:layers=0", SteerOption("v", [0], 0.01)),
-        ("v:layer=10-12,15", SteerOption("v", [10, 11, 12, 15], 1.0)),
+        ("v:layer=10-12,15", SteerOption("v", [10, 11, 12, 15], None)),
         ("v:layers=all:coefficient=2", SteerOption("v", None, 2.0)),
         ("v:multiplier=4", SteerOption("v", None, 4.0)),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run as command
+from markupsafe import escape
 from plain_hooks import hooked
 
 from faststeer import SteeringVector
@@ -82,4 +83,4 @@ def test_the_report_has_every_figure(quick: Path, tmp_path: Path) -> None:
     figures = [figure for part in Result.read(quick).sections for figure in part.figures]
     assert len(figures) == 6
     assert html.count("data:image/png;base64,") == 6
-    assert all(figure.caption in html for figure in figures)
+    assert all(str(escape(figure.caption)) in html for figure in figures)

@@ -55,7 +55,7 @@ def test_a_zero_vector_gives_a_warning_at_once_with_its_layers(patched) -> None:
     with pytest.warns(faststeer.FaststeerWarning, match="'nil' is zero at layer 2: adding it") as w:
         patched.steer(zeros)
     assert w[0].filename == __file__
-    assert warned(lambda: patched.steer(zeros, layers=0)) == []
+    assert warned(lambda: patched.steer(zeros, layers=0, name="nil")) == []
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post"])
