@@ -20,7 +20,6 @@ from result_tables import (
     ops_table,
     parity_table,
     peers_table,
-    questions_table,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +59,6 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
         "traits variants": (TRAITS, experiment_tables.table("Matching probability under one")),
         "traits growth": (TRAITS, experiment_tables.table("Share of the effect alone")),
         "traits generated": (TRAITS, experiment_tables.table("How the judge reads")),
-        "questions": (RESULTS / "questions-qwen2.5-coder-0.5b.json", questions_table),
     },
 }
 

@@ -247,27 +247,3 @@ def demo_table(result: dict[str, Any]) -> str:
 def _hardware(machine: dict[str, Any]) -> str:
     isa = f", {machine['isa']}" if "isa" in machine else ""
     return f"{machine['cpu']}, {machine['threads']} threads{isa}, torch {machine['torch']}"
-
-
-def questions_table(results: dict[str, Any]) -> str:
-    """Return how far each behaviour's questions move, plain and in the chat template."""
-    lines = [
-        f"{results['model']['name']}, {results['model']['dtype']}, each vector alone at layer "
-        f"{results['layer']}; the probability of the matching option, given that it is one of the "
-        "two, on every question of the test part:",
-        "",
-        "| behaviour | questions | form | subtracted | unsteered | added | added − subtracted "
-        "| greedy score, added − subtracted |",
-        "|---|---:|---|---:|---:|---:|---|---|",
-    ]
-    for name in results["plain"]:
-        for form in ("plain", "chat"):
-            own = results[form][name]
-            probability = own["probability"]
-            cells = [name.replace("_", " "), str(own["questions"]), form]
-            cells += [f"{probability[kind]:.3f}" for kind in ("subtracted", "unsteered", "added")]
-            for moved in ("added - subtracted", "score added - subtracted"):
-                mean, low, high = own[moved]
-                cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

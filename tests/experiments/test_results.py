@@ -124,7 +124,7 @@ def test_a_missing_plot_is_reported(result: Result, tmp_path: Path) -> None:
         as_page(results_in(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["broad-skills", "behaviours"])
+@pytest.mark.parametrize("name", ["broad-skills", "behaviours", "traits"])
 def test_results_of_the_previous_version_are_read_and_reported(name: str) -> None:
     folder = ROOT / "docs" / "results" / name
     content = json.loads((folder / "outcome.json").read_text())
