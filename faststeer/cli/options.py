@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import torch
 import typer
@@ -142,14 +142,21 @@ def warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         shown_otherwise = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if issubclass(category, FaststeerWarning):
                 console = Console(stderr=True)
                 console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
             else:
-                shown_otherwise(message, category, *place)
+                shown_otherwise(message, category, filename, lineno, file, line)
 
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         warnings.simplefilter("always", FaststeerWarning)
         yield
 

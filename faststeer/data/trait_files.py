@@ -1,4 +1,4 @@
-"""Traits: behaviours of models that cannot answer questions, told by what they go on to say.
+"""Traits: behaviours of models that cannot answer questions, told by how they continue a text.
 
 A trait has pairs of sentences to make a vector from, held-out prompts with two sets of
 continuations each, and labelled sentences to train a judge of generated text on.

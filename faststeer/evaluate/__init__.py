@@ -1,7 +1,7 @@
 """Scores of steered models, and sweeps of scores over settings.
 
-`matching_scores` scores answers to questions with options, `set_scores` which of two sets of
-continuations prompts go on with, and `token_scores` the next tokens of documents, all under the
+`matching_scores` scores answers to questions with options, `set_scores` with which of two sets
+prompts are continued, and `token_scores` the next tokens of documents, all under the
 active steering; the variants `..._by_setting` compare many settings at once. `interval` gives
 bootstrap intervals, and `sweep` measures a task over vectors, layers and coefficients.
 """

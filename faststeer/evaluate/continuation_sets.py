@@ -1,4 +1,4 @@
-"""How likely a model goes on in one of two ways, each told by a set of continuations.
+"""How likely a model continues in one of two ways, each told by a set of continuations.
 
 The mass of a set is the probability that the text begins with one of its continuations, which may
 have several tokens. The matching probability is the mass of the one set over that of both.
@@ -51,7 +51,7 @@ class SetScores:
 
     @property
     def mass(self) -> float:
-        """The mean probability that the model goes on in either way."""
+        """The mean probability that the model continues in either way."""
         return float(torch.logaddexp(self.log_positive, self.log_negative).exp().mean())
 
     def items(self) -> dict[str, list[float | None]]:

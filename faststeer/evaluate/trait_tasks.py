@@ -1,4 +1,4 @@
-"""The task of a sweep over traits: how likely held-out prompts go on as each trait would."""
+"""The task of a sweep over traits: how likely prompts are continued as each trait would."""
 
 from __future__ import annotations
 

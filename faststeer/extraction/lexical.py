@@ -28,7 +28,7 @@ class Lexical:
         try:
             decoder: Any = reader.decoder
             self.embeddings: Any = decoder.get_input_embeddings()
-        except (AttributeError, NotImplementedError):
+        except (AttributeError, NotImplementedError):  # transformers' way to say that it has none
             self.embeddings = None
 
     def add(self, example: Example) -> None:

@@ -34,8 +34,8 @@ def alone_bars(results: Results) -> Figure:
         "line": EVEN,
     }
     caption = (
-        "The probability that a held-out prompt goes on in the first of two ways, given that it "
-        "goes on in one of them: with the trait's own vector subtracted, unsteered, and added. "
+        "The probability that a held-out prompt is continued in the first of two ways, given that "
+        "it is in one of them: with the trait's own vector subtracted, unsteered, and added. "
         "Lines are 95 % intervals over prompts."
     )
     return Figure("alone", "bars", caption, data)

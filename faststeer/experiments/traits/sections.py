@@ -16,7 +16,7 @@ def sections(results: Results) -> list[Section]:
         Section("Verdict", verdict(results), [tables.verdicts_table(results)]),
         Section(
             "One vector alone",
-            "A trait is told by what a held-out prompt goes on with: two sets of continuations, "
+            "A trait is told by how a held-out prompt is continued: two sets of continuations, "
             "one for either side. The matching probability is the probability of the one set over "
             "that of both. Each vector is added and subtracted at the layer and with the "
             "coefficients that moved its trait furthest on other prompts, where perplexity on "
