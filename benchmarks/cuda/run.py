@@ -1,14 +1,16 @@
-"""Run the checks that need a GPU, in two calls of at most five minutes each: `make cuda-check`.
+"""Run the checks that need a GPU, in three calls of at most five minutes each: `make cuda-check`.
 
     python benchmarks/cuda/run.py kernels --output DIR
     python benchmarks/cuda/run.py models --output DIR
+    python benchmarks/cuda/run.py engine --output DIR
 
 `kernels` builds the library for this GPU alone, runs the CUDA tests, runs compute-sanitizer over
 the smallest of them, and times the ops, with overlapping launches (FASTSTEER_PDL) and without.
 `models` times decode steps of LLaMA-7B's shape, eager, captured and compiled, the host's work per
-step, and capture. Each writes its results, which targets were met, the device, the versions and the
-commit to a file of its own, and prints a table of verdicts last. Needs no network and no git: it
-uses the packages of the environment's Python.
+step, and capture. `engine` times vLLM with the plugin and without, where it is installed. Each
+writes its results, which targets were met, the device, the versions and the commit to a file of its
+own, and prints a table of verdicts last. Needs no network and no git: it uses the packages of the
+environment's Python.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from limited import ROOT, TimeLimit
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from stages import KERNELS, MODELS, SECONDS, Found, Stage, without_paths
+from stages import ENGINE, KERNELS, MODELS, SECONDS, Found, Stage, without_paths
 
 START = time.monotonic()
 VERDICTS = {True: "passed", False: "FAILED", None: "absent"}
@@ -158,6 +160,16 @@ def models(
 ) -> None:
     """Time decode steps, the host's work and capture on this machine's GPU."""
     check("models", MODELS, output, commit, only)
+
+
+@app.command()
+def engine(
+    output: OutputOption = DEFAULT_OUTPUT,
+    commit: CommitOption = None,
+    only: OnlyOption = None,
+) -> None:
+    """Time decode steps of vLLM with the plugin and without on this machine's GPU."""
+    check("engine", ENGINE, output, commit, only)
 
 
 if __name__ == "__main__":

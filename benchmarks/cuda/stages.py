@@ -162,6 +162,16 @@ def capture(scratch: Path, limit: TimeLimit) -> Found:
     return finished(limit.run(*program, "--output", str(output)), output)
 
 
+def vllm_cost(scratch: Path, limit: TimeLimit) -> Found:
+    from faststeer.utils.machine import installed_version
+
+    if installed_version("vllm") is None:
+        return {"passed": None, "output": ["vLLM is not installed"]}
+    output = scratch / "vllm.json"
+    program = [PYTHON, "benchmarks/vllm/cost.py", "--device", "cuda", "--rounds", "2"]
+    return finished(limit.run(*program, "--output", str(output)), output)
+
+
 def timed_model(name: str, *options: str) -> Work:
     """Return the work of `faststeer bench` on LLaMA-7B's shape, judged by the targets."""
 
@@ -210,4 +220,8 @@ MODELS: Mapping[str, Stage] = {
     ),
     "host": Stage(20, host, shown=True),
     "capture": Stage(25, capture, shown=True),
+}
+ENGINE: Mapping[str, Stage] = {
+    "build": Stage(60, build),
+    "vllm": Stage(210, vllm_cost, shown=True),
 }

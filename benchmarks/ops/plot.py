@@ -14,74 +14,90 @@ from typing import Any
 
 from variants import COMPILED, COMPILED_UNSTEERED, EAGER, FRESH, INTO, LIGER, STOCK
 
+from faststeer.utils.plot_labels import End, label_ends, settle
+from faststeer.utils.plot_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILLION,
+    as_png,
+    figure_style,
+    new_figure,
+    plain_log_axis,
+    wrapped,
+)
+
 Record = dict[str, Any]
 
-# faststeer is a thick red line; variants that add no vectors are dashed.
+# faststeer is a thick line; variants that add no vectors are dashed.
 LINES: dict[str, tuple[str, dict[str, Any]]] = {
-    FRESH: ("faststeer", {"color": "#b2182b", "linewidth": 2.8, "marker": "o", "zorder": 5}),
-    INTO: (
-        "faststeer, into given tensors",
-        {"color": "#ef8a62", "linewidth": 2.0, "marker": "o", "zorder": 4},
-    ),
-    COMPILED: ("torch.compile", {"color": "#2166ac", "marker": "s"}),
-    EAGER: ("eager PyTorch, vectors summed beforehand", {"color": "#444444", "marker": "^"}),
-    LIGER: ("Liger, unsteered", {"color": "#1b9e77", "marker": "D", "linestyle": "--"}),
+    FRESH: ("faststeer", {"color": VERMILLION, "linewidth": 2.6, "marker": "o", "zorder": 5}),
+    INTO: ("faststeer, into given tensors", {"color": ORANGE, "marker": "o", "zorder": 4}),
+    COMPILED: ("torch.compile", {"color": BLUE, "marker": "s"}),
+    EAGER: ("eager, vectors summed before", {"color": BLACK, "marker": "^"}),
+    LIGER: ("Liger, unsteered", {"color": GREEN, "marker": "D", "linestyle": "--"}),
     COMPILED_UNSTEERED: (
         "torch.compile, unsteered",
-        {"color": "#67a9cf", "marker": "s", "linestyle": "--"},
+        {"color": SKY, "marker": "s", "linestyle": "--"},
     ),
-    STOCK: ("eager PyTorch, unsteered", {"color": "#999999", "marker": "v", "linestyle": "--"}),
+    STOCK: ("eager, unsteered", {"color": GREY, "marker": "v", "linestyle": "--"}),
 }
+_NAME = 18  # characters of a line of a name beside the axes
 
 
 def draw(result: Record, path: Path) -> None:
     """Write the picture, or print that matplotlib is missing."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import NullLocator, PercentFormatter, StrMethodFormatter
+        with figure_style():
+            path.write_bytes(as_png(make_figure(result)))
     except ImportError:
         print("no picture: matplotlib is not installed", file=sys.stderr)
-        return
+
+
+def make_figure(result: Record) -> Any:
+    """Return per op the share of the bandwidth above the time; call inside `figure_style`."""
     drawn = panels(result["cases"])
-    figure = Figure(figsize=(1.2 + 4.9 * len(drawn), 8.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, len(drawn), sharex="col", sharey="row", squeeze=False)
-    for shares, times, (title, records) in zip(above, below, drawn.items(), strict=True):
-        _lines(shares, records, "share_of_copy")
-        _lines(times, records, "microseconds")
-        shares.axhline(1, color="black", linewidth=0.8)
-        rows = sorted({record["rows"] for record in records})
-        shares.set(title=title, xscale="log")
-        times.set(xlabel="rows (tokens)", yscale="log")
-        times.set_xticks(rows, [f"{n:,}" for n in rows])
-        times.xaxis.set_minor_locator(NullLocator())
-        shares.yaxis.set_major_formatter(PercentFormatter(1))
-        times.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    above[0].set(ylabel="share of the copy bandwidth", ylim=(0, None))
-    below[0].set(ylabel="time of a call, µs")
     machine = result["machine"]
-    figure.suptitle(
-        f"{machine.get('gpu') or machine['cpu']}, copy {result['copy_bytes_per_second'] / 1e9:,.0f}"
-        f" GB/s, hidden size {result['settings']['hidden']}, {_cache(result['cases'])} caches"
+    figure = new_figure(
+        f"{machine.get('gpu') or machine['cpu']}",
+        4.4 * len(drawn),
+        f"copy {result['copy_bytes_per_second'] / 1e9:,.0f} GB/s, hidden size "
+        f"{result['settings']['hidden']}, {_cache(result['cases'])} caches",
     )
-    labelled = {
-        label: line
-        for axes in above
-        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    columns = min(4, 2 * len(drawn))
-    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=columns)
-    figure.savefig(path, dpi=100)
+    grid = figure.subplots(2 * len(drawn), 1, squeeze=False)[:, 0]
+    for shares, times, (title, records) in zip(grid[::2], grid[1::2], drawn.items(), strict=True):
+        rows = sorted({record["rows"] for record in records})
+        shares.set_title(title)
+        shares.axhline(1, color="black", linewidth=0.8)
+        shares.set_ylabel("share of the\ncopy bandwidth")
+        times.set(ylabel="time of a call, µs", xlabel="rows (tokens)")
+        for axes, quantity in ((shares, "share_of_copy"), (times, "microseconds")):
+            values = _lines(axes, records, quantity)
+            plain_log_axis(axes.xaxis, rows[0] / 1.3, 1.3 * rows[-1], rows)
+            if axes is times:
+                plain_log_axis(axes.yaxis, min(values) / 1.3, 1.3 * max(values))
+            else:
+                axes.set_ylim(bottom=0)
+    settle(figure)
+    return figure
 
 
-def _lines(axes: Any, records: list[Record], quantity: str) -> None:
+def _lines(axes: Any, records: list[Record], quantity: str) -> list[float]:
+    """Draw every variant that was measured, with its name at the line's end; return the values."""
+    ends, drawn = [], []
     for name, (label, style) in LINES.items():
         points = [record for record in records if name in record[quantity]]
         if points:
             values = [record[quantity][name] for record in points]
-            axes.plot([record["rows"] for record in points], values, label=label, **style)
-    axes.grid(axis="y", alpha=0.3)
+            axes.plot([record["rows"] for record in points], values, **style)
+            shown = wrapped(label, _NAME)
+            ends.append(End(points[-1]["rows"], values[-1], shown, style["color"]))
+            drawn += values
+    label_ends(axes, ends)
+    return drawn
 
 
 def panels(records: list[Record]) -> dict[str, list[Record]]:

@@ -104,10 +104,10 @@ void require_apart(const MomentsArgs& args, const MomentsCall& call) {
 }
 
 void set_modes(SteerNormArgs& args, const View& modes) {
-  if (modes.dim != 2 || modes.sizes[0] != args.stored || modes.last() != 3 ||
+  if (modes.dim != 2 || modes.sizes[0] != args.stored || modes.last() != kModeNumbers ||
       modes.element != Element::float32 || !modes.is_contiguous()) {
-    require(false, "modes must be a contiguous float32 tensor of shape [", args.stored,
-            ", 3], a line for each of the vectors, not ", modes.shape());
+    require(false, "modes must be a contiguous float32 tensor of shape [", args.stored, ", ",
+            kModeNumbers, "], a line for each of the vectors, not ", modes.shape());
   }
   args.modes = static_cast<const float*>(modes.data);
 }

@@ -17,6 +17,8 @@ struct Rows {
   DType dtype;
 };
 
+constexpr int kModeNumbers = 5;  // of a vector: push, pull, keep, floor, ceiling
+
 // h = round((residual + x) + sum of entries), and with modes as faststeer/ops/reference.py says;
 // out = round(h * rsqrt(mean(h^2) + eps) * (weight_offset + weight)).
 struct SteerNormArgs {
@@ -28,7 +30,7 @@ struct SteerNormArgs {
   float weight_offset;
   float eps;
   Rows vectors;                // [S, H] or no data
-  const float* modes;          // [S, 3]: push, pull, keep; or none: all vectors are added
+  const float* modes;          // [S, kModeNumbers]; or none: all vectors are added
   int64_t stored;              // S
   const int32_t* index;        // [R, K], -1 for none
   const float* coefficient;    // [R, K]

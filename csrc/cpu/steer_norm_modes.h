@@ -1,4 +1,4 @@
-// The residual update where vectors have modes: projections, clamps, a kept norm.
+// The residual update where vectors have modes: projections, clamps, caps, a kept norm.
 //
 // A projection needs the whole row before it changes any of it, so the row is worked on in float32,
 // in scratch that stays in L1, and rounded at the end.
@@ -10,7 +10,7 @@ namespace faststeer {
 namespace FASTSTEER_ISA_NAMESPACE {
 
 struct Mode {
-  float push, pull, keep;
+  float push, pull, keep, floor, ceiling;
 };
 
 // An entry of a setting, for rows with modes and without: a vector without a mode is added.
@@ -23,10 +23,20 @@ struct Entry {
 inline Entry read_entry(const SteerNormArgs& args, int64_t setting, int64_t k) {
   const int64_t at = setting * args.entries + k;
   const int32_t id = args.index[at];
-  if (id < 0) return {-1, 0.0f, {0.0f, 0.0f, 0.0f}};
-  if (args.modes == nullptr) return {id, args.coefficient[at], {1.0f, 0.0f, 0.0f}};
-  const float* line = args.modes + 3 * static_cast<int64_t>(id);
-  return {id, args.coefficient[at], {line[0], line[1], line[2]}};
+  if (id < 0) return {-1, 0.0f, {}};
+  if (args.modes == nullptr) return {id, args.coefficient[at], {1.0f, 0.0f, 0.0f, 0.0f, 0.0f}};
+  const float* line = args.modes + kModeNumbers * static_cast<int64_t>(id);
+  return {id, args.coefficient[at], {line[0], line[1], line[2], line[3], line[4]}};
+}
+
+// The factor of an entry's vector v in a projection, clamp or cap, where `along` is the row times
+// v: 0 within the bounds. NaN stays NaN.
+inline float projection_factor(float coefficient, const Mode& mode, double along) {
+  const double own = along - static_cast<double>(coefficient) * mode.push;
+  double held = own > mode.ceiling ? mode.ceiling : own;
+  held = held < mode.floor ? mode.floor : held;
+  const float share = mode.push == 0.0f ? coefficient * mode.pull : mode.pull;
+  return static_cast<float>(share * (held - own));
 }
 
 // The sum over a row of term(j, lanes...), one vector at a time.
@@ -96,8 +106,8 @@ double update_row_by_modes(const SteerNormArgs& args, int64_t setting, const R* 
     const auto [id, coefficient, mode] = read_entry(args, setting, k);
     if (mode.pull == 0.0f) continue;
     const V vector(args.vectors, id);
-    const double along = wide.dot(vector);
-    wide.add_product(static_cast<float>(coefficient * (mode.push - mode.pull * along)), vector);
+    const float factor = projection_factor(coefficient, mode, wide.dot(vector));
+    if (factor != 0.0f) wide.add_product(factor, vector);
   }
   if (keep) {
     const double after = wide.dot(wide.row);

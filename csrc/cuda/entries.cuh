@@ -25,9 +25,9 @@ __device__ inline int64_t setting_of(const SteerNormArgs& args, int64_t n) {
   return n / args.tokens_per_setting;
 }
 
-// The mode of a vector: `steered` in the reference states what the three numbers do.
+// The mode of a vector: `steered` in the reference states what the numbers do.
 struct Mode {
-  float push, pull, keep;
+  float push, pull, keep, floor, ceiling;
 };
 
 struct Entry {
@@ -45,11 +45,11 @@ __device__ inline Entry read_entry(const SteerNormArgs& args, int64_t setting, i
   const int32_t id = __ldg(args.index + at);
   const float coefficient = __ldg(args.coefficient + at);
   const bool known = id >= -1 && id < args.stored;
-  Entry entry{known ? id : 0, known ? coefficient : __uint_as_float(0x7fc00000u), {1, 0, 0}};
+  Entry entry{known ? id : 0, known ? coefficient : __uint_as_float(0x7fc00000u), {1, 0, 0, 0, 0}};
   if constexpr (kModes) {
     if (entry.id < 0) return no_entry();
-    const float* line = args.modes + 3 * static_cast<int64_t>(entry.id);
-    entry.mode = {__ldg(line), __ldg(line + 1), __ldg(line + 2)};
+    const float* line = args.modes + kModeNumbers * static_cast<int64_t>(entry.id);
+    entry.mode = {__ldg(line), __ldg(line + 1), __ldg(line + 2), __ldg(line + 3), __ldg(line + 4)};
   }
   return entry;
 }

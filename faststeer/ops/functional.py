@@ -2,7 +2,7 @@
 
 Shapes: ``x`` and ``residual`` ``[..., H]`` (N tokens in all), ``weight`` ``[H]``, ``vectors``
 ``[S, H]``, ``index`` ``[R, K]`` int32 with -1 for none, ``coefficient`` ``[R, K]`` float32,
-``modes`` ``[S, 3]`` float32. R divides N, and row r of `index` steers N/R consecutive tokens.
+``modes`` ``[S, 5]`` float32. R divides N, and row r of `index` steers N/R consecutive tokens.
 float32, bfloat16 and float16 may be mixed; results have the residual's dtype. An invalid
 call raises ValueError before anything is written.
 
@@ -15,8 +15,9 @@ Gradients are computed by one kernel per op, in float32, with one rounding of ea
 written; the same inputs give the same bits, whatever the number of threads. With
 ``create_graph=True`` the formulas of the reference run instead, to be differentiated again.
 
-Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull and keep
-values, which make projections, clamps and a preserved norm: see `faststeer.ops.reference.steered`.
+Without `modes` ``steered(h) = h + sum_k c_k * V[i_k]``. With them a vector has push, pull, keep,
+floor and ceiling values, which make projections, clamps, caps and a preserved norm: see
+`faststeer.ops.reference.steered`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MODE_NUMBERS = 5  # of a vector: push, pull, keep, floor, ceiling
+
 
 def steering_sum(
     vectors: Tensor, index: Tensor, coefficient: Tensor, tokens: int, dtype: torch.dtype
@@ -33,26 +35,36 @@ def steered(
 ) -> Tensor:
     """Return the steered tokens ``[N, H]``: ``h + s`` with s as in `steering_sum`.
 
-    With `modes` ``[S, 3]`` every vector v has push, pull and keep, and its entry adds
-    ``c * (push - pull * (h . v)) * v``: where pull is 0 as part of s, and otherwise after s, in
-    entry order, each to the result of the one before. For a unit vector (0, f, 0) removes the
-    fraction f of the projection, and (t, 1, 0) sets it to t. Finally, where any entry's keep is
-    not 0, the token is rescaled to its norm before steering.
+    With `modes` ``[S, 5]`` every vector v has push, pull, keep, floor and ceiling. Where pull is 0
+    its entry adds ``c * push * v`` as part of s. The others come after s, in entry order, each to
+    the result of the one before: with ``p = h . v - c * push`` they add
+    ``share * (min(max(p, floor), ceiling) - p) * v``, where share is ``c * pull``, or pull alone
+    where push is not 0. For a unit vector and c = 1 (0, f, 0, 0, 0) removes the fraction f of the
+    projection, (0, 1, 0, t, t) sets it to t, and (0, 1, 0, a, b) keeps it within a and b, either
+    of which may be infinite. With a push c is where the bounds are: (1, 1, 0, -inf, 0) keeps the
+    projection at c or below. A floor above its ceiling counts alone. Finally, where any entry's
+    keep is not 0, the token is rescaled to its norm before steering.
+
+    A cap has the gradient of `torch.clamp`: at a bound that of a token within.
     """
     if modes is None:
         return h + steering_sum(vectors, index, coefficient, len(h), h.dtype)
-    push, pull, keep = modes[index.clamp(min=0).long()].to(h.dtype).unbind(2)
+    push, pull, keep, floor, ceiling = modes[index.clamp(min=0).long()].to(h.dtype).unbind(2)
     added = torch.where(pull == 0, index, -1)
     before = h
     h = h + steering_sum(vectors, added, coefficient * push, len(h), h.dtype)
 
     line = torch.arange(len(index), device=h.device).repeat_interleave(len(h) // len(index))
     for k in range(index.shape[1]):
-        i, c = index[line, k, None], coefficient[line, k, None]
+        i, c = index[line, k, None], coefficient[line, k, None].to(h.dtype)
+        moves, pulls = push[line, k, None], pull[line, k, None]
+        least, most = floor[line, k, None], ceiling[line, k, None]
         v = vectors[i[:, 0].clamp(min=0).long()].to(h.dtype)
-        along = (h * v).sum(1, keepdim=True)
-        moved = h + c.to(h.dtype) * (push[line, k, None] - pull[line, k, None] * along) * v
-        h = torch.where((i >= 0) & (pull[line, k, None] != 0), moved, h)
+        own = (h * v).sum(1, keepdim=True) - c * moves
+        # Equal bounds are a constant, which has no gradient, not even where they are met.
+        held = torch.where(least < most, own.clamp(least, most), least)
+        share = torch.where(moves == 0, c * pulls, pulls)
+        h = torch.where((i >= 0) & (pulls != 0), h + share * (held - own) * v, h)
 
     kept = ((index >= 0) & (keep != 0)).any(1)[line, None]
     norm = h.norm(dim=1, keepdim=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from faststeer.ops.checks import require_one_device
+from faststeer.ops.reference import MODE_NUMBERS
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -87,7 +88,7 @@ def _entries(
     if tokens > 0 and (settings == 0 or tokens % settings != 0):
         raise ValueError(f"index has {settings} rows, which do not divide the {tokens} tokens")
     if modes is not None:
-        _require_float32("modes", modes, torch.Size((len(vectors), 3)))
+        _require_float32("modes", modes, torch.Size((len(vectors), MODE_NUMBERS)))
     return _rows("vectors", vectors), index, coefficient, modes
 
 

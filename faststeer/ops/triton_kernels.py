@@ -65,10 +65,17 @@ def _vector(vectors, stride, i, stored, columns, hidden):
 def _mode(modes, i, stored):
     """Return push, pull and keep of vector i: an addition where there is none."""
     known = (i >= 0) & (i < stored)
-    line = modes + 3 * tl.where(known, i, 0).to(tl.int64)
+    line = modes + 5 * tl.where(known, i, 0).to(tl.int64)
     push = tl.load(line, mask=known, other=1.0)
     pull = tl.load(line + 1, mask=known, other=0.0)
     return push, pull, tl.load(line + 2, mask=known, other=0.0)
+
+
+@triton.jit
+def _bounds(modes, i):
+    """Return floor and ceiling of vector i, which exists."""
+    line = modes + 5 * i.to(tl.int64)
+    return tl.load(line + 3), tl.load(line + 4)
 
 
 @triton.jit
@@ -109,8 +116,11 @@ def _project(
         push, pull, _ = _mode(modes, i, stored)
         if pull != 0.0:
             vector = _vector(vectors, vectors_stride, i, stored, columns, hidden)
-            along = tl.sum(value * vector, 0)
-            value += c * (push - pull * along) * vector
+            floor, ceiling = _bounds(modes, i)
+            own = tl.sum(value * vector, 0) - c * push
+            held = tl.maximum(tl.minimum(own, ceiling), floor)
+            share = tl.where(push == 0.0, c * pull, pull)
+            value += share * (held - own) * vector
     return value
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from built_wheel import BuiltOnce
 from compiling_kernels import PROGRAM, NoToolkitError, build
+from launch_plans import BackwardPlan, MomentsPlan, SteerNormPlan
 from layouts import storage_of
 from torch import Tensor
 
@@ -33,43 +34,6 @@ class Started:
     blocks: int
     threads: int
     shared_bytes: int
-
-
-@dataclass(frozen=True)
-class SteerNormPlan:
-    packed: bool
-    steering: int
-    packs: int
-    threads: int
-    blocks: int
-    rows_a_block: int
-    shared_bytes: int
-
-
-@dataclass(frozen=True)
-class MomentsPlan:
-    packed: bool
-    rows_a_split: int
-    splits: int
-    column_tiles: int
-    splits_a_step: int
-    groups_a_step: int
-    scratch_doubles: int
-
-
-@dataclass(frozen=True)
-class BackwardPlan:
-    packed: bool
-    threads: int
-    shared_bytes: int
-    blocks: int
-    rows_a_block: int
-    parts: int
-    settings_a_block: int
-    segments: int
-    blocks_a_wave: int
-    splits: int
-    scratch_bytes: int
 
 
 class Emulator:

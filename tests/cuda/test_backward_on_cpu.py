@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import DTYPES, Emulator, Fault, Started, shared_emulator
 from layouts import ALIGNED, LAYOUTS, laid_out, storage_of
+from steering_modes import ADD, KEEP
 from torch import Tensor
 
 from faststeer.ops import reference
@@ -237,7 +238,7 @@ def test_the_forward_pass_saves_the_scale_of_each_row(
     vectors, index = torch.randn(2, hidden), torch.tensor([[0, 1]], dtype=torch.int32)
     entries = (vectors, index, torch.ones(1, 2))
     inverse_rms = torch.full((5,), torch.nan)
-    line = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]) if modes else None
+    line = torch.tensor([ADD, KEEP]) if modes else None
     operands = (x, residual, torch.ones(hidden).to(dtype), EPS, *entries, out, h, line)
     emulator.steer_norm(*operands, inverse_rms=inverse_rms)
     exact = reference.inverse_rms(h.double(), EPS)

@@ -106,7 +106,7 @@ entries = (
     torch.randn(5, 40),
     torch.tensor([[0, -1], [3, 1], [2, 2]], dtype=torch.int32),
     torch.randn(3, 2),
-    torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.7, 0.0], [1.0, 0.0, 1.0]]).repeat(2, 1)[:5],
+    torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.7, 0, -1, 1], [1, 0, 1, 0, 0]]).repeat(2, 1)[:5],
 )
 both = torch.empty(2, 6, 40), torch.empty(2, 6, 40)
 calls = {

@@ -223,7 +223,7 @@ def test_opcheck_passes_for_the_backward_ops(entries: bool) -> None:
 
 def test_an_op_with_autograd_refuses_modes() -> None:
     given = inputs()
-    entries = (given["vectors"], given["index"], given["coefficient"], torch.ones(5, 3))
+    entries = (given["vectors"], given["index"], given["coefficient"], torch.ones(5, 5))
     with pytest.raises(ValueError, match="no gradients through modes"):
         torch.ops.faststeer.steer_add_autograd(given["x"], given["residual"], *entries)
     with pytest.raises(ValueError, match="no gradients through modes"):

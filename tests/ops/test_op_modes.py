@@ -17,7 +17,7 @@ from faststeer.ops import reference
 EPS = 1e-5
 
 
-def steered(h: Tensor, vectors: Tensor, *modes: tuple[float, float, float]) -> Tensor:
+def steered(h: Tensor, vectors: Tensor, *modes: tuple[float, ...]) -> Tensor:
     """Apply all vectors to all rows, in order, with coefficients of 1."""
     index = torch.arange(len(vectors), dtype=torch.int32)[None]
     coefficient = torch.ones(1, len(vectors))

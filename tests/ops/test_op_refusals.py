@@ -19,7 +19,7 @@ def _valid_call() -> dict:
         "vectors": torch.randn(4, 8),
         "index": torch.zeros(2, 1, dtype=torch.int32),
         "coefficient": torch.ones(2, 1),
-        "modes": torch.tensor([[1.0, 0.0, 0.0]]).repeat(4, 1),
+        "modes": torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).repeat(4, 1),
         "weight_offset": 0.0,
     }
 
@@ -40,10 +40,11 @@ def _valid_call() -> dict:
             "do not divide the 6 tokens",
         ),
         ({"coefficient": None}, "go together"),
-        ({"modes": torch.ones(3, 3)}, "modes must be .* of shape .4, 3."),
-        ({"modes": torch.ones(4, 3, dtype=torch.float64)}, "modes must be"),
+        ({"modes": torch.ones(3, 5)}, "modes must be .* of shape .4, 5."),
+        ({"modes": torch.ones(4, 3)}, "modes must be .* of shape .4, 5."),
+        ({"modes": torch.ones(4, 5, dtype=torch.float64)}, "modes must be"),
         (
-            {"vectors": None, "index": None, "coefficient": None, "modes": torch.ones(4, 3)},
+            {"vectors": None, "index": None, "coefficient": None, "modes": torch.ones(4, 5)},
             "modes are given without vectors",
         ),
     ],
@@ -102,7 +103,7 @@ def _call_of_four_rows() -> dict:
         "vectors": torch.randn(4, 8),
         "index": torch.tensor([[3, 2], [1, 0], [0, 3], [2, 1]], dtype=torch.int32),
         "coefficient": torch.randn(4, 2),
-        "modes": torch.tensor([[1.0, 0.0, 0.0]]).repeat(4, 1),
+        "modes": torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).repeat(4, 1),
         "weight_offset": 0.0,
     }
 

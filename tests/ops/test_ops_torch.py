@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from steering_modes import ADD, AT_LEAST, AT_MOST, CAP, CLAMP, HALVE, KEEP, LOWER
 
 from faststeer import FaststeerWarning, ops
 from faststeer.ops import reference, registration
@@ -11,8 +12,9 @@ from faststeer.ops import reference, registration
 EPS = 1e-5
 
 
-# An addition, a projection, a clamp, an addition that keeps the norm.
-MODES = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.7, 0.0], [0.5, 1.0, 0.0], [1.0, 0.0, 1.0]])
+# An addition that keeps the norm, a projection, a clamp, a cap; and bounds at the coefficient.
+MODES = torch.tensor([KEEP, HALVE, CLAMP, CAP])
+BOUNDED = torch.tensor([ADD, LOWER, AT_MOST, AT_LEAST])
 
 
 def arguments(requires_grad: bool = False, modes: torch.Tensor | None = None) -> list:
@@ -48,7 +50,7 @@ def test_opcheck_passes_for_every_op(entries: bool) -> None:
     torch.library.opcheck(torch.ops.faststeer.steer_add_rms_norm.out, (*given, *outputs))
 
 
-@pytest.mark.parametrize("modes", [None, MODES])
+@pytest.mark.parametrize("modes", [None, MODES, BOUNDED])
 def test_gradients_of_every_tensor_equal_those_of_the_specification(modes) -> None:
     def gradients(function, given):
         tensors = [a for a in given if isinstance(a, torch.Tensor) and a.requires_grad]
@@ -67,7 +69,7 @@ def test_gradients_of_every_tensor_equal_those_of_the_specification(modes) -> No
             torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("modes", [None, MODES])
+@pytest.mark.parametrize("modes", [None, MODES, BOUNDED])
 def test_the_specification_passes_gradcheck_in_float64(modes) -> None:
     given = [a.detach().double() if isinstance(a, torch.Tensor) else a for a in arguments()]
     given[7] = modes

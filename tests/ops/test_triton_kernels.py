@@ -11,6 +11,7 @@ import pytest
 import torch
 from op_arguments import DTYPES, spaced
 from op_calls import EPS, check
+from steering_modes import ADD, KEEP_CLAMP
 
 from faststeer.ops import reference, triton_calls
 
@@ -45,7 +46,7 @@ def test_rows_of_several_blocks_equal_the_specification(
 
 
 @pytest.mark.parametrize("unknown", [-(2**31), -2, 4, 2**31 - 1])
-@pytest.mark.parametrize("modes", [None, torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]]).repeat(2, 1)])
+@pytest.mark.parametrize("modes", [None, torch.tensor([ADD, KEEP_CLAMP]).repeat(2, 1)])
 def test_an_id_without_a_vector_makes_its_rows_nan_and_no_others(unknown: int, modes) -> None:
     residual, weight = torch.randn(6, 40), torch.rand(40)
     index = torch.tensor([[0, -1], [3, unknown], [2, 2]], dtype=torch.int32)

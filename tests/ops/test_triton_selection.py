@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from steering_modes import ABLATE
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -133,7 +134,7 @@ def test_rows_with_modes_that_fit_no_block_run_on_the_reference(
     launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triton_calls, "MAX_ONE_BLOCK", 512)
-    modes = torch.tensor([[0.0, 1.0, 0.0]]).repeat(4, 1)
+    modes = torch.tensor([ABLATE]).repeat(4, 1)
     for hidden, given_modes, launched in ((512, modes, 1), (513, modes, 0), (513, None, 1)):
         given = arguments(hidden, given_modes)
         with warnings.catch_warnings(record=True) as caught:
