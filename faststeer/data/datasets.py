@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
+from faststeer.data.chat import format_of
+from faststeer.data.jsonl import chat_side_in
+
 Pair = tuple[str, str]
 
 
@@ -31,29 +34,49 @@ class TextsIn:
 class PairsIn:
     """Pairs (positive, negative) from two columns of rows.
 
+    With ``chat=True`` a column may also hold lists of chat messages, for `InChat`.
+
     Raises:
         ValueError: a row has no texts there; the message names it.
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], positive: str, negative: str) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        positive: str,
+        negative: str,
+        chat: bool = False,
+    ) -> None:
         self.rows = rows
         self.columns = positive, negative
+        self.chat = chat
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         positive, negative = self.columns
+        side = _side if self.chat else _text
         for number, row in enumerate(self.rows):
-            yield _text(number, row, positive), _text(number, row, negative)
+            yield side(number, row, positive), side(number, row, negative)
 
 
 def _text(number: int, row: Mapping[str, Any], column: str) -> str:
-    if column not in row:
-        raise ValueError(f"row {number} has no column {column!r}; it has {', '.join(row)}")
+    _require_column(number, row, column)
     value = row[column]
     if not isinstance(value, str):
+        hint = "; chat messages need --chat, or chat=True" if isinstance(value, list) else ""
         raise ValueError(
-            f"row {number}: column {column!r} holds a {type(value).__name__}; expected a text"
+            f"row {number}: column {column!r} holds a {type(value).__name__}; expected a text{hint}"
         )
     return value
+
+
+def _side(number: int, row: Mapping[str, Any], column: str) -> str | list[dict[str, str]]:
+    _require_column(number, row, column)
+    return chat_side_in(f"row {number}", dict(row), column)
+
+
+def _require_column(number: int, row: Mapping[str, Any], column: str) -> None:
+    if column not in row:
+        raise ValueError(f"row {number} has no column {column!r}; it has {', '.join(row)}")
 
 
 def hub_rows(
@@ -86,7 +109,20 @@ def hub_rows(
     return found
 
 
-class FirstPairs:
+class First:
+    """The first `limit` items of an iterable, such as pairs or documents."""
+
+    def __init__(self, items: Iterable[Any], limit: int) -> None:
+        self.items = items
+        self.limit = limit
+        self.chat = format_of(items)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate from the first item, each time that `items` can be read."""
+        return islice(self.items, self.limit)
+
+
+class FirstPairs(First):
     """The first `limit` pairs of an iterable, which can be read repeatedly."""
 
     def __init__(self, pairs: Iterable[Pair], limit: int) -> None:
@@ -95,21 +131,15 @@ class FirstPairs:
             raise TypeError("pairs is an iterator; they are read several times: give a list")
         if limit < 1:
             raise ValueError(f"most_pairs is {limit}; expected at least 1")
-        self.pairs = pairs
-        self.limit = limit
-        self.template = getattr(pairs, "template", None)  # of faststeer.data.InChat
-
-    def __iter__(self) -> Iterator[Pair]:
-        """Iterate from the first pair, each time."""
-        return islice(self.pairs, self.limit)
+        super().__init__(pairs, limit)
 
     def left_out(self) -> str | None:
         """Return a sentence about the pairs that are not read; None if there are none."""
-        if isinstance(self.pairs, Sized):
-            count = max(0, len(self.pairs) - self.limit)
+        if isinstance(self.items, Sized):
+            count = max(0, len(self.items) - self.limit)
             beyond = f"{count} pairs" if count else ""
         else:
-            more = next(islice(self.pairs, self.limit, None), None)
+            more = next(islice(self.items, self.limit, None), None)
             beyond = "all pairs" if more is not None else ""
         if not beyond:
             return None

@@ -38,10 +38,8 @@ class PairsFile:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for where, row in rows(self.path, _PAIRS):
-            if self.chat:
-                yield _side(where, row, "positive"), _side(where, row, "negative")
-            else:
-                yield text_in(where, row, "positive"), text_in(where, row, "negative")
+            side_in = chat_side_in if self.chat else _plain_side_in
+            yield side_in(where, row, "positive"), side_in(where, row, "negative")
 
     def __len__(self) -> int:
         return self._count
@@ -50,7 +48,13 @@ class PairsFile:
 def read_texts(path: str | PathLike[str]) -> Iterator[str]:
     """Yield the texts of rows of ``{"text": ...}``. Raises the errors of `PairsFile`."""
     for where, row in rows(path, _TEXTS):
-        yield text_in(where, row, "text")
+        yield _plain_side_in(where, row, "text")
+
+
+def read_chats(path: str | PathLike[str]) -> Iterator[str | list[dict[str, str]]]:
+    """Yield the same where a text may also be a list of chat messages, as in `PairsFile`."""
+    for where, row in rows(path, _TEXTS):
+        yield chat_side_in(where, row, "text")
 
 
 def rows(path: str | PathLike[str], expected: str) -> Iterator[tuple[str, Any]]:
@@ -87,7 +91,8 @@ def text_in(where: str, row: Any, key: str) -> str:
     return text
 
 
-def _side(where: str, row: Any, key: str) -> str | list[dict[str, str]]:
+def chat_side_in(where: str, row: Any, key: str) -> str | list[dict[str, str]]:
+    """Return the text or the chat messages under `key`. Raises ValueError for anything else."""
     side = row.get(key) if isinstance(row, dict) else None
     if isinstance(side, list) and side:
         for message in side:
@@ -97,6 +102,18 @@ def _side(where: str, row: Any, key: str) -> str | list[dict[str, str]]:
     if not isinstance(side, str):
         raise ValueError(f"{where}: expected a text or a list of messages under {key!r}")
     return side
+
+
+def _plain_side_in(where: str, row: Any, key: str) -> str:
+    try:
+        return text_in(where, row, key)
+    except ValueError as error:
+        if isinstance(row, dict) and isinstance(row.get(key), list):
+            raise ValueError(
+                f"{error}, and got a list; chat messages need a template: --chat, or chat=True and "
+                "faststeer.data.InChat"
+            ) from None
+        raise
 
 
 def _lines(path: str | PathLike[str], file: BinaryIO) -> Iterator[tuple[str, Any]]:

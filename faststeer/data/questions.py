@@ -6,11 +6,13 @@ They are read as pairs of texts, to extract vectors from, or as choices, to eval
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from faststeer.data.chat import ChatFormat, Messages
 from faststeer.data.fetching import SETS, folder_of
 from faststeer.data.jsonl import rows, text_in
 
@@ -46,22 +48,30 @@ class QuestionPairs:
 
     The whole file is checked and counted first.
 
+    Args:
+        path: the file.
+        chat: yield the sides as chat messages, for `InChat`: a question "Human: ... AI: ..." in its
+            turns, of which the answer continues the last; any other is the user's message, and the
+            answer the assistant's.
+
     Raises:
         OSError: the file cannot be opened; the message names it.
         ValueError: it is not UTF-8, has no rows, or a row is not such an object; the message
             names file, row and key.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], chat: bool = False) -> None:
         self.path = path
+        self.chat = chat
         self._count = sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        join = _answered if self.chat else str.__add__
         for where, row in rows(self.path, EXPECTED):
             question = text_in(where, row, _QUESTION)
             yield (
-                question + text_in(where, row, _POSITIVE),
-                question + text_in(where, row, _NEGATIVE),
+                join(question, text_in(where, row, _POSITIVE)),
+                join(question, text_in(where, row, _NEGATIVE)),
             )
 
     def __len__(self) -> int:
@@ -102,6 +112,45 @@ def read_choices(path: str | PathLike[str]) -> list[Choice]:
     """
     found = rows(path, EXPECTED)
     return [Choice(*(text_in(where, row, key) for key in KEYS)) for where, row in found]
+
+
+def chat_prompt(text: str, chat: ChatFormat) -> str:
+    """Return "Human: ... AI: ..." in a chat format.
+
+    What follows ``Human:`` is the user's message, and what follows ``AI:`` begins the answer.
+
+    Raises:
+        ValueError: a text of another form, and as `ChatFormat.text`.
+    """
+    turns = _turns(text)
+    if turns is None:
+        raise ValueError(
+            f"--chat: {text[:40]!r} is not of the form 'Human: ... AI: ...', which can be asked in "
+            "a chat template"
+        )
+    user, answer = turns
+    return chat.text(_messages(user, answer))
+
+
+def choices_in_chat(choices: Sequence[Choice], chat: ChatFormat) -> list[Choice]:
+    """Return the choices with their questions in a chat format. Raises as `chat_prompt`."""
+    return [own._replace(question=chat_prompt(own.question, chat)) for own in choices]
+
+
+def _turns(text: str) -> tuple[str, str] | None:
+    """Return the user's message and the beginning of the answer; None for another form."""
+    parts = re.fullmatch(r"Human:\n(.*)\n\nAI:\n(.*)", text, re.DOTALL)
+    return None if parts is None else (parts[1], parts[2])
+
+
+def _messages(user: str, answer: str) -> Messages:
+    messages = [{"role": "user", "content": user}]
+    return [*messages, {"role": "assistant", "content": answer}] if answer else messages
+
+
+def _answered(question: str, answer: str) -> Messages:
+    user, beginning = _turns(question) or (question, "")
+    return _messages(user, beginning + answer)
 
 
 def part_of(choices: Sequence[Choice], part: str, seed: int = 13) -> list[Choice]:

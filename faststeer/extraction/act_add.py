@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from faststeer.data.encoding import token_ids
 from faststeer.extraction.reader import ActivationReader
-from faststeer.models.special_tokens import token_ids
 from faststeer.models.vector_origin import origin_facts
 from faststeer.patching.patched import Patched
 from faststeer.steering.handles import Handle

@@ -90,7 +90,7 @@ class _Collector:
     def active(self) -> Iterator[None]:
         """Receive the hidden states of every forward pass inside the context."""
         with ExitStack() as stack:
-            stack.enter_context(self.plan.watching(self._begin))
+            stack.enter_context(self.plan.watching(self._begin, self.scope))
             for layer, site in self.sites.items():
                 stack.enter_context(self.plan.reading(site, partial(self._read, layer)))
             yield

@@ -12,9 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from faststeer.data.chat import format_of
 from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
 from faststeer.extraction.lexical import Lexical
 from faststeer.extraction.reader import ActivationReader
+from faststeer.extraction.text_reader import TextReader
 from faststeer.steering.positions import Positions
 
 _DEVIATIONS = (
@@ -28,7 +30,7 @@ _LONGER = 1.25  # times the other set's mean length
 class Confounds:
     """What is counted of encoded texts to name confounds."""
 
-    def __init__(self, reader: ActivationReader, template: str | None = None) -> None:
+    def __init__(self, reader: TextReader, template: str | None = None) -> None:
         """Start without texts. `template`: the digest of the chat template that made them."""
         self.tokenizer = reader.tokenizer
         index = reader.read_token.index
@@ -186,6 +188,7 @@ def confounds(
     forward pass runs. Arguments and errors are those of `faststeer.extract`.
     """
     examples, _ = labelled_examples(pairs, positive, negative)
+    chat = format_of(pairs, positive, negative)
     reader = ActivationReader(
         model,
         tokenizer,
@@ -195,8 +198,9 @@ def confounds(
         max_length,
         add_special_tokens,
         match_endings=match_endings,
+        chat=chat,
     )
-    found = Confounds(reader, getattr(pairs, "template", None))
+    found = Confounds(reader, None if chat is None else chat.digest)
     for example in reader.encoder.encode_all(examples):
         found.add(example)
     return found.messages()

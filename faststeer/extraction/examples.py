@@ -8,11 +8,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from faststeer.data.encoding import token_ids
 from faststeer.extraction.matching_ends import matched_ends
-from faststeer.models.special_tokens import token_ids
 
 POSITIVE, NEGATIVE = 0, 1
 SIDES = ("positive", "negative")
+_NAMED = 5  # dropped pairs that a message names
 _SORTED_BATCHES = 16  # batches whose texts are sorted by length together, so that they pad little
 
 
@@ -86,6 +87,7 @@ class Encoder:
             token_ids, tokenizer, add_special_tokens=add_special_tokens, max_length=max_length
         )
         self.truncated = self.identical = self.encoded = self.dropped = self.single = 0
+        self.first_dropped: list[int] = []
         self.missing_bos: str | None = None  # the warning, where texts lack a BOS
 
     def encode(self, example: Example) -> Example:
@@ -112,6 +114,7 @@ class Encoder:
                 ids = matched_ends(encoded.ids, encoded.shared)
             if ids is None or min(map(len, ids)) < self.min_tokens:
                 self.dropped += 1
+                self.first_dropped = [*self.first_dropped, encoded.index][:_NAMED]
                 continue
             self.single += sum(len(row) == 1 for row in ids)
             yield replace(encoded, ids=ids)
@@ -155,9 +158,12 @@ class Encoder:
                 "as it is"
             )
         if self.dropped:
+            named = ", ".join(map(str, self.first_dropped))
+            more = ", ..." if self.dropped > _NAMED else ""
             found.append(
                 f"match_endings dropped {self.dropped} of {self.encoded} pairs, whose texts cannot "
-                "end in the same token without losing half of what follows their common beginning"
+                "end in the same token without losing half of what follows their common "
+                f"beginning (pairs {named}{more}, counted from 0)"
             )
         if self.identical:
             found.append(
@@ -235,7 +241,10 @@ def _pair_examples(pairs: Iterable[Any]) -> Iterator[Example]:
             and len(pair) == 2
             and all(isinstance(text, str) for text in pair)
         ):
-            raise ValueError(f"pair {index} is {pair!r}; expected (positive text, negative text)")
+            raise ValueError(
+                f"pair {index} is {pair!r}; expected (positive text, negative text); chat messages "
+                "become texts by faststeer.data.InChat(pairs, tokenizer)"
+            )
         example = Example(index, tuple(pair), (POSITIVE, NEGATIVE))
         for side, text in enumerate(pair):
             if not text:

@@ -6,30 +6,22 @@ include the model's active steering; read inside `Patched.off()` for those of th
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from faststeer.extraction.confounds import Confounds
-from faststeer.extraction.examples import (
-    NEGATIVE,
-    POSITIVE,
-    Example,
-    labelled_examples,
-    reject_single_text,
-)
-from faststeer.extraction.methods import METHODS, Statistic
-from faststeer.extraction.read_token import as_metadata, reject_answer
-from faststeer.extraction.reader import ActivationBatch, ActivationReader
+from faststeer.data.chat import format_of
+from faststeer.extraction.cache_files import Cache
+from faststeer.extraction.cached_reader import CachedReader
+from faststeer.extraction.examples import POSITIVE, Example, reject_single_text
+from faststeer.extraction.read_token import reject_answer
+from faststeer.extraction.vector_from import Source, vector_from
 from faststeer.models.vector_origin import origin_facts
 from faststeer.steering.positions import Positions
 from faststeer.utils.progress import progress_bar
-from faststeer.utils.version import VERSION
-from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -53,6 +45,7 @@ def extract(
     keep_sinks: bool = False,
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
+    cache: Cache = False,
     **unknown: NoReturn,
 ) -> SteeringVector:
     """Make a steering vector from a model's activations on contrasting texts.
@@ -85,8 +78,9 @@ def extract(
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
         read_token: the token of each text at which h is read, -1 for the last (CAA reads -2); or
             several, whose mean is h: "answer", the tokens from the first in which a pair's texts
-            differ, or the positions of `Patched.steer`, for which a text is a prompt: "all", a
-            range, ...
+            differ; "post_instruction", the chat template's tokens after a text's last instruction
+            (Arditi et al. 2024, arXiv 2406.11717); or the positions of `Patched.steer`, for which
+            a text is a prompt: "all", a range, ...
         batch_size: texts per forward pass, padded on the left; a pair is never split.
         max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer; False for texts from a chat template.
@@ -99,34 +93,25 @@ def extract(
         process_group: processes that share the work, each called with the same arguments: batch i
             is computed by rank i mod W, and all return the same vector. torch's
             ``dist.group.WORLD`` is the group of all processes.
+        cache: keep the activations in faststeer's cache folder (True), or in a folder; where they
+            are there, the model does not run. FASTSTEER_CACHE_LIMIT limits it, to 4 GiB by default.
         unknown: nothing; other keywords are refused.
 
     A `FaststeerWarning` names attention sinks and confounds: how the sides differ in their last
-    tokens, their lengths or the embeddings of what is read, and a read token of the chat template.
+    tokens, their lengths or the embeddings of what is read, and a read token of the chat template;
+    and what could not be cached.
 
     Raises:
-        TypeError: a model that is not a transformers model.
+        TypeError: a model that is not a transformers model; a cache that is no folder.
+        OSError: the cache's folder cannot be created.
         ValueError: no pairs, or fewer than the method needs; texts that are empty, longer than the
             model's context or too short for the read token; activations that are not finite; a
             layer out of range, or an unknown method or site.
     """
     refuse_unknown("extract", unknown, "layers")
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
-    statistic = METHODS[method]
-    examples, expected = labelled_examples(pairs, positive, negative)
-    if pairs is None and not statistic.takes_sets:
-        raise ValueError(f"method {method!r} compares the texts of each pair; give pairs")
-    if pairs is not None and not statistic.takes_pairs:
-        raise ValueError(
-            f"method {method!r} compares texts of one kind with a broad background; give positive= "
-            "and negative="
-        )
-    if pairs is None:
-        reject_answer(read_token)
-        if match_endings:
-            raise ValueError("match_endings trims the two texts of a pair; give pairs")
-    reader = ActivationReader(
+    source = Source.of(method, pairs, positive, negative, read_token, match_endings)
+    chat = format_of(pairs, positive, negative)
+    reader = CachedReader(
         model,
         tokenizer,
         layers,
@@ -136,50 +121,23 @@ def extract(
         add_special_tokens,
         keep_sinks=keep_sinks,
         match_endings=match_endings,
+        chat=chat,
+        cache=cache,
     )
-    template = getattr(pairs, "template", None)  # set by faststeer.data.InChat
-    found = Confounds(reader, template)
-    statistics: dict[int, Statistic] = {}
-    counts = [0, 0]
-    rank, processes = 0, 1
-    if process_group is not None:
-        rank, processes = dist.get_rank(process_group), dist.get_world_size(process_group)
-    with (
-        progress_bar("extracting", expected, progress and rank == 0) as advance,
-        reader.keep_patched(),
-    ):
-        counted = _count_sides(examples, counts)
-        for batch in reader.read(counted, batch_size, advance, (rank, processes), found.add):
-            _update(statistics, batch, statistic)
-    reader.encoder.messages()  # raises where match_endings left nothing
-    counts = [count - reader.encoder.dropped for count in counts]
-    _require_enough(counts, statistic, method, pairs is not None)
-    if process_group is not None:
-        for layer in reader.layers:
-            if layer not in statistics:  # fewer batches than processes
-                statistics[layer] = statistic(reader.hidden_size, reader.device)
-            statistics[layer].all_reduce(process_group)
-        dist.all_reduce(reader.sinks.counts, group=process_group)
-    reader.report(rank == 0, found.messages())
-    metadata: dict[str, Any] = {
-        **origin_facts(reader.decoder),
-        "hidden_size": reader.hidden_size,
-        "num_layers": reader.num_layers,
-        "method": method,
-        "read_token": as_metadata(read_token),
-        "positives": counts[POSITIVE],
-        "negatives": counts[NEGATIVE],
-        "faststeer": VERSION,
-    }
-    metadata |= {"keep_sinks": True} if keep_sinks else reader.sinks.metadata()
-    if pairs is not None:
-        metadata["pairs"] = counts[POSITIVE]
-    if match_endings:
-        metadata |= {"match_endings": True, "pairs_dropped": reader.encoder.dropped}
-    if template is not None:
-        metadata["template"] = template
-    directions = {layer: statistics[layer].direction() for layer in reader.layers}
-    return SteeringVector(name, directions, site, metadata)
+    return vector_from(
+        reader,
+        source,
+        origin_facts(reader.decoder),
+        name=name,
+        site=site,
+        read_token=read_token,
+        batch_size=batch_size,
+        match_endings=match_endings,
+        keep_sinks=keep_sinks,
+        template=None if chat is None else chat.digest,
+        progress=progress,
+        process_group=process_group,
+    )
 
 
 def activations(
@@ -195,6 +153,7 @@ def activations(
     add_special_tokens: bool = True,
     keep_sinks: bool = False,
     progress: bool = True,
+    cache: Cache = False,
     **unknown: NoReturn,
 ) -> Tensor:
     """Return the residual stream at the read token of each text, ``[N, L, H]`` float32 on the CPU.
@@ -205,7 +164,7 @@ def activations(
     refuse_unknown("activations", unknown, "layers")
     reject_single_text(texts, "texts")
     reject_answer(read_token)
-    reader = ActivationReader(
+    reader = CachedReader(
         model,
         tokenizer,
         layers,
@@ -214,59 +173,13 @@ def activations(
         max_length,
         add_special_tokens,
         keep_sinks=keep_sinks,
+        cache=cache,
     )
     expected = len(texts) if isinstance(texts, Sized) else None
-    found: dict[int, Tensor] = {}
     examples = (Example(index, (text,), (POSITIVE,)) for index, text in enumerate(texts))
-    with progress_bar("reading", expected, progress) as advance, reader.keep_patched():
-        for batch in reader.read(examples, batch_size, advance):
-            rows = [batch.by_layer[layer].to("cpu", torch.float32) for layer in reader.layers]
-            found.update(zip(batch.indices, torch.stack(rows, 1), strict=True))
-    if not found:
+    with progress_bar("reading", expected, progress) as advance:
+        rows = reader.read_all(examples, batch_size, advance)
+    if not rows:
         raise ValueError("got no texts; at least one is needed")
     reader.report()
-    return torch.stack([found[i] for i in range(len(found))])
-
-
-def _update(
-    statistics: dict[int, Statistic], batch: ActivationBatch, statistic: type[Statistic]
-) -> None:
-    """Update each layer's statistic; the first batch creates them, on the layers' devices."""
-    sides: dict[torch.device, Tensor] = {}
-    for layer, rows in batch.by_layer.items():
-        if rows.device not in sides:
-            sides[rows.device] = torch.tensor(batch.sides, dtype=torch.int32, device=rows.device)
-        if layer not in statistics:
-            statistics[layer] = statistic(rows.shape[1], rows.device)
-        statistics[layer].update(rows, sides[rows.device])
-
-
-def _count_sides(examples: Iterable[Example], counts: list[int]) -> Iterator[Example]:
-    """Yield the examples and count their texts by side in `counts`."""
-    for example in examples:
-        for side in example.sides:
-            counts[side] += 1
-        yield example
-
-
-def _require_enough(
-    counts: list[int], statistic: type[Statistic], method: str, paired: bool
-) -> None:
-    """Raise ValueError for too few texts, on every process, before any waits for the others."""
-    if not all(counts):
-        raise ValueError(
-            f"got {counts[0]} positive and {counts[1]} negative texts; at least one of each is "
-            "needed"
-        )
-    if min(counts) < statistic.min_examples:
-        what = "pair" if paired else "text of a side"
-        raise ValueError(
-            f"got one {what}; method {method!r} needs at least {statistic.min_examples}"
-        )
-    if paired and counts[0] == 1:
-        warnings.warn(
-            "got one pair: its vector contains every difference between its two texts, intended or "
-            "not",
-            FaststeerWarning,
-            stacklevel=3,
-        )
+    return torch.cat(rows)

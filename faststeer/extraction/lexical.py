@@ -9,7 +9,7 @@ from torch import Tensor
 
 from faststeer.extraction.auc import auc
 from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example
-from faststeer.extraction.reader import ActivationReader
+from faststeer.extraction.text_reader import TextReader
 from faststeer.models.text_calls import evaluating
 
 MOST_TEXTS = 200  # of each side, the first ones: an AUC to about 0.03
@@ -20,10 +20,11 @@ LEXICAL_AUC = 0.9
 class Lexical:
     """Mean embeddings of the read tokens of each side's first texts, ``[H]`` each."""
 
-    def __init__(self, reader: ActivationReader) -> None:
+    def __init__(self, reader: TextReader) -> None:
         """Start without texts; a decoder without token embeddings gets none."""
         self.reader = reader
         self.sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.unread = [0, 0]  # texts of each side, where there are no embeddings
         self.paired = False
         try:
             decoder: Any = reader.decoder
@@ -33,7 +34,11 @@ class Lexical:
 
     def add(self, example: Example) -> None:
         """Embed the read tokens of an encoded example's texts."""
-        if self.embeddings is None or len(self.sides[example.sides[-1]]) >= MOST_TEXTS:
+        if self.embeddings is None:
+            for side in example.sides:
+                self.unread[side] += 1
+            return
+        if len(self.sides[example.sides[-1]]) >= MOST_TEXTS:
             return
         self.paired = len(example.ids) == 2
         calls = self.reader.calls
@@ -44,8 +49,19 @@ class Lexical:
                 mean = self.embeddings(ids).float().mean(0)
             self.sides[side].append(mean.cpu())
 
+    def _not_measured(self) -> str | None:
+        """Report that a decoder without token embeddings was not checked, where it had texts."""
+        if min(self.unread) < FEWEST_TEXTS:
+            return None
+        return (
+            "not checked is whether the embeddings of the tokens read separate the sides: a "
+            f"{type(self.reader.decoder).__name__} has no token embeddings"
+        )
+
     def message(self) -> str | None:
-        """Report an AUC above the bound."""
+        """Report an AUC above the bound, or that the decoder allows none."""
+        if self.embeddings is None:
+            return self._not_measured()
         counts = list(map(len, self.sides))
         if min(counts) < FEWEST_TEXTS:
             return None

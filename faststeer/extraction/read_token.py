@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from faststeer.data.batches import Batch
+from faststeer.data.chat import ChatFormat
+from faststeer.data.post_instruction import post_instruction_ids
 from faststeer.extraction.examples import Example, TextRow
 from faststeer.steering.positions import Positions, scope_of
+from faststeer.steering.scopes import Scope
 from faststeer.steering.token_positions import PromptLayout, TokenPositions
+from faststeer.steering.written import after
+from faststeer.vectors.position_range import POST_INSTRUCTION
 from faststeer.vectors.stated_use import warn_of_other_reading
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -21,11 +27,26 @@ from faststeer.vectors.steering_vector import SteeringVector
 _MAX_SHARE_OF_TOKENS = 0.8
 
 
+@dataclass(frozen=True)
+class _Occurrence(Scope):
+    """The tokens of the last occurrence of ids in a text; none where they do not occur."""
+
+    ids: tuple[int, ...]
+
+    def mask(self, tokens: TokenPositions) -> Tensor:
+        """Return which tokens are in it, ``[B, T]`` bool."""
+        assert tokens.prompts.ids is not None  # texts are encoded
+        behind = after(self.ids).columns_behind(tokens.prompts.ids)[:, None]
+        return (tokens.columns >= behind - len(self.ids)) & (tokens.columns < behind)
+
+
 class ReadToken:
     """A single token, counted from each text's end (`index`), or several whose mean is read."""
 
-    def __init__(self, value: int | Positions) -> None:
+    def __init__(self, value: int | Positions, chat: ChatFormat | None = None) -> None:
         """Interpret `value` as the argument `read_token` of `faststeer.extract`.
+
+        `chat` is the format of the texts, which "post_instruction" needs.
 
         Raises:
             TypeError, ValueError: a value without meaning.
@@ -37,8 +58,12 @@ class ReadToken:
         self.value = value
         self.index = value if isinstance(value, int) else None
         self.answer = isinstance(value, str) and value == "answer"
-        self.scope = None
-        if not isinstance(value, int) and not self.answer:
+        self.scope: Scope | None = None
+        if isinstance(value, str) and value == POST_INSTRUCTION:
+            if chat is None:
+                raise ValueError(f"read_token {value!r} needs a tokenizer with a chat template")
+            self.scope = _Occurrence(tuple(post_instruction_ids(chat)))
+        elif not isinstance(value, int) and not self.answer:
             self.scope = scope_of(value)
 
     @property
@@ -62,12 +87,22 @@ class ReadToken:
         elif self.scope is not None:
             prompts = PromptLayout.masked(padded.mask, padded.ids)
             columns = torch.arange(padded.ids.shape[1], device=padded.ids.device)
-            tokens = TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
+            lengths = prompts.lengths[:, None]
+            tokens = TokenPositions(prompts.at(columns), lengths, columns, prompts, padded.ids)
             chosen = chosen & self.scope.mask(tokens)
         for row, any_chosen in zip(rows, chosen.any(1).tolist(), strict=True):
             if not any_chosen:
-                raise ValueError(f"{row.name} has no token at read_token={self.value!r}")
+                why = ""
+                if isinstance(self.scope, _Occurrence):
+                    why = f": it does not hold the chat template's ids {list(self.scope.ids)}"
+                raise ValueError(f"{row.name} has no token at read_token={self.value!r}{why}")
         return chosen
+
+    def facts(self, padded: Batch, rows: list[TextRow]) -> Any:
+        """Return as JSON values which tokens are read. Raises as `chosen`."""
+        if self.scope is None:
+            return self.value
+        return self.chosen(padded, rows).int().tolist()
 
     def columns(self, padded: Batch) -> Tensor:
         """Return the column ``[B]`` of each text's single token, for padding on either side."""
@@ -102,12 +137,12 @@ class ReadToken:
 
 
 def parse_read_token(text: str) -> int | Positions:
-    """Parse a read token such as "-2", "last", "all", "answer" or the range "-4:".
+    """Parse a read token such as "-2", "last", "all", "answer", or the range "-4:".
 
     Raises:
         ValueError: any other text.
     """
-    if text in ("all", "answer"):
+    if text in ("all", "answer", POST_INSTRUCTION):
         return text
     if text == "last":
         return -1
@@ -117,7 +152,8 @@ def parse_read_token(text: str) -> int | Positions:
         return slice(*(None if end is None else int(end) for end in ends.groups()))
     raise ValueError(
         f"read token {text!r} is unknown; expected -1 or 'last', -2, ..., 'all', 'answer' (what "
-        "follows a pair's common beginning) or a range such as -4: or -3:-1"
+        "follows a pair's common beginning), 'post_instruction' (the chat template's tokens after "
+        "the last instruction) or a range such as -4: or -3:-1"
     )
 
 
@@ -152,12 +188,14 @@ def stated_read_token(vector: SteeringVector) -> int | Positions:
 
 
 def resolve_read_token(
-    vectors: Sequence[SteeringVector], read_token: int | Positions | None, texts: Any
+    vectors: Sequence[SteeringVector],
+    read_token: int | Positions | None,
+    chat: ChatFormat | None,
 ) -> int | Positions:
     """Return `read_token`, or where it is None the one that the vectors state, or -1.
 
     A `FaststeerWarning` names a vector that states another read token, or another chat template
-    than that of `texts` (`faststeer.data.InChat`).
+    than `chat`, the format of the texts that are read.
 
     Raises:
         ValueError: no read token is given, and the vectors state several, or one that cannot be
@@ -169,7 +207,7 @@ def resolve_read_token(
             raise ValueError(f"the vectors were read at tokens {stated}; give read_token")
         read_token = stated_read_token(vectors[0]) if vectors else -1
     for vector in vectors:
-        template = getattr(texts, "template", None)
+        template = None if chat is None else chat.digest
         warn_of_other_reading(vector, as_metadata(read_token), template, 5)
     return read_token
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
+from faststeer.data.chat import ChatFormat
+from faststeer.extraction.activation_batch import ActivationBatch
 from faststeer.extraction.bf16_linear import fastest_linear
 from faststeer.extraction.early_exit import Select, read_sites, run_until_stop
 from faststeer.extraction.examples import Encoder, Example, TextRow, encoded_batches
 from faststeer.extraction.read_token import ReadToken
-from faststeer.extraction.reading_checks import require_finite, warn_of_later_hooks
+from faststeer.extraction.reading_checks import require_finite, steers_by_place, warn_of_later_hooks
 from faststeer.extraction.selection import Selection, SinkCounts, token_norms
 from faststeer.extraction.single_pass import require_single_pass
 from faststeer.models.decoders import find_blocks, find_known
 from faststeer.models.family import Family
 from faststeer.models.patch_mark import MARK
-from faststeer.models.special_tokens import missing_bos
+from faststeer.models.special_tokens import Remember, missing_bos
 from faststeer.models.text_calls import TextCalls, context_of, evaluating
 from faststeer.patching.patch import temporarily_patched
 from faststeer.patching.patched import Patched
@@ -35,20 +36,6 @@ from faststeer.utils.progress import Advance
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import chosen_layers
 from faststeer.vectors.sites import SITES, Site
-
-
-@dataclass(frozen=True)
-class ActivationBatch:
-    """Activations of a batch of E examples with B texts.
-
-    `indices` ``[E]`` are the examples', `sides` ``[B]`` the texts', and `by_layer` maps layers to
-    activations ``[B, H]`` in the model's dtype (float32 where several tokens were averaged) on the
-    layer's device. A pair has two rows, one after the other, positive first.
-    """
-
-    indices: list[int]
-    sides: list[int]
-    by_layer: dict[int, Tensor]
 
 
 class ActivationReader:
@@ -66,8 +53,11 @@ class ActivationReader:
         *,
         keep_sinks: bool = False,
         match_endings: bool = False,
+        chat: ChatFormat | None = None,
     ) -> None:
         """Check the arguments, which are those of `faststeer.extract`.
+
+        `chat` is the format of the texts where it is known, else the tokenizer's own is assumed.
 
         Raises:
             TypeError, ValueError: as `faststeer.extract`.
@@ -89,7 +79,9 @@ class ActivationReader:
         if site == "resid_mid" and not self.known:
             raise ValueError(f"resid_mid of a {type(self.decoder).__name__} cannot be read")
         self.site = site
-        self.read_token = ReadToken(read_token)
+        if chat is None and getattr(tokenizer, "chat_template", None):
+            chat = ChatFormat(tokenizer)
+        self.read_token = ReadToken(read_token, chat)
         self.sites = {Site.of(layer, site): layer for layer in self.layers}
         self.window: int | None = getattr(config, "sliding_window", None)
         self.encoder = Encoder(
@@ -107,6 +99,7 @@ class ActivationReader:
         self.sinks = SinkCounts(self.layers, self.device)
         self.single_pass = self.known  # whether each layer is known to run once per forward pass
         self.dtype: torch.dtype | None = None  # of the residual stream, once it was read
+        self.remember: Remember | None = None  # of what was measured in earlier runs
         self._patches = ExitStack()  # undoes the patch of a model that was not patched
         warn_of_later_hooks(blocks, self.layers, site)
 
@@ -142,19 +135,21 @@ class ActivationReader:
                 yield ActivationBatch(indices, sides, self._read_batch(batch))
             advance(sum(len(example.texts) for example in batch))
 
-    def report(self, emit_warnings: bool = True, more: Sequence[str] = ()) -> None:
-        """Warn about what was met in the texts, with `more` warnings; of attention sinks too.
+    def report(
+        self, emit_warnings: bool = True, more: Sequence[str] = (), stacklevel: int = 3
+    ) -> None:
+        """Warn about what was met in the texts, with `more` messages; of attention sinks too.
 
-        Args:
-            emit_warnings: whether this process warns; of several processes only one does.
-            more: further messages.
+        `emit_warnings`: whether this process warns, of several only one; `stacklevel`: see there.
 
         Raises:
             ValueError: as `Encoder.messages`.
         """
-        messages = [*self.encoder.messages(), *self.sinks.messages(), *more]
-        for message in messages if emit_warnings else ():
-            warnings.warn(message, FaststeerWarning, stacklevel=3)
+        for message in [*self._messages(), *more] if emit_warnings else ():
+            warnings.warn(message, FaststeerWarning, stacklevel=stacklevel)
+
+    def _messages(self) -> list[str]:
+        return [*self.encoder.messages(), *self.sinks.messages()]
 
     @contextmanager
     def keep_patched(self) -> Iterator[None]:
@@ -185,23 +180,31 @@ class ActivationReader:
         patched = self.decoder.__dict__.get(MARK)
         if not isinstance(patched, Patched):
             patched = self._patches.enter_context(temporarily_patched(self.model))
-        if self.encoder.missing_bos is None:
-            self.encoder.missing_bos = missing_bos(
-                self.model, self.tokenizer, rows, self.add_special_tokens
-            )
+        self._check_bos(rows)
         if not self.single_pass:
             require_single_pass(patched, self.calls, self.sites, max(rows, key=len))
             self.single_pass = True
         with evaluating(self.decoder):
             yield patched
 
+    def _check_bos(self, rows: list[list[int]]) -> None:
+        """Measure whether the model needs a BOS that the texts lack, unless it is known."""
+        if self.encoder.missing_bos is None:
+            self.encoder.missing_bos = missing_bos(
+                self.model, self.tokenizer, rows, self.add_special_tokens, self.remember
+            )
+
+    def _whole_texts(self) -> bool:
+        """Return whether the common prefix of a pair is computed for each of its texts."""
+        # How an unknown decoder handles a cache with padding in its middle is unknown. The
+        # embedding alone fills no cache.
+        embedding = self.sites.keys() == {Site(0, "resid_pre")}
+        return not self.known or embedding or steers_by_place(self.decoder)
+
     def _read_batch(self, batch: list[Example]) -> dict[int, Tensor]:
         rows = [row for example in batch for row in example.rows()]
         with self._prepared([row.ids for row in rows]) as patched:
-            # Steering by position or row needs whole texts, and how an unknown decoder handles a
-            # cache with padding in its middle is unknown too. The embedding alone fills no cache.
-            whole = not self.known or patched.plan.rows or patched.plan.forward.needs_tokens
-            whole = whole or self.sites.keys() == {Site(0, "resid_pre")}
+            whole = self._whole_texts()
             lengths = None if whole else self.read_token.prefix_lengths(batch, self.window)
             if lengths is None:
                 found = self._read_whole_texts(patched, rows)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from faststeer.models.patch_mark import MARK
+from faststeer.patching.patched import Patched
 from faststeer.utils.warnings import FaststeerWarning
 
 
@@ -36,6 +38,14 @@ def require_finite(
         f"{site} of layer {layer} is infinite or NaN in {str(dtype).removeprefix('torch.')}, first "
         f"at {names[first]}: {remedy}, or read layers below"
     )
+
+
+def steers_by_place(decoder: nn.Module) -> bool:
+    """Return whether a decoder's steering depends on positions or rows, which needs whole texts."""
+    patched = decoder.__dict__.get(MARK)
+    if not isinstance(patched, Patched):
+        return False
+    return bool(patched.plan.rows or patched.plan.forward.needs_tokens)
 
 
 def warn_of_later_hooks(blocks: Sequence[nn.Module], layers: Sequence[int], site: str) -> None:

@@ -7,7 +7,8 @@ and texts of unequal length divide them by unequal numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,9 +30,12 @@ class SinkCounts:
         """Start without texts."""
         self.layers = list(layers)
         self.counts = torch.zeros(4 + 2 * len(layers), dtype=torch.int64, device=device)
+        self._recorded: RecordedSinks | None = None
 
     def add(self, left_out: Tensor, only_sinks: Tensor) -> None:
         """Count sinks ``[L, B, T]`` left out of means, and texts ``[L, B]`` read at sinks alone."""
+        if self._recorded is not None:
+            self._recorded.parts.append((left_out, only_sinks))
         anywhere = left_out.any(0)
         texts = left_out.any(2)
         totals = [anywhere.sum(), texts.any(0).sum(), only_sinks.any(0).sum()]
@@ -39,6 +43,15 @@ class SinkCounts:
         self.counts += torch.cat(
             [self.counts.new_tensor([left_out.shape[1]]), torch.stack(totals), *by_layer]
         )
+
+    @contextmanager
+    def recording(self) -> Iterator[RecordedSinks]:
+        """Yield what is counted inside, text by text."""
+        self._recorded = RecordedSinks()
+        try:
+            yield self._recorded
+        finally:
+            self._recorded = None
 
     def metadata(self) -> dict[str, object]:
         """Return what a vector's metadata hold: nothing where no sink was met."""
@@ -80,6 +93,42 @@ class SinkCounts:
         return values[0], values[1], values[2], values[3], left_out, read
 
 
+class RecordedSinks:
+    """The sinks of a batch of texts, which took one forward pass or several."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Tensor, Tensor]] = []  # of each pass, as `SinkCounts.add` takes them
+
+    def of_layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return where sinks are at the layer of this number, int32 on the CPU.
+
+        Text and column of those left out, ``[n, 2]``, and texts read at sinks alone, ``[m]``. Texts
+        are numbered in the order in which they were read.
+        """
+        left_out = [torch.empty(0, 2, dtype=torch.int32)]
+        only = [torch.empty(0, dtype=torch.int32)]
+        before = 0
+        for left_out_part, only_part in self.parts:
+            places = left_out_part[number].nonzero().int().cpu()
+            left_out.append(places + torch.tensor([[before, 0]], dtype=torch.int32))
+            only.append(only_part[number].nonzero()[:, 0].int().cpu() + before)
+            before += only_part.shape[1]
+        return torch.cat(left_out), torch.cat(only)
+
+    @staticmethod
+    def masks(
+        layers: Sequence[tuple[Tensor, Tensor]], texts: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `SinkCounts.add` takes, from what `of_layer` returned for several layers."""
+        columns = [int(places[:, 1].max()) + 1 for places, _ in layers if len(places)]
+        left_out = torch.zeros(len(layers), texts, max(columns, default=1), dtype=torch.bool)
+        only_sinks = torch.zeros(len(layers), texts, dtype=torch.bool)
+        for number, (places, only) in enumerate(layers):
+            left_out[number, places[:, 0].long(), places[:, 1].long()] = True
+            only_sinks[number, only.long()] = True
+        return left_out.to(device), only_sinks.to(device)
+
+
 class Selection:
     """Reads the chosen positions of B texts at each layer, and keeps what it saw of sinks."""
 
@@ -115,7 +164,7 @@ class Selection:
             norms = token_norms(hidden, self.real)
             self.found[layer] = (norms, self._median(layer, norms))
             if self.column is None:
-                weights, _, _ = _without_sinks(weights, *self.found[layer])
+                weights, _, _ = without_sinks(weights, *self.found[layer])
         if isinstance(self.column, int):
             return hidden[:, self.column].clone()
         if self.column is not None:
@@ -135,18 +184,13 @@ class Selection:
             torch.stack([self.found[layer][part].to(device) for layer in counts.layers])
             for part in (0, 1)
         )
-        _, left_out, only_sinks = _without_sinks(self.chosen.to(device), norms, medians)
+        _, left_out, only_sinks = without_sinks(self.chosen.to(device), norms, medians)
         counts.add(left_out, only_sinks)
 
     def _median(self, layer: int, norms: Tensor) -> Tensor:
-        """Return the lower median of each text's norms, ``[B]``.
-
-        By sorting: the medians of torch are not deterministic on CUDA.
-        """
         if self.before is not None:
             norms = torch.cat([self.before[layer], norms], 1)
-        middle = (norms.isnan().logical_not().sum(1, keepdim=True) - 1).clamp(min=0) // 2
-        return norms.sort(1).values.gather(1, middle)[:, 0]  # NaN is last
+        return lower_median(norms)
 
 
 def token_norms(hidden: Tensor, real: Tensor) -> Tensor:
@@ -156,7 +200,16 @@ def token_norms(hidden: Tensor, real: Tensor) -> Tensor:
     return norms.masked_fill(~real.to(norms.device), torch.nan)
 
 
-def _without_sinks(chosen: Tensor, norms: Tensor, median: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def lower_median(norms: Tensor) -> Tensor:
+    """Return the lower median of each text's norms ``[..., B, T]``, ``[..., B]``, NaN left out.
+
+    By sorting: the medians of torch are not deterministic on CUDA.
+    """
+    middle = (norms.isnan().logical_not().sum(-1, keepdim=True) - 1).clamp(min=0) // 2
+    return norms.sort(-1).values.gather(-1, middle)[..., 0]  # NaN is last
+
+
+def without_sinks(chosen: Tensor, norms: Tensor, median: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the positions to read, those left out, and the texts that are read at sinks alone.
 
     A text of which every chosen position is a sink is read as it is.

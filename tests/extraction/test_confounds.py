@@ -114,7 +114,7 @@ def test_pairs_that_cannot_be_matched_are_dropped_and_counted(
     tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
 ) -> None:
     unmatched = [("abc", "xyz"), ("def", "uvw")]
-    with pytest.warns(FaststeerWarning, match="match_endings dropped 2 of 22 pairs"):
+    with pytest.warns(FaststeerWarning, match=r"dropped 2 of 22 pairs.* \(pairs 20, 21, counted"):
         vector = extract(tiny_model, byte_tokenizer, PAIRS + unmatched, match_endings=True)
     counts = {key: vector.metadata[key] for key in ("pairs", "positives", "negatives")}
     assert counts == dict.fromkeys(counts, 20)
@@ -164,6 +164,22 @@ def test_a_read_token_of_the_chat_template_is_reported() -> None:
     # The template's text, without what InChat states of it.
     assert diagnostics.confounds(demo.model, demo.tokenizer, list(in_chat), **options) == found
     assert diagnostics.confounds(demo.model, demo.tokenizer, [("a!", "b!"), ("c!", "d!")]) == []
+
+
+def test_a_decoder_without_token_embeddings_is_reported_as_not_checked(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    def none() -> None:
+        raise NotImplementedError  # as transformers does where a model has none
+
+    message = (
+        "confound: not checked is whether the embeddings of the tokens read separate the sides: a "
+        "LlamaModel has no token embeddings"
+    )
+    assert message not in confounds_of(tiny_model, byte_tokenizer, PAIRS)
+    tiny_model.model.get_input_embeddings = none
+    assert message in confounds_of(tiny_model, byte_tokenizer, PAIRS)
+    assert message not in confounds_of(tiny_model, byte_tokenizer, PAIRS[:9])  # never checked
 
 
 def test_random_embeddings_are_not_separable_when_held_out() -> None:

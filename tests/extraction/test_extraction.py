@@ -234,6 +234,7 @@ print(peak_after(512), peak_after(2048))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     settings = {"PYTHONPATH": f"{SUPPORT}:{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEMORY]

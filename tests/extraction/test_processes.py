@@ -63,6 +63,7 @@ def _extract(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_share_the_batches_and_get_the_same_result(tmp_path: Path) -> None:
     world = 3
     arguments = world, str(tmp_path)
@@ -86,6 +87,7 @@ def test_processes_share_the_batches_and_get_the_same_result(tmp_path: Path) -> 
                     assert row_error(direction, alone.directions[layer]) < 1e-6
 
 
+@pytest.mark.slow
 def test_torchrun_writes_one_file_equal_to_that_of_one_process(
     tmp_path: Path,
     tiny_folder: Path,
