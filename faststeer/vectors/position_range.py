@@ -1,4 +1,4 @@
-"""Ranges of token positions that a file can hold: a name such as "last", or text such as "-3:".
+"""Ranges of token positions that a file can hold: "last", "first(5)", or text such as "-3:".
 
 A position counts a sequence's own tokens from 0, prompt and generated alike, without padding.
 """
@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 _TEXT = re.compile(r"(-?[0-9]{1,9})?:(-?[0-9]{1,9})?")
+_FIRST = re.compile(r"first\(([1-9][0-9]{0,8})\)")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,23 @@ class PositionRange:
     stop_from_end: bool = False
 
     def __str__(self) -> str:
-        """Return a name such as "last", or a range such as "-3:0", as files hold it."""
+        """Return "last" or another name, "first(5)", or a range such as "-3:0", as files do."""
         for name, named in NAMED_POSITIONS.items():
             if named == self:
                 return name
+        if self.stop is not None and self.stop > 0 and self == first_generated(self.stop):
+            return f"first({self.stop})"
         return ":".join("" if end is None else str(end) for end in (self.start, self.stop))
+
+
+def first_generated(count: int) -> PositionRange:
+    """Return the range of the first `count` generated tokens."""
+    return PositionRange(0, count, start_from_end=True, stop_from_end=True)
+
+
+def is_first(text: str) -> bool:
+    """Return whether a text is that of the first generated tokens, "first(5)"."""
+    return _FIRST.fullmatch(text) is not None
 
 
 # None is every token, padding included.
@@ -38,6 +51,10 @@ NAMED_POSITIONS: dict[str, PositionRange | None] = {
 }
 
 
+# Of a chat template, so that only its tokenizer knows how many tokens these are.
+POST_INSTRUCTION = "post_instruction"
+
+
 def position_range(positions: str | range | slice) -> PositionRange | None:
     """Return the range that `positions=` means; None for "all".
 
@@ -48,8 +65,18 @@ def position_range(positions: str | range | slice) -> PositionRange | None:
     """
     if isinstance(positions, str):
         if positions not in NAMED_POSITIONS:
+            if counted := _FIRST.fullmatch(positions):
+                return first_generated(int(counted[1]))
+            if positions == POST_INSTRUCTION:
+                raise ValueError(
+                    f"positions={positions!r} depends on the chat template; give "
+                    "faststeer.data.post_instruction(tokenizer)"
+                )
             names = ", ".join(map(repr, NAMED_POSITIONS))
-            raise ValueError(f"positions={positions!r} is unknown; expected one of {names}")
+            raise ValueError(
+                f"positions={positions!r} is unknown; expected one of {names}, or the first "
+                "generated tokens, such as 'first(8)'"
+            )
         return NAMED_POSITIONS[positions]
     if positions.step not in (None, 1):
         raise ValueError(f"positions={positions} has a step; give a function instead")
@@ -68,11 +95,7 @@ def positions_to_text(positions: str | range | slice) -> str | None:
         ValueError: as `position_range`.
     """
     wanted = position_range(positions)
-    for name, named in NAMED_POSITIONS.items():
-        if named == wanted:
-            return name
-    assert wanted is not None  # that has a name
-    text = ":".join("" if end is None else str(end) for end in (wanted.start, wanted.stop))
+    text = "all" if wanted is None else str(wanted)
     try:
         return text if parse_positions(text) == wanted else None
     except ValueError:
@@ -85,8 +108,8 @@ def parse_positions(text: object) -> PositionRange | None:
     Raises:
         ValueError: it is not such a text.
     """
-    if isinstance(text, str) and text in NAMED_POSITIONS:
-        return NAMED_POSITIONS[text]
+    if isinstance(text, str) and (text in NAMED_POSITIONS or _FIRST.fullmatch(text)):
+        return position_range(text)
     ends = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if ends is None:
         raise ValueError(f"positions {text!r} are unknown")

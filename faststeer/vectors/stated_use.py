@@ -1,9 +1,9 @@
 """The use that a vector's metadata state, and warnings and errors for any other.
 
-A vector's metadata may state ``mode``, ``positions``, ``layers`` and ``coefficient`` (how, where
-and how strongly it is to steer), ``read_token`` and ``template`` (how it was read), ``model``,
-``model_type`` and ``num_layers`` (for which model), and the ``fingerprint`` of its weights. What is
-not stated is not checked.
+A vector's metadata may state ``mode``, ``floor`` and ``ceiling`` of a cap, ``positions``,
+``layers`` and ``coefficient`` (how, where and how strongly it is to steer), ``read_token`` and
+``template`` (how it was read), ``model``, ``model_type`` and ``num_layers`` (for which model), and
+the ``fingerprint`` of its weights. What is not stated is not checked.
 docs/vectors.md lists the keys.
 """
 
@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from faststeer.utils.warnings import FaststeerWarning
-from faststeer.vectors.position_range import NAMED_POSITIONS, positions_to_text
+from faststeer.vectors.bounds import Bound, bounded_layers, bounds_by_layer, bounds_to_json
+from faststeer.vectors.position_range import NAMED_POSITIONS, PositionRange, positions_to_text
 
-MODES = ("add", "project", "clamp")
+MODES = ("add", "project", "clamp", "cap")
 
 
 class HasMetadata(Protocol):
@@ -32,6 +33,14 @@ class HasMetadata(Protocol):
         """Return the metadata that may state a use."""
 
 
+class HoldsRange(Protocol):
+    """A scope that is a range of positions, such as `faststeer.first` returns."""
+
+    @property
+    def range(self) -> PositionRange:
+        """Return the range."""
+
+
 def require_mode(mode: str) -> None:
     """Raise ValueError for an unknown mode."""
     if mode not in MODES:
@@ -41,15 +50,18 @@ def require_mode(mode: str) -> None:
 def state_use(
     metadata: Mapping[str, Any],
     mode: str | None,
-    positions: str | range | slice | None,
+    positions: str | range | slice | HoldsRange | None,
     layers: Sequence[int] | None = None,
     coefficient: float | None = None,
+    floor: Bound = None,
+    ceiling: Bound = None,
 ) -> dict[str, Any]:
     """Return the metadata with this use stated in them.
 
     Raises:
-        ValueError: an unknown mode, positions that no text can hold, or a coefficient that is not
-            finite.
+        TypeError: a bound that is not a number.
+        ValueError: an unknown mode, positions that no text can hold, a coefficient that is not
+            finite, a cap without bounds or with impossible ones, or bounds of another mode.
     """
     stated = dict(metadata)
     if layers is not None:
@@ -61,25 +73,60 @@ def state_use(
     if mode is not None:
         require_mode(mode)
         stated["mode"] = mode
+    _state_bounds(stated, floor, ceiling)
     if positions is not None:
         text = None
         if isinstance(positions, (str, range, slice)):
             text = positions_to_text(positions)
+        elif isinstance(getattr(positions, "range", None), PositionRange):
+            text = str(positions.range)
         if text is None:
             names = ", ".join(map(repr, NAMED_POSITIONS))
             raise ValueError(
-                f"positions={positions!r} cannot be written to a file; expected one of {names}, a "
-                "range or a slice"
+                f"positions={positions!r} cannot be written to a file; expected one of {names}, "
+                "first(n), a range or a slice, which no tokenizer is needed for"
             )
         stated["positions"] = text
     return stated
 
 
+def _state_bounds(stated: dict[str, Any], floor: Bound, ceiling: Bound) -> None:
+    """Write bounds in place of stated ones, and leave none beside another mode than "cap"."""
+    given = floor is not None or ceiling is not None
+    mode = stated.get("mode", "add")
+    if given and mode != "cap":
+        raise ValueError(f"mode {mode!r} has no floor or ceiling; give mode='cap'")
+    if given or mode != "cap":
+        stated.pop("floor", None)
+        stated.pop("ceiling", None)
+    if given:
+        # A layer that only one of them names has the other bound at infinity.
+        bounds_by_layer(floor, ceiling, bounded_layers(floor, ceiling) or [0])
+        own = {"floor": bounds_to_json(floor), "ceiling": bounds_to_json(ceiling)}
+        stated.update((key, bound) for key, bound in own.items() if bound is not None)
+    elif mode == "cap" and not stated.keys() & {"floor", "ceiling"}:
+        raise ValueError("mode 'cap' needs bounds: give ceiling=, floor= or both")
+
+
+def stated_setting(metadata: Mapping[str, Any]) -> str:
+    """Return the layers and the coefficient that metadata state, in words."""
+    layers, coefficient = metadata.get("layers"), metadata.get("coefficient")
+    words = []
+    if layers is not None:
+        words.append(f"at {', '.join(map(str, layers)) if isinstance(layers, list) else layers}")
+    if coefficient is not None:
+        number = isinstance(coefficient, (int, float))
+        words.append(f"with {coefficient:+.3g}" if number else f"with {coefficient}")
+    return " ".join(words)
+
+
 def require_same_use(one: HasMetadata, other: HasMetadata) -> None:
     """Raise ValueError for vectors of two uses, which cannot be combined; warn of two models."""
     uses = {"mode": "add", "positions": "all", "layers": None, "coefficient": None}
+    uses |= {"floor": None, "ceiling": None}
     for key, default in uses.items():
-        mine, theirs = (own.metadata.get(key) or default for own in (one, other))
+        stated = (own.metadata.get(key) for own in (one, other))
+        mine, theirs = (default if own is None else own for own in stated)
         if mine != theirs:
             raise ValueError(
                 f"{one.name!r} states {key} {mine!r} and {other.name!r} {theirs!r}: they cannot be "
@@ -133,7 +180,7 @@ def warn_of_other_reading(
     Args:
         vector: may state ``read_token`` and ``template``.
         read_token: as metadata hold it.
-        template: of the texts, as `template_digest`; None for plain texts.
+        template: of the texts, as `ChatFormat.digest`; None for plain texts.
         stacklevel: as of `warnings.warn`.
     """
     stated = vector.metadata.get("read_token")
@@ -153,4 +200,6 @@ def warn_of_other_template(vector: HasMetadata, template: str | None, stacklevel
     stated = vector.metadata.get("template")
     if stated is not None and stated != template:
         chosen = "plain texts" if template is None else f"template {template!r}"
+        if template is not None and template.partition("+")[0] == str(stated).partition("+")[0]:
+            chosen += ", the same with another system prompt or other arguments"
         warn_of_other_use(vector, f"chat template {stated!r}", chosen, stacklevel)

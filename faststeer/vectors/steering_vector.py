@@ -1,30 +1,27 @@
-"""SteeringVector: one direction per layer, with arithmetic and files."""
+"""SteeringVector: one direction per layer, with arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
-from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from faststeer.utils.files import write_whole
 from faststeer.utils.html_facts import html_facts
 from faststeer.vectors import stated_use
+from faststeer.vectors.bounds import Bound, bounded_layers
 from faststeer.vectors.directions import add, checked_directions, whiten
-from faststeer.vectors.formats import detect, other_packages
 from faststeer.vectors.formats.vector_data import VectorData
 from faststeer.vectors.layer_text import layers_text
-from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import SITES
+from faststeer.vectors.vector_sources import VectorSources
 
-_USE = ("mode", "positions")  # metadata that `repr` shows
+_USE = ("mode", "floor", "ceiling", "positions")  # metadata that `repr` shows
 
 
 @dataclass(frozen=True, eq=False)
-class SteeringVector:
+class SteeringVector(VectorSources):
     """Directions to add to the residual stream, one per layer.
 
     Args:
@@ -32,7 +29,7 @@ class SteeringVector:
         directions: 0-based decoder layer -> direction ``[H]``. Copied to float32 on the CPU.
         site: ``resid_pre``, ``resid_mid`` (after attention) or ``resid_post`` (a layer's output).
         metadata: facts about how it was made (model, method, read_token, ...) and how it is to be
-            used (mode, positions, layers, coefficient); docs/vectors.md lists the keys.
+            used (mode, bounds, positions, layers, coefficient); docs/vectors.md lists the keys.
 
     Raises:
         TypeError: a layer that is not an int, or a direction that is not a tensor.
@@ -121,9 +118,11 @@ class SteeringVector:
         self,
         *,
         mode: str | None = None,
-        positions: str | range | slice | None = None,
+        positions: str | range | slice | stated_use.HoldsRange | None = None,
         layers: int | Sequence[int] | None = None,
         coefficient: float | None = None,
+        floor: Bound = None,
+        ceiling: Bound = None,
     ) -> SteeringVector:
         """Return the vector with metadata that state how it is to steer; files keep them.
 
@@ -131,102 +130,35 @@ class SteeringVector:
         another mode, or other positions, give a warning then.
 
         Args:
-            mode: "add", "project" or "clamp", as for `Patched.steer`.
-            positions: as for `Patched.steer`: a name, a range or a slice.
-            layers: those of the vector's layers that it is to steer.
+            mode: "add", "project", "clamp" or "cap", as for `Patched.steer`.
+            positions: as for `Patched.steer`: a name, a range, a slice or `faststeer.first`; other
+                scopes depend on a tokenizer, which no file holds.
+            layers: those of the vector's layers that it is to steer; with bounds by layer, theirs.
             coefficient: the factor on them, such as a tuned one.
+            floor: with mode "cap", the least projection, as for `Patched.cap`.
+            ceiling: with mode "cap", the greatest, likewise.
 
         Raises:
+            TypeError: a bound that is not a number.
             ValueError: an unknown mode, positions that no text can hold, a layer that the vector
-                lacks, or a coefficient that is not finite.
+                lacks, a coefficient that is not finite, or a cap without bounds.
         """
         chosen = None
+        if layers is None:
+            layers = bounded_layers(floor, ceiling)
         if layers is not None:
             chosen = self.select([layers] if isinstance(layers, int) else layers).layers
-        stated = stated_use.state_use(self.metadata, mode, positions, chosen, coefficient)
+        stated = stated_use.state_use(
+            self.metadata, mode, positions, chosen, coefficient, floor, ceiling
+        )
         return replace(self, metadata=stated)
-
-    def save(self, path: str | PathLike[str], file_format: str | None = None) -> None:
-        """Write a file atomically.
-
-        Args:
-            path: by default its suffix determines the format: ``.safetensors``, ``.gguf`` or
-                ``.pt``; for an existing folder, one CAA ``.pt`` file per layer is written.
-            file_format: "safetensors", "gguf", "caa" or "lm-eval". Only the first keeps everything;
-                `faststeer.vectors.formats` documents where the others add their vectors.
-
-        Raises:
-            ValueError: an unknown format, or one that cannot hold this vector.
-            FileNotFoundError: the folder does not exist.
-        """
-        target = Path(path)
-        try:
-            files = detect.encode(self._data(), target, file_format)
-        except ValueError as error:
-            raise ValueError(f"{target}: {error}") from error
-        for file, content in files.items():
-            write_whole(file, content)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | PathLike[str],
-        *,
-        layer: int | None = None,
-        shift: bool = False,
-        rows: str | None = None,
-        model: str | None = None,
-        **unknown: NoReturn,
-    ) -> SteeringVector:
-        """Load a vector; the format is detected from the file's content.
-
-        Formats are those that `save` writes, ``.svec`` of IBM's activation-steering and persona
-        vectors. A file that states a use that faststeer does not have is refused by name.
-
-        Args:
-            path: the file, or a folder of CAA's ``vec_layer_{L}_{model}.pt``.
-            layer: load only this layer; for a ``.pt`` whose name does not state its layer, the
-                layer that it is.
-            shift: the file is a GGUF of llama.cpp's cvector-generator, which numbers layers from 1.
-            rows: what the rows of a ``.pt`` with one tensor ``[N, H]`` are, where its name does not
-                state it: "hidden_states" as transformers returns them (row 0 is the embedding) or
-                "layers" (row i is the output of layer i).
-            model: load the files of this model, where a folder of CAA's has several models.
-            unknown: nothing; other keywords are refused.
-
-        Raises:
-            OSError: the file cannot be opened; the message names it.
-            ValueError: it is damaged or no vector; the message names the file.
-        """
-        refuse_unknown("load", unknown, "layer")
-        file = Path(path)
-        try:
-            vector = cls(*detect.decode(file, layer, shift, rows, model))
-            return vector if layer is None else vector.select([layer])
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
-
-    @classmethod
-    def from_object(cls, source: Any, name: str = "vector") -> SteeringVector:
-        """Copy a `SteeringVector` of steering-vectors or a `ControlVector` of repeng.
-
-        Raises:
-            TypeError: it is neither.
-            ValueError: it is added where there is no residual stream.
-        """
-        return cls(*other_packages.from_object(source, name))
-
-    def to_object(self, package: str) -> Any:
-        """Return a copy for "steering-vectors" or "repeng", which has to be installed.
-
-        Raises:
-            ValueError: another package, or a site that it has no place for.
-            ModuleNotFoundError: the package is missing.
-        """
-        return other_packages.to_object(self._data(), package)
 
     def _data(self) -> VectorData:
         return VectorData(self.name, self.directions, self.site, self.metadata)
+
+    @classmethod
+    def _of(cls, data: VectorData) -> SteeringVector:
+        return cls(*data)
 
     def _at(self, layer: int) -> Tensor:
         if layer not in self.directions:
@@ -304,6 +236,8 @@ class SteeringVector:
     def __repr__(self) -> str:
         """Show name, site, size, layers and stated use; never the numbers."""
         use = "".join(f", {name} {self.metadata[name]}" for name in _USE if name in self.metadata)
+        if "layers" in self.metadata or "coefficient" in self.metadata:
+            use += f"; steers {stated_use.stated_setting(self.metadata)}"
         return (
             f"SteeringVector({self.name!r}, {self.site}, hidden size {self.hidden_size}, "
             f"{layers_text(self.layers)}{use})"

@@ -13,7 +13,9 @@ from stated_vectors import vector
 import faststeer
 from faststeer import SteeringVector, bake, diagnostics, patch
 from faststeer.data import InChat
+from faststeer.models import loading
 from faststeer.models.fingerprint import fingerprint
+from faststeer.models.vector_origin import origin_facts
 from faststeer.utils.warnings import FaststeerWarning
 
 pytestmark = pytest.mark.filterwarnings("error::faststeer.FaststeerWarning")  # unless expected
@@ -87,6 +89,22 @@ def test_a_model_is_known_by_its_weights_under_another_name_and_in_another_dtype
     with patch(loaded) as patched, pytest.warns(FaststeerWarning, match="made for 'org/Tiny'"):
         patched.steer(made)
     bake(type(model).from_pretrained(tmp_path / "elsewhere"), made)
+
+
+def test_a_vector_made_on_the_demo_gives_no_warning_on_the_same_model_in_a_folder(
+    demo: loading.Loaded,
+) -> None:
+    facts = origin_facts(demo.model.model)
+    assert facts["model"] == loading.DEMO_NAME
+    made = SteeringVector("v", {3: torch.ones(576)}, metadata=facts)
+    folder = str(loading.demo_folder())
+    there = loading.load(folder, dtype=torch.bfloat16).model
+    there.config._name_or_path = "/elsewhere/model"
+    with patch(there) as patched:
+        patched.steer(made)
+        by_name = SteeringVector("w", made.directions, metadata={"model": facts["model"]})
+        with pytest.warns(FaststeerWarning, match="this model is '/elsewhere/model'"):
+            patched.steer(by_name)
 
 
 def test_weights_that_are_not_at_hand_have_no_fingerprint(make_tiny: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from stated_vectors import vector
 from torch import Tensor
 
+import faststeer
 from faststeer import SteeringVector, bake, diagnostics, evaluate, patch
 from faststeer.cli.steer_option import SteerOption
 from faststeer.evaluate.provenance import vector_hash
@@ -132,8 +133,25 @@ def test_an_unknown_stated_use_is_refused_until_another_is_given(
             patched.steer(own, mode="add", positions="all")
 
 
+def test_the_first_generated_tokens_are_stated_as_text(tiny_model: Any, tmp_path: Path) -> None:
+    vector().for_use(positions=faststeer.first(3)).save(tmp_path / "v.safetensors")
+    loaded = SteeringVector.load(tmp_path / "v.safetensors")
+    assert loaded.metadata["positions"] == "first(3)"
+    assert loaded.metadata == vector().for_use(positions="first(3)").metadata
+    with patch(tiny_model) as patched:
+        patched.prompt_lengths = [4]
+        found = {}
+        for how, own in {"stated": (loaded, None), "range": (vector(), range(4, 7))}.items():
+            patched.steer(own[0], 1.0, positions=own[1], name="v")
+            found[how] = logits(tiny_model)
+        with patched.off():
+            assert not torch.equal(found["range"], logits(tiny_model))
+    assert torch.equal(found["stated"], found["range"])
+
+
 def test_a_use_that_cannot_be_stored_is_refused() -> None:
-    for positions in (torch.tensor([True]), lambda p, n: p > 0, slice(-3, 0)):
+    scopes = (faststeer.between([1], [2]), faststeer.at([1]), ~faststeer.first(2))
+    for positions in (torch.tensor([True]), lambda p, n: p > 0, slice(-3, 0), *scopes):
         with pytest.raises(ValueError, match="cannot be written to a file; expected one of 'all'"):
             vector().for_use(positions=positions)
     with pytest.raises(ValueError, match="mode 'rotate' is unknown; expected one of add, project"):
@@ -196,7 +214,7 @@ def test_a_steer_option_defaults_to_the_stated_use(tiny_model: Any, tmp_path: Pa
             found[settings] = logits(tiny_model)
     assert torch.equal(found[""], steered(tiny_model, vector(), mode="project", positions="last"))
     assert torch.equal(found[":mode=add:positions=all"], steered(tiny_model, vector()))
-    with pytest.raises(ValueError, match="mode is one of add, project, clamp; expected FILE"):
+    with pytest.raises(ValueError, match="mode is one of add, project, clamp, cap; expected FILE"):
         SteerOption.parse("v.safetensors:mode=rotate")
 
 

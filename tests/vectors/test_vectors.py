@@ -214,6 +214,8 @@ def test_a_repr_shows_layers_as_ranges_and_the_stated_use_but_no_values() -> Non
     stated = several.for_use(mode="project", positions="generated")
     assert repr(stated).endswith("layers 0, 3–5, 9, mode project, positions generated)")
     assert repr(several.select([9])).endswith("layer 9)")
+    tuned = several.for_use(layers=[3, 9], coefficient=-0.681)
+    assert repr(tuned).endswith("layers 0, 3–5, 9; steers at 3, 9 with -0.681)")
 
 
 def test_a_vector_is_shown_escaped_and_small_in_a_notebook() -> None:

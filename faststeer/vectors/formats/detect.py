@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from faststeer.utils.text_files import open_file
-from faststeer.vectors.formats import caa, gguf, lm_eval, safetensors_file, stacked, svec
+from faststeer.vectors.formats import (
+    assistant_axis,
+    caa,
+    gguf,
+    lm_eval,
+    safetensors_file,
+    stacked,
+    svec,
+)
 from faststeer.vectors.formats.pt_file import load_plain
 from faststeer.vectors.formats.vector_data import VectorData
 
@@ -47,7 +58,12 @@ def encode(vector: VectorData, path: Path, file_format: str | None) -> dict[Path
 
 
 def decode(
-    path: Path, layer: int | None, shift: bool, rows: str | None, model: str | None
+    path: Path,
+    layer: int | None,
+    shift: bool,
+    rows: str | None,
+    model: str | None,
+    experiment: str | None = None,
 ) -> VectorData:
     """Read a file of any format, or a folder of CAA's files; see `SteeringVector.load`.
 
@@ -65,6 +81,8 @@ def decode(
         raise ValueError("only a .pt with one tensor [N, H] has rows")
     if model is not None and kind != "folder":
         raise ValueError("only a folder of CAA's files has vectors of several models")
+    if experiment is not None and kind != "pt":
+        raise ValueError("only a capping_config.pt of assistant-axis has experiments")
     if kind == "gguf":
         return gguf.decode(path, shift)
     if kind == "folder":
@@ -74,6 +92,12 @@ def decode(
     if kind == "svec":
         return svec.decode(path)
     content: Any = load_plain(path)
+    if isinstance(content, dict) and assistant_axis.holds_caps(content):
+        if rows is not None:
+            raise ValueError("only a .pt with one tensor [N, H] has rows")
+        return assistant_axis.decode(path, content, experiment)
+    if experiment is not None:
+        raise ValueError("only a capping_config.pt of assistant-axis has experiments")
     if isinstance(content, Tensor) and content.dim() == 2:
         return stacked.decode(path, content, layer, rows)
     if rows is not None:
@@ -84,8 +108,26 @@ def decode(
         return lm_eval.decode(path, content)
     raise ValueError(
         f"holds a {type(content).__name__}; expected a tensor [H] (CAA), a tensor [N, H] (persona "
-        "vectors) or a dict of hookpoints (lm-eval)"
+        "vectors), a dict of hookpoints (lm-eval) or of capped vectors (assistant-axis)"
     )
+
+
+def decode_bytes(content: bytes) -> VectorData:
+    """Read the content of a safetensors or GGUF file, the formats that hold nothing but data.
+
+    Raises:
+        ValueError: it is damaged, no vector, or of another format.
+    """
+    if content.startswith(b"GGUF"):
+        read: Callable[[Path], VectorData] = partial(gguf.decode, shift=False)
+    elif content[8:9] == b"{":
+        read = safetensors_file.decode
+    else:
+        raise ValueError("neither a safetensors nor a GGUF file")
+    with tempfile.TemporaryDirectory() as folder:  # readers map files
+        file = Path(folder) / "vector"
+        file.write_bytes(content)
+        return read(file)
 
 
 def _kind(file: Path) -> str:
