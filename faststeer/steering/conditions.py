@@ -1,12 +1,14 @@
-"""Conditions, `when=`: steer only the sequences whose prompt meets one.
+"""Conditions, `when=`: steer only the sequences whose prompt meets one, or the tokens that do.
 
-Conditional activation steering after Lee et al. 2024 (CAST, arXiv 2409.05907), section 3.
+Conditional activation steering after Lee et al. 2024 (CAST, arXiv 2409.05907), section 3. They
+decide once per prompt; a `TokenCondition` decides on each token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import NoReturn
 
 import torch
@@ -16,6 +18,8 @@ from faststeer.utils.html_facts import html_facts
 from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.sites import Site
 from faststeer.vectors.steering_vector import SteeringVector
+
+_serial = count()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,32 +86,68 @@ class Condition:
         return found > self.threshold if self.above else found < self.threshold
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenCondition(Condition):
+    """A condition that each token meets or not; it holds for `hysteresis` tokens more.
+
+    `key`: under which the tokens that met it are kept, where later ones depend on them.
+    """
+
+    hysteresis: int = 0
+    key: str = field(default_factory=lambda: f"condition {next(_serial)}")
+
+    @property
+    def in_words(self) -> str:
+        """What is compared, for which tokens."""
+        longer = f", and for {self.hysteresis} tokens more" if self.hysteresis else ""
+        return f"a token's {super().in_words}{longer}"
+
+    def met(self, hidden: Tensor, direction: Tensor) -> Tensor:
+        """Return which tokens of ``[B, T, H]`` meet it, bool.
+
+        `direction`: as `direction_on` returns it, on their device.
+        """
+        states = hidden.float()
+        norms: Tensor = torch.linalg.vector_norm(states, dim=2)
+        norms = norms.clamp(min=1e-8)
+        found = (states * direction).sum(2) / norms  # a product of matrices may be autocast
+        return found > self.threshold if self.above else found < self.threshold
+
+
 def when(
     vector: SteeringVector,
     *,
     layer: int | None = None,
     above: float | None = None,
     below: float | None = None,
+    each: str = "prompt",
+    hysteresis: int = 0,
     **unknown: NoReturn,
 ) -> Condition:
-    """Make a condition for `steer`: only sequences that meet it are steered, prompt and answer.
+    """Make a condition for `steer`: only sequences, or tokens, that meet it are steered.
 
     A sequence meets it where the mean of the residual stream over the prompt's tokens, at the
     vector's site of one layer, has a cosine similarity with the vector's direction above, or below,
-    a threshold. It is decided in the forward of the prompt, for all later layers, and holds until
-    the next prompt.
+    a threshold. It is decided in the forward of the prompt, for all later layers, and holds for
+    prompt and answer until the next prompt. With ``each="token"`` every token is compared alone, of
+    the prompt and of the answer, on the device, and decides on its own later layers.
 
     Args:
         vector: the condition vector.
         layer: where it is read; may be left out where the vector has one layer.
         above: the threshold, -1 to 1, that the similarity must exceed; or
         below: the threshold that it must not reach.
+        each: what meets it, a whole "prompt" or a "token".
+        hysteresis: for tokens: for how many tokens it holds after the last one that met it. With n,
+            the token at position p is steered where any of the positions p - n to p met it.
         unknown: nothing; other keywords are refused.
 
     Raises:
-        TypeError: not a SteeringVector, or a threshold that is not a number.
+        TypeError: not a SteeringVector, a threshold that is not a number, or a hysteresis that is
+            not a whole one.
         ValueError: none or both of `above` and `below`, one that no cosine reaches, or a layer that
-            the vector lacks; a direction of zeros.
+            the vector lacks; a direction of zeros; another `each`; a hysteresis below 0, or of
+            prompts.
     """
     refuse_unknown("when", unknown, "layer")
     if not isinstance(vector, SteeringVector):
@@ -120,10 +160,24 @@ def when(
         raise TypeError(f"when() got a {type(threshold).__name__}; expected a cosine similarity")
     if not -1 <= threshold <= 1:
         raise ValueError(f"when() got the threshold {threshold}; a cosine is from -1 to 1")
+    _require_each(each, hysteresis)
     if layer is None:
         if len(vector.layers) > 1:
             raise ValueError(f"{vector.name!r} has layers {vector.layers}; say which with layer=")
         layer = vector.layers[0]
     direction = vector.at(layer).normalized().directions[layer]
-    site = Site.of(layer, vector.site)
-    return Condition(direction, site, float(threshold), above is not None, vector)
+    compared = direction, Site.of(layer, vector.site), float(threshold), above is not None, vector
+    return TokenCondition(*compared, hysteresis) if each == "token" else Condition(*compared)
+
+
+def _require_each(each: str, hysteresis: int) -> None:
+    if each not in ("prompt", "token"):
+        raise ValueError(f"when() got each={each!r}; expected 'prompt' or 'token'")
+    if isinstance(hysteresis, bool) or not isinstance(hysteresis, int):
+        raise TypeError(f"when() got a hysteresis of {hysteresis!r}; expected a number of tokens")
+    if hysteresis < 0:
+        raise ValueError(f"when() got a hysteresis of {hysteresis}; expected at least 0 tokens")
+    if hysteresis and each == "prompt":
+        raise ValueError(
+            "when() got a hysteresis for prompts, on which it decides once; it is of each='token'"
+        )

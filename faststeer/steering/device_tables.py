@@ -25,14 +25,14 @@ from faststeer.vectors.sites import Site
 Entries = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 NO_ENTRIES: Entries = (None, None, None, None)
 
-ADDED = (1.0, 0.0, 0.0)  # the mode of a vector that is only added
+ADDED = (1.0, 0.0, 0.0, 0.0, 0.0)  # the mode of a vector that is only added
 
 FEWEST_SLOTS = 8
 FEWEST_ROWS = 64
 
 
 class FoldedSlots(NamedTuple):
-    """The slots of n sites: `vectors` ``[n, S, H]`` and `modes` ``[n, S, 3]``.
+    """The slots of n sites: `vectors` ``[n, S, H]`` and `modes` ``[n, S, 5]``.
 
     `used`: per site, whether it has any terms; `use_modes`: whether any do more than add.
     """
@@ -46,7 +46,7 @@ class FoldedSlots(NamedTuple):
 class DeviceTables:
     """The tables of `sites` on one device.
 
-    `vectors` ``[n, S, H]`` and `modes` ``[n, S, 3]`` float32: the slots of each site. `index`
+    `vectors` ``[n, S, H]`` and `modes` ``[n, S, 5]`` float32: the slots of each site. `index`
     ``[R, K]`` int32: the slots of each row, one per group (what acts on the same tokens), -1 for
     none; `rows`: how many of its lines count.
     """

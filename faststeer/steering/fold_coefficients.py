@@ -1,7 +1,7 @@
 """Fold interventions into slots: vectors summed with their coefficients, and projections.
 
-Additions to the same tokens are one sum, however many vectors there are. Projections and
-clamps depend on the order, so each such vector has a group, and slots, of its own.
+Additions to the same tokens are one sum, however many vectors there are. Projections, clamps and
+caps depend on the order, so each such vector has a group, and slots, of its own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from faststeer.steering.conditions import Condition
 from faststeer.steering.device_tables import ADDED, FoldedSlots
-from faststeer.steering.intervention import Coefficients, Intervention
-from faststeer.steering.positions import Scope
+from faststeer.steering.intervention import Intervention, Strengths
+from faststeer.steering.scopes import Scope
 from faststeer.vectors.sites import Site
 
-Setting = Mapping[str, Coefficients]  # a row's coefficients: by vector name, then by layer
+Setting = Mapping[str, Strengths]  # of a row: by vector name, then by layer
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,15 @@ def fold_coefficients(
         if not places:
             continue
         layers, lines = [layer for layer, _ in places], [i for _, i in places]
-        given = torch.tensor([[slot.get(layer, 0.0) for slot in by_slot] for layer in layers])
+        given = [[slot.get(layer, 0.0) for slot in by_slot] for layer in layers]
         acts = torch.tensor([[layer in slot for slot in by_slot] for layer in layers])
         directions = torch.stack([one.vector.directions[layer] for layer in layers]).to(device)
-        factor = (given if one.mode == "add" else acts.float()).to(device)
+        factor = (torch.tensor(given) if one.mode == "add" else acts.float()).to(device)
         vectors[lines] += directions[:, None] * factor[..., None]
         if one.mode != "add":
-            push, pull = one.push_and_pull(given)
-            moved = torch.stack([push, pull, modes[lines][..., 2]], 2)
-            modes[lines] = torch.where(acts[..., None], moved, modes[lines])
-        if one.keep_norm:
+            own = torch.tensor([[one.kernel_mode(strength) for strength in row] for row in given])
+            modes[lines] = torch.where(acts[..., None], own, modes[lines])
+        elif one.keep_norm:
             modes[lines, :, 2] = torch.where(acts, 1.0, modes[lines, :, 2])
         for i in lines:
             used[i] = True

@@ -56,7 +56,7 @@ class Learned(nn.Module):
 
     @property
     def vector(self) -> SteeringVector:
-        """The current state as a vector to save or to steer with: directions times coefficient."""
+        """The current directions times the coefficient, as a vector to save or to steer with."""
         scale = self.coefficient.detach().cpu()
         directions = {
             int(layer): direction.detach().cpu() * scale
@@ -94,7 +94,7 @@ def with_learned(entries: Entries, learned: Iterable[Learned], site: Site) -> En
     line = torch.arange(len(acting), dtype=torch.int32, device=index.device) + vectors.shape[0]
     rows = index.shape[0]
     if modes is not None:
-        modes = torch.cat([modes, modes.new_tensor(ADDED).expand(len(acting), 3)])
+        modes = torch.cat([modes, modes.new_tensor(ADDED).expand(len(acting), -1)])
     return (
         torch.cat([vectors, directions.to(vectors.dtype)]),
         torch.cat([index, line.expand(rows, -1)], 1).contiguous(),

@@ -9,20 +9,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from faststeer.steering.conditions import Condition
+from faststeer.steering.conditions import Condition, TokenCondition
 from faststeer.steering.dose_warnings import Doses
 from faststeer.steering.fold_coefficients import Setting
 from faststeer.steering.forward_context import ForwardContext
-from faststeer.steering.intervention import Coefficients, Intervention
+from faststeer.steering.intervention import Coefficients, Intervention, RowBounds
 from faststeer.steering.learned import Learned
+from faststeer.steering.scopes import Scope
 from faststeer.steering.site_table import Reader
 from faststeer.steering.tables import Tables
 from faststeer.steering.token_positions import BatchTokens
+from faststeer.vectors.bounds import Bounds
 from faststeer.vectors.sites import Site
 
-Row = Mapping[
-    str, float | Coefficients
-]  # by the name of a vector: a coefficient, or layer by layer
+# By the name of a vector: a coefficient, or layer by layer; of a cap, its bounds
+Row = Mapping[str, float | Coefficients | RowBounds]
 
 
 class Plan:
@@ -81,13 +82,24 @@ class Plan:
         return self.tables[site].reading(reader)
 
     @contextmanager
-    def watching(self, watcher: Callable[[BatchTokens], None]) -> Iterator[None]:
-        """Inside, call `watcher` with the tokens of every forward, before its first layer."""
-        self.forward.watchers.append(watcher)
+    def watching(
+        self, watcher: Callable[[BatchTokens], None], scope: Scope | None = None
+    ) -> Iterator[None]:
+        """Inside, call `watcher` with the tokens of every forward, before its first layer.
+
+        `scope`: whose masks it looks at in each of them, so that states are kept for it.
+        """
+        forward, watched = self.forward, [] if scope is None else [scope]
+        forward.watchers.append(watcher)
+        forward.watched += watched
+        forward.keep_states()
         try:
             yield
         finally:
-            self.forward.watchers.remove(watcher)
+            forward.watchers.remove(watcher)
+            for own in watched:
+                forward.watched.remove(own)
+            forward.keep_states()
 
     def measures_dose(self, given: Tensor) -> bool:
         """Return whether a forward over `given` can measure doses that are due."""
@@ -95,7 +107,9 @@ class Plan:
         return self.doses.due and alike and self.doses.measurable(given)
 
     def passed(self, condition: Condition | None) -> Tensor | None:
-        """Return the last decision on a condition, ``[B]`` bool."""
+        """Return the last decision on a condition, ``[B]`` bool, or ``[B, T]`` by token."""
+        if isinstance(condition, TokenCondition):
+            return self.forward.decided(condition)
         return None if condition is None else self.forward.gates.passed(condition)
 
     def put(self, name: str, intervention: Intervention) -> None:
@@ -118,6 +132,11 @@ class Plan:
         """Change one coefficient in place. Raises ValueError where it overflows float32."""
         intervention.require_finite(replace(intervention, coefficient=coefficient).by_layer())
         intervention.coefficient = coefficient
+        self._rewrite(intervention.sites())
+
+    def set_bounds(self, intervention: Intervention, bounds: Mapping[int, Bounds]) -> None:
+        """Change the bounds of a cap in place."""
+        intervention.bounds = bounds
         self._rewrite(intervention.sites())
 
     def remove(self, name: str) -> None:
@@ -168,22 +187,26 @@ class Plan:
             self._rewrite(None)
 
     def require_possible(
-        self, name: str, intervention: Intervention, coefficient: float | Coefficients, row: int
+        self,
+        name: str,
+        intervention: Intervention,
+        given: float | Coefficients | RowBounds,
+        row: int,
     ) -> None:
-        """Raise ValueError where a row cannot have this coefficient of a vector."""
-        coefficients = intervention.by_layer(coefficient)
+        """Raise ValueError where a row cannot have this coefficient, or these bounds."""
         try:
+            strengths = intervention.strengths(given)
             directions = intervention.vector.directions
-            if lacking := [layer for layer in coefficients if layer not in directions]:
+            if lacking := [layer for layer in strengths if layer not in directions]:
                 intervention.vector.select(lacking)
-            for layer in coefficients:
+            for layer in strengths:
                 sites = set(intervention.sites_of(layer))
                 if not self.tables.keys() >= sites:
                     last = max(site.layer for site in self.tables)
                     raise ValueError(f"layer {layer} is out of range: the model has 0 to {last}")
                 if intervention.when is not None:
                     intervention.when.require_before(sites)
-            intervention.require_finite(coefficients)
+            intervention.require_finite(strengths)
         except ValueError as error:
             raise ValueError(f"row {row}, {name!r}: {error}") from None
 
@@ -194,8 +217,8 @@ class Plan:
             return [{}]
         if self.rows:
             rows = self.rows[-1]
-            return [{n: self.interventions[n].by_layer(c) for n, c in row.items()} for row in rows]
-        return [{name: one.by_layer() for name, one in self.interventions.items()}]
+            return [{n: self.interventions[n].strengths(c) for n, c in row.items()} for row in rows]
+        return [{name: one.strengths() for name, one in self.interventions.items()}]
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

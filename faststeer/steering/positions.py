@@ -6,7 +6,6 @@ never counts from the beginning of a call: with a cache a call may hold any part
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from faststeer.steering.scopes import InRange, Scope, Union
 from faststeer.steering.token_positions import TokenPositions
 from faststeer.vectors.position_range import PositionRange, position_range
 
@@ -22,74 +22,12 @@ Positions: TypeAlias = (
 )
 
 
-class Scope(ABC):
-    """A set of positions."""
-
-    @abstractmethod
-    def mask(self, tokens: TokenPositions) -> Tensor:
-        """Return which tokens are in it, ``[B, T]`` bool."""
-
-    @property
-    def generated(self) -> bool | None:
-        """Whether every token after the prompt is in it, or none (False); None: it depends."""
-        return None
-
-
-@dataclass(frozen=True)
-class Between(Scope):
-    """The positions of a `PositionRange`."""
-
-    range: PositionRange
+class Listed(Union):
+    """The positions of a list of numbers."""
 
     def __str__(self) -> str:
         """Return the positions as `repr` of a handle shows them."""
-        return str(self.range)
-
-    def mask(self, tokens: TokenPositions) -> Tensor:
-        """Return which tokens are in it, ``[B, T]`` bool."""
-        ends = self.range
-        found = tokens.positions >= 0
-        if ends.start is not None:
-            start = tokens.lengths + ends.start if ends.start_from_end else ends.start
-            found = found & (tokens.positions >= start)
-        if ends.stop is not None:
-            stop = tokens.lengths + ends.stop if ends.stop_from_end else ends.stop
-            found = found & (tokens.positions < stop)
-        return found
-
-    @property
-    def generated(self) -> bool | None:
-        """Whether every token after the prompt is in it, or none (False); None: it depends."""
-        ends = self.range
-        if ends.stop_from_end and ends.stop is not None and ends.stop <= 0:
-            return False
-        from_start = ends.start is None or (
-            ends.start <= 0 if ends.start_from_end else ends.start == 0
-        )
-        return True if from_start and ends.stop is None else None
-
-
-@dataclass(frozen=True)
-class Listed(Scope):
-    """The positions of several ranges, none of which is all tokens."""
-
-    ranges: tuple[Between, ...]
-
-    def __str__(self) -> str:
-        """Return the positions as `repr` of a handle shows them."""
-        return ", ".join(map(str, self.ranges))
-
-    def mask(self, tokens: TokenPositions) -> Tensor:
-        """Return which tokens are in it, ``[B, T]`` bool."""
-        found = self.ranges[0].mask(tokens)
-        for own in self.ranges[1:]:
-            found = found | own.mask(tokens)
-        return found
-
-    @property
-    def generated(self) -> bool | None:
-        """Whether every token after the prompt is in it, or none (False); None: it depends."""
-        return False if all(own.generated is False for own in self.ranges) else None
+        return ", ".join(map(str, self.scopes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +98,7 @@ def scope_of(positions: Positions, device: torch.device | None = None) -> Scope 
 
 def scope_of_range(chosen: PositionRange | None) -> Scope | None:
     """Return the scope of a range of positions; None is all tokens."""
-    return None if chosen is None else Between(chosen)
+    return None if chosen is None else InRange(chosen)
 
 
 def _scope_of_numbers(numbers: Sequence[int]) -> Scope:
@@ -180,5 +118,5 @@ def _scope_of_numbers(numbers: Sequence[int]) -> Scope:
         else:
             runs.append([number])
     ranges = [position_range(range(run[0], run[-1] + 1)) for run in runs]
-    found = tuple(Between(own) for own in ranges if own is not None)
+    found = tuple(InRange(own) for own in ranges if own is not None)
     return found[0] if len(found) == 1 else Listed(found)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
+
 import torch
 
-from faststeer.steering.positions import Positions, Scope, scope_of, scope_of_range
-from faststeer.vectors.arguments import Layers
+from faststeer.steering.positions import Positions, scope_of, scope_of_range
+from faststeer.steering.scopes import Scope
+from faststeer.vectors.arguments import Layers, layer_factors
+from faststeer.vectors.bounds import (
+    Bound,
+    Bounds,
+    bounded_layers,
+    bounds_by_layer,
+    bounds_from_json,
+)
 from faststeer.vectors.position_range import NAMED_POSITIONS, parse_positions, positions_to_text
 from faststeer.vectors.stated_use import MODES, require_mode, warn_of_other_use
 from faststeer.vectors.steering_vector import SteeringVector
@@ -49,6 +59,8 @@ def resolve_scope(
         chosen = None
         if isinstance(positions, (str, range, slice)):
             chosen = positions_to_text(positions)
+        elif isinstance(positions, Scope):
+            chosen = str(positions)
         chosen = chosen or type(positions).__name__
         warn_of_other_use(vector, f"positions {stated!r}", f"positions {chosen!r}", 4)
     return scope
@@ -82,6 +94,50 @@ def stated_layers(vector: SteeringVector) -> list[int] | None:
             f"give layers=, some of {vector.layers}"
         )
     return [*stated]
+
+
+def resolve_caps(
+    vector: SteeringVector, floor: Bound, ceiling: Bound, layers: Layers, num_layers: int
+) -> tuple[dict[int, float], dict[int, Bounds]]:
+    """Return the factor and the bounds per layer to cap; without bounds, what the vector states.
+
+    Without `layers` those that the bounds name, or else as `resolve_layers`.
+
+    Raises:
+        TypeError, ValueError: as `layer_factors` and `bounds_by_layer`, and where nothing gives
+            bounds.
+    """
+    given = floor is not None or ceiling is not None
+    if not given:
+        floor, ceiling = _stated_bounds(vector)
+    named, stated = bounded_layers(floor, ceiling), stated_layers(vector)
+    if layers is None:
+        layers = (named or stated) if given else (stated or named)
+    factors = layer_factors(vector, layers, num_layers)
+    if not given:
+        floor, ceiling = _at(floor, factors), _at(ceiling, factors)
+    return factors, bounds_by_layer(floor, ceiling, factors)
+
+
+def _stated_bounds(vector: SteeringVector) -> tuple[Bound, Bound]:
+    """Return the bounds that a vector states of layers that it has."""
+    what = f"vector {vector.name!r} states"
+    found = [
+        _at(bounds_from_json(vector.metadata.get(key), f"{what} a {key}, which"), vector.directions)
+        for key in ("floor", "ceiling")
+    ]
+    if found == [None, None]:
+        raise ValueError(
+            f"a cap on {vector.name!r} needs a bound, and it states none of its layers: "
+            "patched.cap(vector, ceiling=..., floor=...)"
+        )
+    return found[0], found[1]
+
+
+def _at(bound: Bound, layers: Container[int]) -> Bound:
+    if isinstance(bound, Mapping):
+        return {layer: own for layer, own in bound.items() if layer in layers} or None
+    return bound
 
 
 def resolve_coefficient(vector: SteeringVector, coefficient: float | None) -> float:

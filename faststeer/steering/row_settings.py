@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import index
+from typing import cast
 
+from faststeer.steering.intervention import Coefficients, RowBounds, as_row_bounds
 from faststeer.steering.plan import Plan, Row
 from faststeer.utils.html_facts import html_facts
 from faststeer.vectors.arguments import finite
@@ -106,7 +108,7 @@ class RowSettings:
             raise TypeError(
                 f"row {number} is a {type(row).__name__}; expected {{name: coefficient}}"
             )
-        copied: dict[str, float | Mapping[int, float]] = {}
+        copied: dict[str, float | Coefficients | RowBounds] = {}
         for name, value in row.items():
             intervention = self._plan.interventions.get(name)
             if intervention is None:
@@ -115,8 +117,11 @@ class RowSettings:
                     f"row {number}: no active vector is named {name!r}; there are: {there}"
                 )
             what = f"row {number}: coefficient of {name!r}"
-            if isinstance(value, Mapping):
-                copied[name] = {layer: finite(c, what) for layer, c in value.items()}
+            if (bounds := as_row_bounds(value)) is not None:
+                copied[name] = bounds
+            elif isinstance(value, Mapping):
+                by_layer = cast(Coefficients, value)
+                copied[name] = {layer: finite(c, what) for layer, c in by_layer.items()}
             else:
                 copied[name] = finite(value, what)
             self._plan.require_possible(name, intervention, copied[name], number)

@@ -73,10 +73,12 @@ class Tables(Mapping[Site, SiteTable]):
         for tables in self.forward.device_tables:
             tables.make_room(settings * groups, rows, groups)
         self.forward.gates.make_room(rows)
+        self.forward.memory.make_room(rows)
 
     def forget_graphs(self) -> None:
         """Stop announcing changes: no graph reads the tables any more."""
         self.forward.gates.read_by_graphs = False
+        self.forward.memory.read_by_graphs = False
         for tables in self.forward.device_tables:
             tables.read_by_graphs = False
 
@@ -92,7 +94,7 @@ class Tables(Mapping[Site, SiteTable]):
         now = {site: devices[site.layer] for site in self}
         if now != self.devices:
             self.devices = now
-            self.forward.gates.move(self.device)
+            self.forward.move(self.device)
             self._make_device_tables()
             self.write(*self._written)
 
@@ -148,7 +150,7 @@ class Tables(Mapping[Site, SiteTable]):
         scopes, conditions = [g.scope for g in groups], [g.when for g in groups]
         forward = self.forward
         # What graphs make of positions and conditions, group by group, is a part of them.
-        layout_changed = (scopes, conditions) != (forward.scopes, forward.gates.conditions) and (
+        layout_changed = (scopes, conditions) != (forward.scopes, forward.conditions) and (
             forward.may_need_tokens or any(scopes) or any(conditions)
         )
         for tables in forward.device_tables:
@@ -174,7 +176,7 @@ class Tables(Mapping[Site, SiteTable]):
 
     def _read_conditions(self) -> None:
         """Let each condition read the stream where it is decided."""
-        conditions = self.forward.gates.conditions
+        conditions = self.forward.conditions
         wanted = {(c, self.devices[c.site]): None for c in conditions if c is not None}
         if self._deciding.keys() == wanted.keys():
             return

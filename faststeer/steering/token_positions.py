@@ -10,9 +10,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from faststeer.steering.sequence_memory import SequenceMemory
+
+
+@dataclass(frozen=True)
+class MarkerEnds:
+    """Where a marker ends in each prompt.
+
+    `columns` ``[B]`` int64: the first behind its last occurrence; without one, a column that no
+    token reaches. `everywhere`: whether all prompts hold it; None where only the device knows.
+    """
+
+    columns: Tensor
+    everywhere: bool | None
 
 
 @dataclass(frozen=True)
@@ -21,9 +37,9 @@ class PromptLayout:
 
     `lengths` ``[B]`` int64: their tokens. `padding` ``[B]`` int64: columns before their ends that
     hold none. `ids` ``[B, P]``: -1 for padding; where they are known. `positions` ``[B, P]``: of
-    each column, -1 for padding; left out where all padding is on the left. `begins`: where each
-    marker of `faststeer.after` ends, ``[B]`` by `After.key`, as far as it was looked up; batches
-    made of these prompts share it. `columns`: how many all prompts take, where that is known
+    each column, -1 for padding; left out where all padding is on the left. `ends`: where the
+    markers of `faststeer.after` end, by `After.key`, as far as they were looked up; batches made of
+    these prompts share them. `columns`: how many all prompts take, where that is known
     without asking the device; no graph may read it.
     """
 
@@ -31,7 +47,7 @@ class PromptLayout:
     padding: Tensor
     ids: Tensor | None = None
     positions: Tensor | None = None
-    begins: dict[str, Tensor] = field(default_factory=dict)
+    ends: dict[str, MarkerEnds] = field(default_factory=dict)
     columns: int | None = None
 
     @classmethod
@@ -62,7 +78,7 @@ class PromptLayout:
             repeat_for(self.padding, sequences),
             None if self.ids is None else repeat_for(self.ids, sequences),
             None if self.positions is None else repeat_for(self.positions, sequences),
-            self.begins,
+            self.ends,
             self.columns,
         )
 
@@ -81,13 +97,19 @@ class TokenPositions:
 
     `positions` ``[B, T]`` int64, negative for padding on the left; `lengths` ``[B, 1]`` int64, of
     the prompts; `columns` ``[T]`` int64, positions in the cache, padding included. `prompts` holds
-    the ids: a graph that does not read them does not depend on how many there are.
+    their ids: a graph that does not read them does not depend on how many there are. `ids`
+    ``[B, T]``: of these tokens; None where the forward got embeddings alone. `past`: columns before
+    these, on the device for a static cache. `memory`: what is kept from token to token; None where
+    sequences are looked at as a whole.
     """
 
     positions: Tensor
     lengths: Tensor
     columns: Tensor
     prompts: PromptLayout
+    ids: Tensor | None = None
+    past: int | Tensor = 0
+    memory: SequenceMemory | None = None
 
 
 class BatchTokens(ABC):

@@ -158,6 +158,7 @@ def test_gradients_of_a_token_that_is_zero_are_finite_with_modes(make_tiny) -> N
     assert all(bool(g.isfinite().all()) for g in gradients)
 
 
+@pytest.mark.slow
 def test_a_learned_vector_compiles_in_one_graph_and_gets_the_eager_gradient(make_tiny) -> None:
     torch._dynamo.reset()
     model, counted = make_tiny(layers=2), CompileCounter()
@@ -179,6 +180,7 @@ def test_a_learned_vector_compiles_in_one_graph_and_gets_the_eager_gradient(make
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_other_positions_under_a_graph_give_a_warning(tiny_model, patched) -> None:
     for name, positions in (("a", "prompt"), ("b", range(2)), ("c", range(1, 3))):
         patched.steer(V, positions=positions, name=name)
@@ -195,6 +197,7 @@ def test_other_positions_under_a_graph_give_a_warning(tiny_model, patched) -> No
         torch.testing.assert_close(compiled(IDS).logits, tiny_model(IDS).logits, **CLOSE)
 
 
+@pytest.mark.slow
 def test_conditions_have_room_for_a_large_batch_in_a_graph(
     tiny_model, patched, monkeypatch
 ) -> None:

@@ -8,7 +8,8 @@ from plain_hooks import random_vector
 import faststeer
 from faststeer.patching.call_tokens import CallTokens
 from faststeer.steering.forward_context import ForwardContext
-from faststeer.steering.positions import Scope, scope_of
+from faststeer.steering.positions import scope_of
+from faststeer.steering.scopes import Scope
 from faststeer.steering.token_positions import PromptLayout, TokenPositions
 
 IDS, MASK = padded((7, 3, 5))

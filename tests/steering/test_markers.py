@@ -10,56 +10,15 @@ import pytest
 import torch
 from by_token import greedy, padded, steered_by_token
 from compiled_generate import COMPILED
+from merging_tokenizers import END, TEXTS, TOKENIZERS, byte_level, sentencepiece
 from plain_hooks import random_vector
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 import faststeer
 from faststeer.data.batches import left_padded
-from faststeer.steering.markers import decoded
+from faststeer.steering.vocabulary import decoder_of
 
 CLOSE = {"rtol": 0, "atol": 1e-5}  # see test_positions
 VECTOR = random_vector("v", [0, 2])
-END = "</think>"
-TEXTS = [
-    f"I think.\n{END}\n\nYes, it is.",
-    f"No {END} again:{END}so",
-    f"{END}at once",
-    f"all of it is thought {END}",
-    f"日本語{END}語 é",
-]
-
-
-def byte_level() -> PreTrainedTokenizerFast:
-    """Return a tokenizer that merges a marker's last character with the next, like Qwen's."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    trained.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<pad>", "<s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    trained.train_from_iterator(["</", "think", ">\n\n", ">so", ">at", " it"] * 50, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="<pad>", bos_token="<s>")
-
-
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with spaces in tokens, the first dropped, and a byte fallback."""
-    every = [f"<0x{n:02X}>" for n in range(256)]
-    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    strip = [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    trained.decoder = decoders.Sequence([decoders.Replace("▁", " "), *strip])
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=["<unk>", "<pad>", "<s>", *every], show_progress=False
-    )
-    trained.train_from_iterator([*TEXTS[:4], " >so >at k> ▁</think> </thi nk>\n"] * 50, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=trained, pad_token="<pad>", bos_token="<s>")
-
-
-TOKENIZERS = {"byte-level": byte_level, "sentencepiece": sentencepiece}
 
 
 def begin_by_offsets(tokenizer, text: str) -> int:
@@ -84,6 +43,11 @@ def patched(tiny_model):
 def batch_of(tokenizer, texts=TEXTS):
     batch = left_padded([tokenizer(text)["input_ids"] for text in texts], 0, torch.device("cpu"))
     return batch.ids, batch.mask
+
+
+def behind(scope, ids: list[int]) -> int:
+    """Return the first token behind the marker of `after`."""
+    return int(scope.columns_behind(torch.tensor([ids])))
 
 
 def silent(action):
@@ -125,17 +89,17 @@ def test_a_token_with_the_marker_s_end_and_more_counts_as_marker() -> None:
     text = f"I {END}\n\nYes"
     ids = tokenizer(text)["input_ids"]
     begin = begin_by_offsets(tokenizer, text)
-    across = decoded(tokenizer, ids[:begin])
+    across = decoder_of(tokenizer)(ids[:begin])
     assert across.startswith(f"I {END}")
     assert len(across) > len(f"I {END}")  # otherwise this text is not informative
-    assert faststeer.after(END, tokenizer)._begin(ids) == begin
+    assert behind(faststeer.after(END, tokenizer), ids) == begin
 
 
 def test_a_special_token_can_be_a_marker_and_ends_with_its_text() -> None:
     tokenizer = byte_level()
     ids = [*tokenizer("one")["input_ids"], tokenizer.bos_token_id, *tokenizer("two")["input_ids"]]
     begin = ids.index(tokenizer.bos_token_id) + 1
-    assert faststeer.after("<s>", tokenizer)._begin(ids) == begin
+    assert behind(faststeer.after("<s>", tokenizer), ids) == begin
 
 
 @pytest.mark.parametrize("kind", ["text", "ids"])
@@ -150,14 +114,29 @@ def test_prompts_without_the_marker_are_named_once_and_stay_unsteered(
     patched.steer(VECTOR, 2.0, positions=faststeer.after(marker, tokenizer))
     with pytest.warns(faststeer.FaststeerWarning) as caught:
         steered = greedy(tiny_model, ids, mask)[1]
-    ours = [str(one.message) for one in caught if "after(" in str(one.message)]
+    ours = [str(one.message) for one in caught if "positions=after" in str(one.message)]
     assert len(ours) == 1
-    assert "2 of 3 prompts do not hold" in ours[0]
+    assert "2 of 3 prompts do not hold the marker, and their answers do not" in ours[0]
     assert "(rows 0, 2); nothing is steered there" in ours[0]
     torch.testing.assert_close(steered[[0, 2]], idle[[0, 2]], **CLOSE)
     assert float((steered[1] - idle[1]).abs().max()) > 0.01
     with pytest.warns(faststeer.FaststeerWarning, match="1 of 1 prompts do not hold"):
         tiny_model(ids[:1])
+
+
+def test_only_scopes_that_need_the_marker_are_warned_of(tiny_model, patched) -> None:
+    ids, mask = batch_of(byte_level(), ["nothing", "so"])
+    marker = faststeer.after(END, byte_level())
+    for scope in (~marker, marker | "generated", faststeer.until(END, byte_level())):
+        patched.steer(VECTOR, 2.0, positions=scope)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", faststeer.FaststeerWarning)
+            greedy(tiny_model, ids, mask)
+            tiny_model(ids, attention_mask=mask)
+    patched.steer(VECTOR, 2.0, positions=marker & faststeer.first(50))
+    for call in (lambda: greedy(tiny_model, ids, mask), lambda: tiny_model(ids)):
+        with pytest.warns(faststeer.FaststeerWarning, match="2 of 2 prompts do not hold"):
+            call()
 
 
 def test_several_sequences_of_a_prompt_share_the_marker_s_position(
@@ -173,20 +152,20 @@ def test_several_sequences_of_a_prompt_share_the_marker_s_position(
     assert torch.equal(found[0], expected[0])
 
 
-def test_text_is_decoded_once_per_generate_and_not_per_step(
+def test_a_tokenizer_is_read_once_and_generate_decodes_nothing(
     tiny_model, patched, monkeypatch
 ) -> None:
     tokenizer = byte_level()
     ids, mask = batch_of(tokenizer)
-    patched.steer(VECTOR, 2.0, positions=faststeer.after(END, tokenizer))
     calls, decode = [], tokenizer.decode
     monkeypatch.setattr(tokenizer, "decode", lambda *a, **k: calls.append(1) or decode(*a, **k))
-    counts = []
-    for new in (1, 8):
-        calls.clear()
-        greedy(tiny_model, ids, mask, max_new_tokens=new)
-        counts.append(len(calls))
-    assert counts[0] == counts[1] > 0
+    patched.steer(VECTOR, 2.0, positions=faststeer.after(END, tokenizer))
+    assert len(calls) >= len(tokenizer)
+    calls.clear()
+    greedy(tiny_model, ids, mask)
+    patched.steer(VECTOR, 2.0, positions=faststeer.between("I", END, tokenizer))
+    greedy(tiny_model, ids, mask)
+    assert not calls
 
 
 def test_compiled_decoding_takes_other_prompts_without_recompiling(make_tiny) -> None:
@@ -208,14 +187,17 @@ def test_compiled_decoding_takes_other_prompts_without_recompiling(make_tiny) ->
     torch._dynamo.reset()
 
 
-def test_a_compiled_forward_without_text_is_refused_with_a_clear_error(make_tiny) -> None:
+def test_a_forward_that_is_compiled_as_a_whole_finds_the_marker(make_tiny) -> None:
     tokenizer, model = byte_level(), make_tiny(layers=2)
-    ids, _ = batch_of(tokenizer, TEXTS[:1])
+    ids, mask = batch_of(tokenizer, TEXTS[:2])
     torch._dynamo.reset()
     with faststeer.patch(model) as patched, torch.inference_mode():
-        patched.steer(random_vector("v", [0]), positions=faststeer.after(END, tokenizer))
-        with pytest.raises(Exception, match="a compiled or captured forward does not have"):
-            torch.compile(model, fullgraph=True, backend="eager")(ids)
+        unsteered = model(ids, attention_mask=mask).logits
+        patched.steer(random_vector("v", [0]), 2.0, positions=faststeer.after(END, tokenizer))
+        expected = model(ids, attention_mask=mask).logits
+        found = torch.compile(model, fullgraph=True, backend="eager")(ids, attention_mask=mask)
+    torch.testing.assert_close(found.logits[mask.bool()], expected[mask.bool()], **CLOSE)
+    assert float((expected - unsteered).abs().max()) > 0.01
     torch._dynamo.reset()
 
 
@@ -229,7 +211,7 @@ def test_an_empty_marker_and_an_unseen_prompt_are_refused(
         faststeer.after("", byte_tokenizer)
     with pytest.raises(ValueError, match="without tokens"):
         faststeer.after([])
-    with pytest.raises(TypeError, match="got a str as the tokenizer; expected one with decode"):
+    with pytest.raises(TypeError, match="got a str as the tokenizer; expected one with"):
         faststeer.after("[/INST]", "gpt2")
     for marker in ([1] * 9, "[/INST]"):
         patched.steer(VECTOR, positions=faststeer.after(marker, byte_tokenizer))

@@ -232,6 +232,7 @@ def test_tables_follow_the_model_to_its_dtype_and_device(tiny_model) -> None:
         assert table.tables.device.type == table.tables.vectors.device.type == "meta"
 
 
+@pytest.mark.slow
 def test_changes_reach_a_compiled_model_without_recompiling(tiny_model) -> None:
     torch._dynamo.reset()  # from another family's forward, which transformers' decorator shares
     vector = random_vector("v", range(4))
