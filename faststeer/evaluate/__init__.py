@@ -2,7 +2,7 @@
 
 `matching_scores` scores answers to questions with options, `set_scores` with which of two sets
 prompts are continued, and `token_scores` the next tokens of documents, all under the
-active steering; the variants `..._by_setting` compare many settings at once. `interval` gives
+active steering; their variants in ``_by_setting`` compare many settings at once. `interval` gives
 bootstrap intervals, and `sweep` measures a task over vectors, layers and coefficients.
 """
 

@@ -15,17 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.data.batches import Batch
+from faststeer.data.encoding import token_ids
 from faststeer.data.trait_files import OpenPrompt
-from faststeer.evaluate.lm_head import LMHead
-from faststeer.evaluate.setting_runs import (
-    CurrentSteering,
-    ManySettings,
-    SettingRunner,
-    SettingStates,
-)
-from faststeer.evaluate.texts import batches_by_length, encode_texts, warn_of_missing_bos
-from faststeer.models.special_tokens import token_ids
+from faststeer.evaluate.read_tokens import ReadTokens, TokenRead
+from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings, SettingRunner
+from faststeer.evaluate.texts import encode_texts
 from faststeer.models.text_calls import context_of, decoder_of
 from faststeer.patching.patched import Patched
 from faststeer.steering.plan import Row
@@ -130,21 +124,11 @@ def set_scores_by_setting(
     return unsteered, steered
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A token of a continuation, predicted at a column of a text (from the text's first token)."""
-
-    text: int
-    column: int
-    token: int
-    continuation: int
-
-
 class OpenPrompts:
     """Encoded prompts with their continuations, to be scored under settings.
 
-    `rows` are the texts to run: each prompt, with the beginning of each continuation of several
-    tokens. A token of a continuation is read where the first text that begins like it predicts it.
+    The texts to run are each prompt with the beginning of each continuation of several tokens. A
+    token of a continuation is read where the first text that begins like it predicts it.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, prompts: Sequence[OpenPrompt]) -> None:
@@ -153,9 +137,10 @@ class OpenPrompts:
             raise ValueError("got no prompts; at least one is needed")
         context = context_of(decoder_of(model))
         encoded = encode_texts(tokenizer, [own.prompt for own in prompts], None, context)
-        self.rows: list[list[int]] = []
+        rows: list[list[int]] = []
+        reads: list[list[TokenRead]] = []  # by text
         self.sets: list[tuple[list[int], list[int]]] = []  # continuations of a prompt's two sets
-        self.reads: list[list[_Read]] = []  # by text
+        self.texts_of: list[range] = []  # by prompt
         continuations = 0
         for number, (own, prompt) in enumerate(zip(prompts, encoded, strict=True)):
             ends = [_ends(tokenizer, number, own, side, prompt) for side in (1, 2)]
@@ -166,68 +151,51 @@ class OpenPrompts:
                     f"prompt {number} and a continuation have more tokens than the model's "
                     f"context, {context}"
                 )
-            self._read(prompt, every, continuations)
+            texts = _texts(prompt, every, len(rows), continuations)
+            self.texts_of.append(range(len(rows), len(rows) + len(texts)))
+            rows += [row for row, _ in texts]
+            reads += [own for _, own in texts]
             at = continuations + len(ends[0])
             continuations += len(every)
             self.sets.append((list(range(at - len(ends[0]), at)), list(range(at, continuations))))
-        self.continuations = continuations
-        self.tokenizer = tokenizer
-        self.head = LMHead(model)
-        warn_of_missing_bos(model, tokenizer, self.rows)
-
-    def _read(self, prompt: list[int], ends: Sequence[list[int]], first: int) -> None:
-        """Add the texts that predict every token of a prompt's continuations."""
-        beginnings = sorted({tuple(end[:-1]) for end in ends})
-        # In order, a beginning of others stands before them, the next of which contains it.
-        whole = [
-            own
-            for own, following in zip(beginnings, [*beginnings[1:], ()], strict=True)
-            if following[: len(own)] != own or not following
-        ]
-        base = len(self.rows)
-        self.rows += [[*prompt, *own] for own in whole]
-        self.reads += [[] for _ in whole]
-        for number, end in enumerate(ends, first):
-            for at, token in enumerate(end):
-                text = next(n for n, own in enumerate(whole) if own[:at] == tuple(end[:at]))
-                read = _Read(base + text, len(prompt) - 1 + at, token, number)
-                self.reads[base + text].append(read)
+        self.texts = ReadTokens(model, tokenizer, rows, reads, continuations)
 
     def scores(
         self, runner: SettingRunner, batch_size: int, advance: Advance = lambda steps: None
     ) -> list[SetScores]:
         """Return the scores under each setting, the unsteered ones last if the runner has them."""
-        logs = torch.zeros(runner.num_results, self.continuations, dtype=torch.float64)
-        settings = runner.num_results - runner.compares_with_unsteered
-        for texts, batch in batches_by_length(self.rows, self.tokenizer, batch_size, runner.calls):
-            reads = [read for text in texts for read in self.reads[text]]
-            chosen, columns = _columns(batch, texts, reads)
-            for states in runner.run(batch, chosen):
-                self._add(logs, states, reads, columns)
-            advance(settings * len(texts))
-        masses = [
-            torch.stack([logs[:, own[side]].logsumexp(1) for own in self.sets], 1)
-            for side in (0, 1)
-        ]
-        return [SetScores(*both) for both in zip(*masses, strict=True)]
+        logs = self.texts.sums(runner, batch_size, advance)
+        return [SetScores(*both) for both in zip(*self.masses(logs), strict=True)]
 
-    @torch.inference_mode()
-    def _add(
-        self, logs: Tensor, states: SettingStates, reads: Sequence[_Read], columns: Tensor
-    ) -> None:
-        """Add the log-probabilities of the tokens read to those of their continuations."""
-        tokens = torch.tensor([read.token for read in reads])
-        places = torch.tensor([read.continuation for read in reads])
-        results = torch.tensor(states.indices)
-        found = []
-        for rows in states.hidden:  # of each setting
-            logprobs = [
-                self.head.logits(rows[chunk]).double().log_softmax(-1)
-                for chunk in self.head.chunks(len(rows))
-            ]
-            found.append(torch.cat(logprobs)[columns, tokens.to(rows.device)].cpu())
-        sums = torch.zeros(len(found), self.continuations, dtype=torch.float64)
-        logs[results] += sums.index_add_(1, places, torch.stack(found))
+    def masses(self, logs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-masses of both sets ``[..., N]``, of those of continuations."""
+        positive, negative = (
+            torch.stack([logs[..., own[side]].logsumexp(-1) for own in self.sets], -1)
+            for side in (0, 1)
+        )
+        return positive, negative
+
+
+def _texts(
+    prompt: list[int], ends: Sequence[list[int]], text: int, continuation: int
+) -> list[tuple[list[int], list[TokenRead]]]:
+    """Return the texts that predict every token of a prompt's continuations, with their reads.
+
+    `text` and `continuation` are the numbers of the first.
+    """
+    beginnings = sorted({tuple(end[:-1]) for end in ends})
+    # In order, a beginning of others stands before them, the next of which contains it.
+    whole = [
+        own
+        for own, following in zip(beginnings, [*beginnings[1:], ()], strict=True)
+        if following[: len(own)] != own or not following
+    ]
+    reads: list[list[TokenRead]] = [[] for _ in whole]
+    for number, end in enumerate(ends, continuation):
+        for at, token in enumerate(end):
+            line = next(n for n, own in enumerate(whole) if own[:at] == tuple(end[:at]))
+            reads[line].append(TokenRead(text + line, len(prompt) - 1 + at, token, number))
+    return [([*prompt, *own], read) for own, read in zip(whole, reads, strict=True)]
 
 
 def _ends(
@@ -262,15 +230,3 @@ def _require_apart(number: int, own: OpenPrompt, ends: Sequence[list[list[int]]]
                 f"prompt {number}, {own.prompt!r}: the continuation {other!r} begins with another "
                 f"one, {text!r}, and its probability would count twice"
             )
-
-
-def _columns(batch: Batch, texts: Sequence[int], reads: Sequence[_Read]) -> tuple[Tensor, Tensor]:
-    """Return the mask ``[B, T]`` of the tokens to read at, and each read's place among them."""
-    first = batch.real.int().argmax(1)  # padding may be on either side
-    lines = {text: line for line, text in enumerate(texts)}
-    line = torch.tensor([lines[read.text] for read in reads], device=first.device)
-    column = first[line] + torch.tensor([read.column for read in reads], device=first.device)
-    chosen = torch.zeros_like(batch.real)
-    chosen[line, column] = True
-    order = chosen.flatten().cumsum(0).view(chosen.shape) - 1
-    return chosen, order[line, column]

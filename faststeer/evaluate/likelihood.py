@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faststeer.data.encoding import token_ids
 from faststeer.evaluate.texts import encode_texts, warn_of_missing_bos
-from faststeer.models.special_tokens import token_ids
 from faststeer.models.text_calls import TextCalls, context_of
 
 

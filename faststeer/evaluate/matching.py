@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
+from faststeer.data.encoding import token_ids
 from faststeer.data.questions import Choice
 from faststeer.evaluate.lm_head import LMHead
 from faststeer.evaluate.setting_runs import CurrentSteering, ManySettings, SettingRunner
 from faststeer.evaluate.texts import batches_by_length, encode_texts, warn_of_missing_bos
-from faststeer.models.special_tokens import token_ids
 from faststeer.models.text_calls import context_of, decoder_of
 from faststeer.patching.patched import Patched
 from faststeer.steering.plan import Row

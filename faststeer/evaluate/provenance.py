@@ -34,9 +34,9 @@ def data_hash(data: Any) -> str:
 
 
 def vector_hash(vector: SteeringVector) -> str:
-    """Return the SHA-256 of a vector's site, directions, and stated mode and positions."""
+    """Return the SHA-256 of a vector's site, directions, and stated mode, bounds and positions."""
     digest = hashlib.sha256(vector.site.encode())
-    for key in ("mode", "positions"):
+    for key in ("mode", "floor", "ceiling", "positions"):
         if key in vector.metadata:
             digest.update(f"{key}={vector.metadata[key]}".encode())
     for layer, direction in vector.directions.items():

@@ -134,8 +134,8 @@ def _first_site(steered: dict[str, Intervention], row: Row) -> Site | None:
     found: list[Site] = []
     for name, given in row.items():
         one = steered[name]
-        for layer, coefficient in one.by_layer(given).items():
-            if coefficient or one.does_more_than_add:
+        for layer, strength in one.strengths(given).items():
+            if strength or one.does_more_than_add:
                 found += one.sites_of(layer)
         if one.when is not None:  # the condition is evaluated in a layer below, which has to run
             found.append(Site(0, "resid_pre"))

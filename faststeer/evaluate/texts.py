@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from faststeer.data.batches import Batch
-from faststeer.models.special_tokens import missing_bos, token_ids
+from faststeer.data.encoding import token_ids
+from faststeer.models.special_tokens import missing_bos
 from faststeer.models.text_calls import TextCalls
 from faststeer.utils.warnings import FaststeerWarning
 

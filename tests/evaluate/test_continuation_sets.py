@@ -68,6 +68,7 @@ def test_other_families_score_alike(make_tiny, byte_tokenizer, family) -> None:
     require_same(set_scores(model, byte_tokenizer, PROMPTS[:6]), expected)
 
 
+@pytest.mark.thorough
 def test_fifty_prompts_of_the_shipped_traits_on_the_real_model(demo) -> None:
     prompts = [own for name in SHIPPED_TRAITS for own in Trait.shipped(name).test[::4]][:50]
     assert len(prompts) == 50

@@ -1,0 +1,1 @@
+"""Choosing where and how strongly vectors steer, under a budget of damage to neutral text."""
