@@ -1,6 +1,10 @@
-"""Diagnostics of a steering vector before use: norms, lens, separability, calibration."""
+"""Diagnostics of a steering vector: norms, lens, separability, calibration, where it acts."""
 
 from faststeer.diagnostics.calibration import Calibration, calibrate
+from faststeer.diagnostics.compared_texts import compare
+from faststeer.diagnostics.comparison import ComparedText, Comparison, NextToken
+from faststeer.diagnostics.comparison_html import comparison_as_html, comparison_fragment
+from faststeer.diagnostics.comparison_text import comparison_as_text
 from faststeer.diagnostics.dose import relative_dose, residual_norms
 from faststeer.diagnostics.highlight import as_html, as_text
 from faststeer.diagnostics.inspection import Inspection, LayerFacts, inspect
@@ -15,15 +19,22 @@ from faststeer.extraction.confounds import confounds
 
 __all__ = [
     "Calibration",
+    "ComparedText",
+    "Comparison",
     "Halves",
     "Inspection",
     "LayerFacts",
     "Lens",
+    "NextToken",
     "TokenProjections",
     "as_html",
     "as_text",
     "auc",
     "calibrate",
+    "compare",
+    "comparison_as_html",
+    "comparison_as_text",
+    "comparison_fragment",
     "confounds",
     "cosines",
     "cosines_between",

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from faststeer.extraction.cache_files import Cache
+from faststeer.extraction.cached_reader import CachedReader
 from faststeer.extraction.examples import POSITIVE, Example
-from faststeer.extraction.reader import ActivationReader
 from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -22,6 +23,7 @@ def residual_norms(
     layers: str | int | Sequence[int] = "all",
     site: str = "resid_post",
     max_length: int | None = None,
+    cache: Cache = False,
     **unknown: NoReturn,
 ) -> dict[int, Tensor]:
     """Return the Euclidean norms of the residual stream, layer -> ``[N]`` float32 on the CPU.
@@ -36,6 +38,7 @@ def residual_norms(
         layers: 0-based decoder layers, or "all".
         site: ``resid_pre``, ``resid_mid`` or ``resid_post``.
         max_length: texts are truncated to this many tokens.
+        cache: as for `faststeer.extract`; the norms are kept.
         unknown: nothing; other keywords are refused.
 
     Raises:
@@ -43,12 +46,12 @@ def residual_norms(
             of range, or an unknown site.
     """
     refuse_unknown("residual_norms", unknown, "layers")
-    reader = ActivationReader(model, tokenizer, layers, site, -1, max_length, True)
+    reader = CachedReader(model, tokenizer, layers, site, -1, max_length, True, cache=cache)
     found: dict[int, list[Tensor]] = {layer: [] for layer in reader.layers}
     with reader.keep_patched():
         for index, text in enumerate(texts):
             example = reader.encoder.encode(Example(index, (text,), (POSITIVE,)))
-            for layer, norms in reader.read_all_tokens(example.ids, _norms).items():
+            for layer, norms in reader.read_norms(example.ids, _norms).items():
                 found[layer].append(norms[0].cpu())
     if not reader.encoder.encoded:
         raise ValueError("got no texts; at least one is needed")

@@ -19,6 +19,7 @@ from faststeer.diagnostics.similarity import cosines, cosines_between
 from faststeer.diagnostics.stability import halves
 from faststeer.diagnostics.token_text import show_spaces
 from faststeer.extraction.auc import auc
+from faststeer.extraction.cache_files import Cache
 from faststeer.extraction.confounds import confounds
 from faststeer.extraction.methods import METHODS
 from faststeer.extraction.read_token import stated_read_token
@@ -134,6 +135,7 @@ def inspect(
     add_special_tokens: bool = True,
     most_pairs: int = 200,
     progress: bool = True,
+    cache: Cache = False,
 ) -> Inspection:
     """Compute all diagnostics of a vector that the arguments allow.
 
@@ -158,6 +160,7 @@ def inspect(
         add_special_tokens: passed to the tokenizer, for pairs.
         most_pairs: only the first pairs up to this number are read; `missing` reports the others.
         progress: show progress bars.
+        cache: as for `faststeer.extract`; norms are kept, too.
 
     Raises:
         TypeError: pairs that can be read only once.
@@ -182,20 +185,20 @@ def inspect(
         cosines(vector),
         _between([vector, *others]) if others else {},
     )
+    reading: dict[str, Any] = {"max_length": max_length, "cache": cache}
     if model is None:
         inspection.missing.append("dose and logit lens: these need a model")
     else:
-        _add_dose_and_lens(inspection, vector, model, tokenizer, texts, lens_tokens, max_length)
+        _add_dose_and_lens(inspection, vector, model, tokenizer, texts, lens_tokens, reading)
     if model is None or pairs is None:
         inspection.missing.append("separability and stability: these need pairs")
         return inspection
-    options: dict[str, Any] = {
+    encoding: dict[str, Any] = {
         "read_token": stated_read_token(vector) if read_token is None else read_token,
-        "batch_size": batch_size,
         "max_length": max_length,
         "add_special_tokens": add_special_tokens,
-        "progress": progress,
     }
+    options = encoding | {"batch_size": batch_size, "progress": progress, "cache": cache}
     method = str(vector.metadata.get("method"))
     if method not in METHODS or not METHODS[method].takes_pairs:
         inspection.missing.append(
@@ -210,8 +213,7 @@ def inspect(
         inspection.missing.append(
             "pairs with matched endings, of which the vector was made: those read here are whole"
         )
-    unread = {key: value for key, value in options.items() if key not in ("batch_size", "progress")}
-    inspection.confounds.extend(confounds(model, tokenizer, pairs, **unread))
+    inspection.confounds.extend(confounds(model, tokenizer, pairs, **encoding))
     with warnings.catch_warnings():  # of each half; those of all pairs follow
         warnings.filterwarnings("ignore", "confound: |attention sinks: ", FaststeerWarning)
         made = halves(
@@ -244,7 +246,7 @@ def _add_dose_and_lens(
     tokenizer: Any,
     texts: Sequence[str] | None,
     lens_tokens: int,
-    max_length: int | None,
+    reading: Mapping[str, Any],
 ) -> None:
     decoder, _ = find_known(model) or find_blocks(model)
     config: Any = decoder.config
@@ -254,7 +256,7 @@ def _add_dose_and_lens(
 
         texts = neutral_texts()
     norms = residual_norms(
-        model, tokenizer, texts, layers=vector.layers, site=vector.site, max_length=max_length
+        model, tokenizer, texts, layers=vector.layers, site=vector.site, **reading
     )
     doses = relative_dose(vector, norms, inspection.coefficient)
     lenses: Mapping[int, Lens] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from faststeer.diagnostics.token_text import token_pieces
 from faststeer.extraction.examples import POSITIVE, Example
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
+from faststeer.utils.progress import progress_bar
 from faststeer.vectors.arguments import require_fitting
 from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
@@ -36,6 +37,7 @@ def project_tokens(
     layer: int | None = None,
     max_length: int | None = None,
     add_special_tokens: bool = True,
+    progress: bool = False,
     **unknown: NoReturn,
 ) -> list[TokenProjections]:
     """Return the projections ``h . v / |v|`` of the residual stream h at every token of each text.
@@ -51,6 +53,7 @@ def project_tokens(
         layer: 0-based layer of v and h; needed if the vector has several layers.
         max_length: texts are truncated to this many tokens.
         add_special_tokens: passed to the tokenizer.
+        progress: show a progress bar.
         unknown: nothing; other keywords are refused.
 
     Raises:
@@ -68,12 +71,14 @@ def project_tokens(
     require_fitting(vector, reader.hidden_size, "project_tokens")
     warn_of_other_model(vector, reader.decoder)
     found = []
-    with reader.keep_patched():
+    total = len(texts) if isinstance(texts, Sized) else None
+    with reader.keep_patched(), progress_bar("projecting", total, progress) as advance:
         for index, text in enumerate(texts):
             [ids] = reader.encoder.encode(Example(index, (text,), (POSITIVE,))).ids
             hidden = reader.read_all_tokens([ids])[only][0].float()
             values = torch.mv(hidden, direction.to(hidden.device)).tolist()
             found.append(TokenProjections(ids, token_pieces(tokenizer, ids), values))
+            advance(1)
     if not found:
         raise ValueError("got no texts; at least one is needed")
     reader.report()

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.data.chat import ChatFormat, format_of
 from faststeer.extraction.auc import auc
+from faststeer.extraction.cache_files import Cache
+from faststeer.extraction.cached_reader import CachedReader
 from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
 from faststeer.extraction.read_token import reject_answer, resolve_read_token
-from faststeer.extraction.reader import ActivationReader
 from faststeer.models.vector_origin import warn_of_other_model
 from faststeer.steering.positions import Positions
 from faststeer.utils.progress import progress_bar
@@ -30,6 +32,7 @@ def pair_projections(
     max_length: int | None = None,
     add_special_tokens: bool = True,
     progress: bool = True,
+    cache: Cache = False,
 ) -> list[dict[int, Tensor]]:
     """Return the projections ``h . v / |v|`` of the texts of N pairs on several vectors.
 
@@ -39,12 +42,13 @@ def pair_projections(
     another chat template.
 
     Returns:
-        Per vector: layer -> ``[N, 2]`` float64 on the CPU, positive before negative, in the order
-        of the pairs; zero where the direction is zero.
+        A dict per vector, of layers and ``[N, 2]`` float64 on the CPU, positive before negative, in
+        the order of the pairs; zero where the direction is zero.
     """
     require_several(vectors, "vectors")
-    read_token = resolve_read_token(vectors, read_token, pairs)
-    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    chat = format_of(pairs)
+    read_token = resolve_read_token(vectors, read_token, chat)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress, chat, cache)
     found = _projections(model, tokenizer, vectors, labelled_examples(pairs, None, None), *options)
     ordered = {layer: torch.stack(sides, 1) for layer, sides in found.items()}  # [N, 2, vectors]
     return [
@@ -63,6 +67,8 @@ def _projections(
     max_length: int | None,
     add_special_tokens: bool,
     progress: bool,
+    chat: ChatFormat | None,
+    cache: Cache,
 ) -> dict[int, list[Tensor]]:
     """Return layer -> projections ``[N, vectors]`` of the positive and of the negative texts."""
     if not vectors:
@@ -71,8 +77,16 @@ def _projections(
     first = vectors[0]
     if any(other.site != first.site or other.layers != first.layers for other in vectors):
         raise ValueError("vectors that are read together need the same site and layers")
-    reader = ActivationReader(
-        model, tokenizer, first.layers, first.site, read_token, max_length, add_special_tokens
+    reader = CachedReader(
+        model,
+        tokenizer,
+        first.layers,
+        first.site,
+        read_token,
+        max_length,
+        add_special_tokens,
+        chat=chat,
+        cache=cache,
     )
     for vector in vectors:
         require_fitting(vector, reader.hidden_size, "pair_projections")
@@ -119,6 +133,7 @@ def separability(
     max_length: int | None = None,
     add_special_tokens: bool = True,
     progress: bool = True,
+    cache: Cache = False,
 ) -> dict[int, float]:
     """Return the `auc` of projections of positive against negative texts, per layer.
 
@@ -126,11 +141,12 @@ def separability(
     dimensions as texts, some direction separates any two sets. Arguments and errors are those of
     `faststeer.extract`; the read token is by default the one that the vector states, or -1.
     """
-    read_token = resolve_read_token([vector], read_token, pairs)
+    chat = format_of(pairs, positive, negative)
+    read_token = resolve_read_token([vector], read_token, chat)
     if pairs is None:
         reject_answer(read_token)
     labelled = labelled_examples(pairs, positive, negative)
-    options = (read_token, batch_size, max_length, add_special_tokens, progress)
+    options = (read_token, batch_size, max_length, add_special_tokens, progress, chat, cache)
     found = _projections(model, tokenizer, [vector], labelled, *options)
     return {layer: auc(above[:, 0], below[:, 0]) for layer, (above, below) in found.items()}
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.data.chat import format_of
 from faststeer.diagnostics.similarity import cosines_between
 from faststeer.extraction.auc import auc
+from faststeer.extraction.cache_files import Cache
 from faststeer.extraction.extract import extract
 from faststeer.steering.positions import Positions
 from faststeer.vectors.steering_vector import SteeringVector
@@ -56,7 +58,7 @@ class _Half:
     def __init__(self, pairs: Iterable[tuple[str, str]], side: int) -> None:
         self.pairs = pairs
         self.side = side
-        self.template = getattr(pairs, "template", None)
+        self.chat = format_of(pairs)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for pair, side in zip(self.pairs, _sides(), strict=False):
@@ -77,6 +79,7 @@ def halves(
     max_length: int | None = None,
     add_special_tokens: bool = True,
     progress: bool = True,
+    cache: Cache = False,
 ) -> Halves:
     """Make a vector of each half of the pairs.
 
@@ -107,6 +110,7 @@ def halves(
             max_length=max_length,
             add_special_tokens=add_special_tokens,
             progress=progress,
+            cache=cache,
         )
         for side in (0, 1)
     ]

@@ -16,7 +16,7 @@ import faststeer
 from faststeer import SteeringVector, diagnostics
 from faststeer.data.shipped import Behaviour
 from faststeer.diagnostics import TokenProjections
-from faststeer.diagnostics.highlight import Scale
+from faststeer.diagnostics.colour_scale import Scale
 from faststeer.diagnostics.token_text import printable, token_pieces, token_text
 from faststeer.models.loading import Loaded
 
@@ -73,7 +73,7 @@ def test_a_single_token_is_shown_with_its_space_or_by_its_name(demo: Loaded) -> 
 
 def test_white_is_the_median_red_the_vector_s_side_and_an_outlier_does_not_fade_the_rest() -> None:
     values = [-1000.0, *(float(n) for n in range(41))]
-    scale = Scale.of([projections(["x"] * 42, values)])
+    scale = Scale.around_median(values)
     assert scale.middle == 19.5
     assert scale.reach == 19.5
     assert scale.colour(19.5) == "#f7f7f7"
@@ -84,9 +84,19 @@ def test_white_is_the_median_red_the_vector_s_side_and_an_outlier_does_not_fade_
 
 
 def test_all_texts_share_one_scale_and_equal_values_are_white() -> None:
-    low, high = projections(["a"], [0.0]), projections(["b"], [2.0])
-    assert Scale.of([low, high]) == Scale(1.0, 1.0)
-    assert Scale.of([low]).colour(0.0) == "#f7f7f7"
+    shown = Page(diagnostics.as_html([projections(["a"], [0.0]), projections(["b"], [2.0])], "t"))
+    assert [span["style"] for span in shown.spans] == ["background:#4393c3", "background:#d6604d"]
+    assert Scale.around_median([0.0]).colour(0.0) == "#f7f7f7"
+
+
+def test_the_scale_from_zero_leaves_out_an_outlier_and_shows_what_is_not_finite_in_grey() -> None:
+    scale = Scale.from_zero([1000.0, *(float(n) for n in range(41)), float("nan"), float("inf")])
+    assert scale == Scale(0.0, 38.0)
+    assert scale.colour(0.0) == "#f7f7f7"
+    assert scale.colour(38.0) == scale.colour(1000.0) == "#d6604d"
+    grey = {scale.colour(value) for value in (float("nan"), float("inf"))}
+    assert len(grey) == 1
+    assert grey.isdisjoint({"#f7f7f7", "#d6604d", "#4393c3"})
 
 
 def test_the_terminal_s_text_is_the_text_with_control_characters_escaped() -> None:

@@ -12,13 +12,12 @@ import torch
 from inspected import PAIRS, TEXTS, steering
 from residual_streams import residual_streams
 from rich.console import Console
-from rich.table import Table
 from tiny import ByteTokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 import faststeer
 from faststeer import SteeringVector, diagnostics
-from faststeer.diagnostics import tables
+from faststeer.diagnostics.tables import print_inspection
 
 
 @pytest.fixture
@@ -26,11 +25,10 @@ def tiny_tokenizer(tiny_folder: Path):
     return AutoTokenizer.from_pretrained(tiny_folder)
 
 
-def as_shown(table: Table | None) -> str:
-    assert table is not None
-    console = Console(width=400)
+def as_shown(found: diagnostics.Inspection, width: int = 400) -> str:
+    console = Console(width=width)
     with console.capture() as shown:
-        console.print(table)
+        print_inspection(found, console)
     return shown.get()
 
 
@@ -228,7 +226,7 @@ def test_a_zero_direction_is_reported_as_one_and_is_null_in_json(
     assert as_json["cosine_between_layers"] == [[1, None, 1], [None, None, None], [1, None, 1]]
     assert as_json["layers"]["1"]["norm"] == as_json["layers"]["1"]["dose"] == 0
     assert found.missing[0].startswith("logit lens: vector 'v', layer 1: a zero cannot be")
-    assert "zero" in as_shown(tables.facts_table(found))
+    assert "zero" in as_shown(found)
 
 
 def test_the_table_shows_every_computed_number_and_no_empty_column(
@@ -237,18 +235,42 @@ def test_the_table_shows_every_computed_number_and_no_empty_column(
     found = diagnostics.inspect(
         steering(), tiny_model, tiny_tokenizer, texts=TEXTS, pairs=PAIRS, progress=False
     )
-    shown = as_shown(tables.facts_table(found))
+    shown = as_shown(found)
     for own in found.layers.values():
         for cell in (f"{own.norm:.4g}", f"{own.dose:.1%}", f"{own.held_out_auc:.3f}"):
             assert f" {cell} " in shown
-    for heading in ("residual norm", "dose at +1", "AUC held out", "cosine of halves"):
-        assert heading in shown
-        assert heading not in as_shown(tables.facts_table(diagnostics.inspect(steering())))
+    for heading in ("residual", "dose at +1", "held out", "halves"):
+        assert f" {heading} " in shown
+        assert f"{heading}: " in shown  # what it means, below the table
+        assert heading not in as_shown(diagnostics.inspect(steering()))
 
 
 def test_foreign_names_act_neither_on_the_terminal_nor_as_markup() -> None:
     hostile = SteeringVector("[red]\x1b[2J", {0: torch.ones(4)}, metadata={"by": "\x1b]0;x\x07"})
     found = diagnostics.inspect(hostile, others=[hostile])
-    for table in (tables.facts_table, tables.between_table, tables.metadata_table):
-        assert "\x1b" not in as_shown(table(found))
-    assert "[red]\\x1b[2J" in as_shown(tables.facts_table(found))
+    assert "\x1b" not in as_shown(found)
+    assert as_shown(found).count("[red]\\x1b[2J") == 3  # the title, and both in a heading
+
+
+def test_all_tables_fit_80_columns_and_no_number_is_cut(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer
+) -> None:
+    names = ["wealth-seeking-inclination", "anti-immigration", "sycophancy", "tense", "person"]
+    found = diagnostics.inspect(
+        steering(),
+        tiny_model,
+        tiny_tokenizer,
+        texts=TEXTS,
+        pairs=PAIRS,
+        others=[steering(seed, name) for seed, name in enumerate(names, 1)],
+        coefficient=-1.25,
+        progress=False,
+    )
+    shown = as_shown(found, 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    for own in found.layers.values():
+        numbers = (f"{own.norm:.4g}", f"{own.dose:.1%}", f"{own.auc:.3f}", f"{own.stability:.3f}")
+        assert all(f" {number} " in shown for number in numbers)
+    assert len(found.between) == 15
+    for cosines in found.between.values():
+        assert all(f" {cosine:+.3f} " in shown for cosine in cosines.values())

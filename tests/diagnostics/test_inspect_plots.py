@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ from tiny import MakeTiny
 from transformers import AutoTokenizer
 
 from faststeer import diagnostics
+from faststeer.diagnostics.lens import Lens
+from faststeer.diagnostics.plot_layers import norms_figure, separability_figure
+from faststeer.diagnostics.plot_lens import lens_figure
+from faststeer.utils.plot_style import contrast, figure_style
 
 
 @pytest.fixture
@@ -70,3 +75,65 @@ def test_without_matplotlib_the_error_says_how_to_install_it(
     with pytest.raises(ValueError, match=r"pip install 'faststeer\[plots\]'"):
         diagnostics.write_plots(diagnostics.inspect(steering()), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def inspected(**facts: object) -> diagnostics.Inspection:
+    """Return an inspection without a model, whose layers have the given facts."""
+    found = diagnostics.inspect(steering(layers=tuple(range(6))))
+    for layer, own in found.layers.items():
+        found.layers[layer] = replace(own, **facts)
+    return found
+
+
+def test_long_tokens_stay_inside_their_cells_and_can_be_read() -> None:
+    texts = [" antidisestablishmentarianism", "東京東京東京", "ly", "W" * 40, "\n"]
+    promoted = [(n, text, 11.0 - 2 * n) for n, text in enumerate(texts)]
+    suppressed = [(n, text, 2.0 * n - 11.0) for n, text in enumerate(texts)]
+    with figure_style():
+        figure = lens_figure(inspected(lens=Lens(promoted, suppressed)))
+    cut = set()
+    for axes, first in zip(figure.axes[:2], (11.0, -11.0), strict=True):
+        assert len(axes.texts) == 6 * len(texts)
+        [image] = axes.images
+        assert image.get_array()[0][0] == first
+        for number, text in enumerate(axes.texts):
+            x, y = number % len(texts), number // len(texts)
+            (left, top), (right, bottom) = axes.transData.transform(
+                [(x - 0.5, y - 0.5), (x + 0.5, y + 0.5)]
+            )
+            box = text.get_window_extent()
+            assert left <= box.x0
+            assert box.x1 <= right
+            assert bottom <= box.y0
+            assert box.y1 <= top
+            fill = image.cmap(image.norm(image.get_array()[y][x]))
+            assert contrast(text.get_color(), fill) >= 4.5
+            if text.get_text().endswith("…"):
+                cut.add(x)
+    assert cut == {0, 1, 3}
+
+
+def test_equal_aucs_are_beside_each_other_and_named() -> None:
+    found = inspected(auc=1.0, held_out_auc=1.0, stability=0.9)
+    with figure_style():
+        above, below = separability_figure(found).axes
+    first, second = (line.get_xdata() for line in above.lines[:2])
+    assert all(b > a for a, b in zip(first, second, strict=True))
+    names = [" ".join(text.get_text().split()) for text in above.texts]
+    assert names == [
+        "all pairs, which may have made the vector",
+        "held out: each half's vector on the other half",
+        "chance",
+    ]
+    boxes = [text.get_window_extent() for text in above.texts]
+    assert not any(a.overlaps(b) for at, a in enumerate(boxes) for b in boxes[:at])
+    assert [text.get_text() for text in below.texts] == ["of the halves'\nvectors"]
+
+
+def test_ticks_of_norms_are_plain_digits() -> None:
+    with figure_style():
+        figure = norms_figure(inspected(norm=5.0, residual_norm=730.0))
+    [axes] = figure.axes
+    ticks = [text.get_text() for text in axes.get_yticklabels(which="both")]
+    assert {"5", "50", "500"} <= set(ticks)
+    assert all(text.replace(",", "").isdigit() for text in ticks)
