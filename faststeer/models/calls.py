@@ -121,6 +121,11 @@ class DecoderCall:
         return next((pair for pair in given if pair[1] is not None), None)
 
     @property
+    def cache(self) -> object | None:
+        """The past as given; None where none was."""
+        return None if self._past is None else self._past[1]
+
+    @property
     def _columns(self) -> Tensor | None:
         """`cache_position`, which transformers 4 passes, where it is one number per token: Mamba's
         counts something else.
@@ -220,9 +225,15 @@ def past_argument(model: nn.Module) -> str:
     return signature.past
 
 
+def made_past(output: Any) -> Any:
+    """Return the cache that a model's output carries; None where it shows none."""
+    if not hasattr(output, "get"):
+        return None
+    return next((past for name in _COUNTED if (past := output.get(name)) is not None), None)
+
+
 def past_of(output: Any) -> Any:
     """Return the cache that a model's output carries. Raises ValueError where it carries none."""
-    for name in _COUNTED:
-        if (past := output.get(name)) is not None:
-            return past
+    if (past := made_past(output)) is not None:
+        return past
     raise ValueError(f"a {type(output).__name__} carries no cache")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch, left_padded
+from faststeer.data.encoding import token_ids
 from faststeer.utils.progress import Advance
 
 
@@ -23,7 +24,8 @@ def continuations(
 ) -> list[str]:
     """Return the greedy continuation of each prompt, generated in one left-padded batch.
 
-    `add_special_tokens` is passed to the tokenizer; prompts from a chat template have them already.
+    `add_special_tokens` is passed to the tokenizer; prompts from a chat template have them already,
+    and never get a second BOS.
     `advance` is called with 1 after each token.
 
     Raises:
@@ -31,9 +33,7 @@ def continuations(
     """
     from transformers import StoppingCriteriaList
 
-    encoded = [
-        tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"] for prompt in prompts
-    ]
+    encoded = [token_ids(tokenizer, prompt, add_special_tokens)[0] for prompt in prompts]
     if not all(encoded):
         raise ValueError("a prompt has no tokens; there is nothing to continue")
     batch = left_padded(encoded, tokenizer.pad_token_id, device_of(model))

@@ -11,8 +11,9 @@ from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor, nn
 
+from faststeer.models.stream_writers import embedding_scale
 from faststeer.models.vector_origin import warn_of_other_model
-from faststeer.patching.bake_checks import require_bakeable
+from faststeer.patching.bake_checks import require_ablatable, require_bakeable, unit_direction
 from faststeer.patching.weight_edits import Edits, InPlace
 from faststeer.steering.resolved_use import resolve_coefficient, resolve_layers
 from faststeer.utils.version import VERSION
@@ -26,10 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 MODES = ("add", "ablate")
 _CONSTANT = "a checkpoint holds constant steering only, the same for every row, position and text"
-_WRITERS = {  # which projection writes at a site, and the flag its bias goes with
-    "resid_mid": ("self_attn.o_proj", "attention_bias"),
-    "resid_post": ("mlp.down_proj", "mlp_bias"),
-}
+_FLAGS = {"resid_mid": "attention_bias", "resid_post": "mlp_bias"}  # of the bias at a site
 
 
 def bake(
@@ -60,13 +58,20 @@ def bake(
     gets ``tie_word_embeddings=False``. ``config.faststeer_baked`` lists what was baked, and is
     saved along.
 
+    What a family can take depends on the biases of its configuration, whatever it is loaded with:
+
+    - LLaMA and SmolLM3: additions at every site, and ablations.
+    - Qwen3, Qwen3-MoE and Gemma 1: no additions at ``resid_post``, for want of an ``mlp_bias``.
+    - Mistral, Mixtral, Qwen2 and Phi-3: additions to the embedding alone, and ablations.
+    - Gemma 2 and 3: additions to the embedding alone. A norm follows all else that is written.
+
     An engine has to read the config's flags. transformers, vLLM and llama.cpp have biases in LLaMA;
     an engine without those of the MLP, as SGLang was in 2025, may silently drop them: bake at
     ``resid_mid`` for it, or ablate.
 
     Args:
-        model: a LlamaForCausalLM with plain weights. Its weights and config are changed;
-            ``copy.deepcopy`` it first to keep the original.
+        model: a causal model of one of these families, with plain weights. Its weights and config
+            are changed; ``copy.deepcopy`` it first to keep the original.
         vector: directions ``[H]``, one per layer.
         coefficient: the factor on the direction; for ``ablate`` the fraction taken out. Default:
             what the vector states, or else 1.0.
@@ -80,10 +85,10 @@ def bake(
     Raises:
         TypeError: not a module or SteeringVector, a coefficient that is not a number, or steering
             that varies.
-        ValueError: a model that cannot be baked into, with the reason; a vector of another hidden
-            size, or one that states a mode which no weights have; a layer that the model or the
-            vector lacks, several layers or a zero direction to ablate, a value that is not finite
-            in the weights' dtype. Nothing has changed then.
+        ValueError: a model that cannot be baked into, or not at that site, with the reason; a
+            vector of another hidden size, or one that states a mode which no weights have; a layer
+            that the model or the vector lacks, several layers or a zero direction to ablate, a
+            value that is not finite in the weights' dtype. Nothing has changed then.
     """
     if "layer" in varying:
         refuse_unknown("bake", varying, "layers")
@@ -91,7 +96,7 @@ def bake(
         raise TypeError(f"bake() takes no {', '.join(varying)}: {_CONSTANT}")
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-    require_bakeable(model)
+    writers = require_bakeable(model)
     causal: Any = model
     require_fitting(vector, causal.config.hidden_size, "bake")
     mode = _intended_mode(vector, mode)
@@ -102,7 +107,7 @@ def bake(
         raise TypeError(f"{error}: {_CONSTANT}") from error
     factors = layer_factors(vector, resolve_layers(vector, layers), len(causal.model.layers))
     by_layer = {layer: coefficient * factor for layer, factor in factors.items()}
-    edits = Edits(causal)
+    edits = Edits(causal, writers)
     (_add if mode == "add" else _ablate)(edits, vector, by_layer)
     edits.require_finite()
     warn_of_other_model(vector, causal.model)
@@ -139,10 +144,27 @@ def _add(edits: Edits, vector: SteeringVector, by_layer: Mapping[int, float]) ->
         addend = vector.directions[layer].double() * coefficient
         site = Site.of(layer, vector.site)
         if site.kind == "resid_pre":
-            edits.embedding(_adding(addend))
+            edits.embedding(_adding(addend / embedding_scale(edits.model)))
         else:
-            projection, flag = _WRITERS[site.kind]
-            edits.bias(site.layer, projection, _adding(addend), flag)
+            flag = _FLAGS[site.kind]
+            _require_bias(edits, site.kind, flag)
+            edits.bias(site.layer, edits.writers.of_flag(flag)[-1], _adding(addend), flag)
+
+
+def _require_bias(edits: Edits, kind: str, flag: str) -> None:
+    """Raise ValueError where no bias of the model adds to the stream at a site of that kind."""
+    model = edits.model
+    if edits.writers.normed:
+        reason = "a norm without a bias stands before that site"
+    elif flag not in edits.writers.flags:
+        reason = (
+            f"its {type(model.config).__name__} has no {flag}, so a bias would be lost on loading"
+        )
+    else:
+        return
+    raise ValueError(
+        f"a {type(model).__name__} takes no addition at {kind}: {reason}; patch it instead"
+    )
 
 
 def _adding(addend: Tensor) -> InPlace:
@@ -156,18 +178,12 @@ def _ablate(edits: Edits, vector: SteeringVector, by_layer: Mapping[int, float])
             f"{list(by_layer)}, whose direction that is"
         )
     ((layer, fraction),) = by_layer.items()
-    direction = vector.directions[layer].double()
-    if not direction.any():
-        raise ValueError(
-            f"vector {vector.name!r}, layer {layer}: the direction is zero; there is none to ablate"
-        )
-    direction /= direction.norm()
+    require_ablatable(edits.writers, edits.model)
+    direction = unit_direction(vector, layer)
 
     def without(rows: Tensor) -> Tensor:
         return rows.addr_(rows @ direction, direction, alpha=-fraction)
 
     edits.embedding(without)
     for index in range(len(edits.model.model.layers)):
-        for projection, _ in _WRITERS.values():
-            edits.columns(index, projection, without)
-            edits.bias(index, projection, without)
+        edits.writing(index, without)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.models.calls import DecoderCall
-from faststeer.patching.outer_masks import padding_mask
+from faststeer.patching.outer_masks import outer_ids, padding_mask
 from faststeer.patching.virtual_tokens import require_own_tokens
 from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.token_positions import (
@@ -50,7 +50,17 @@ class CallTokens(BatchTokens):
         if prompts is None:
             prompts = self._prompts_of_call(past)
         prompts = prompts.spread(batch)
-        return TokenPositions(prompts.at(columns), prompts.lengths[:, None], columns, prompts)
+        lengths = prompts.lengths[:, None]
+        ids, memory = self._ids(), self.forward.memory
+        return TokenPositions(prompts.at(columns), lengths, columns, prompts, ids, past, memory)
+
+    def _ids(self) -> Tensor | None:
+        """Return the ids ``[B, T]`` of the tokens; None where no model was given them."""
+        given = self.given
+        if given.dim() == 2:
+            return given
+        ids = outer_ids(self.forward)
+        return ids if ids is not None and ids.shape == given.shape[:2] else None
 
     def only_generated(self) -> bool:
         """Return whether all tokens are known to come after the prompts. Raises as `positions`."""

@@ -1,8 +1,9 @@
-"""Padding masks that only a model around the decoder is given.
+"""Padding masks and ids that only a model around the decoder is given.
 
 A multimodal model takes the mask ``[B, T]`` and hands its text decoder one that it has prepared: of
 four dimensions, or a dict of such, from which padding cannot be read. RWKV's language model hands
-none on. While such a model runs, the mask that it was called with is kept.
+none on. While such a model runs, the mask that it was called with is kept, and the token ids: the
+decoder gets embeddings.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from faststeer.models.calls import DecoderCall
 from faststeer.steering.forward_context import ForwardContext
 
 _MASK = "attention_mask"
+_IDS = "input_ids"
 _UNMASKED = ("RwkvModel",)  # their language models hand no mask on
 
 
 class OuterMask:
-    """Hooks on one model around the decoder, which record its mask while it runs."""
+    """Hooks on one model around the decoder, which record its mask and ids while it runs."""
 
     def __init__(self, forward: ForwardContext, model: nn.Module) -> None:
         """Register the hooks."""
@@ -43,7 +45,7 @@ class OuterMask:
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():  # a graph knows the prompts of generate alone
             named = {**dict(zip(self.order, args, strict=False)), **kwargs}
-            self.forward.outer_masks.append((get_ident(), named.get(_MASK)))
+            self.forward.outer_masks.append((get_ident(), named.get(_MASK), named.get(_IDS)))
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -73,6 +75,12 @@ def preparing_models(model: nn.Module, decoder: nn.Module, known: bool) -> Itera
             yield module
 
 
+def outer_ids(forward: ForwardContext) -> Tensor | None:
+    """Return the ids that the innermost model around the decoder was given; None without any."""
+    own = [ids for thread, _, ids in forward.outer_masks if thread == get_ident()]
+    return next((ids for ids in reversed(own) if isinstance(ids, Tensor)), None)
+
+
 def padding_mask(forward: ForwardContext, call: DecoderCall, what: str) -> Tensor | None:
     """Return the mask ``[B, past + T]`` of the tokens that are not padding; None: no padding.
 
@@ -82,7 +90,7 @@ def padding_mask(forward: ForwardContext, call: DecoderCall, what: str) -> Tenso
     mask = call.attention_mask
     if isinstance(mask, Tensor) and mask.dim() == 2:
         return mask
-    own = [mask for thread, mask in forward.outer_masks if thread == get_ident()]
+    own = [mask for thread, mask, _ in forward.outer_masks if thread == get_ident()]
     for outer in reversed(own):
         if outer is None:
             return None

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import NoReturn
 
 from faststeer.models.vector_origin import warn_of_other_model
-from faststeer.patching.lifecycle import PatchLifecycle
+from faststeer.patching.interventions import Interventions
 from faststeer.steering.conditions import Condition
-from faststeer.steering.dose_warnings import warn_of_zeros
 from faststeer.steering.handles import Handle
 from faststeer.steering.intervention import Intervention
 from faststeer.steering.learned import Learned
 from faststeer.steering.plan import Row
 from faststeer.steering.positions import Positions
 from faststeer.steering.resolved_use import (
+    resolve_caps,
     resolve_coefficient,
     resolve_layers,
     resolve_mode,
@@ -25,11 +25,12 @@ from faststeer.steering.resolved_use import (
 from faststeer.steering.row_settings import RowSettings
 from faststeer.steering.unnamed import name_for, warn_of_replacing
 from faststeer.vectors.arguments import Layers, finite, layer_factors, require_fitting
+from faststeer.vectors.bounds import Bound, Bounds
 from faststeer.vectors.other_spelling import refuse_unknown
 from faststeer.vectors.steering_vector import SteeringVector
 
 
-class Patched(PatchLifecycle):
+class Patched(Interventions):
     """The handle of a patched model: adds and removes steering, and restores the model."""
 
     @property
@@ -68,18 +69,20 @@ class Patched(PatchLifecycle):
                 after all additions at the site, in the order of steering: "project" removes the
                 fraction `coefficient` of the residual's projection on it (1.0: all of it, see
                 `ablate`), "clamp" sets the projection to `coefficient`, as one sets a feature of a
-                sparse autoencoder.
+                sparse autoencoder, and "cap" is `cap` with the bounds that the vector states.
             positions: the tokens it acts on, by default what the vector states, or else "all":
                 "all", "prompt", "generated" (from the first generated token's own position),
                 "from_last_prompt" (from the one that predicts it), "last" (of the prompt),
-                `faststeer.after(marker, tokenizer)`, a range or slice (negative numbers count from
+                a scope of what is written (`faststeer.after`, `until`, `between`, `first`, `at`,
+                combined by ``&``, ``|`` and ``~``), a range or slice (negative numbers count from
                 the prompt's end: range(-3, 0) is its last three), a list of such numbers ([0, 1]
                 is range(0, 2)), a function of positions ``[B, T]`` and prompt lengths ``[B, 1]``,
                 or a bool mask ``[P]`` or ``[B, P]`` over the prompts. With gradient checkpointing,
                 run the backward pass before the next forward.
             keep_norm: where this vector acts, the residual is rescaled to the norm that it had
                 before all steering at that site.
-            when: a `faststeer.when` of an earlier layer: only sequences that meet it are steered.
+            when: a `faststeer.when` of an earlier layer: only sequences, or tokens, that meet it
+                are steered.
             unknown: nothing; other keywords are refused.
 
         Raises:
@@ -92,16 +95,76 @@ class Patched(PatchLifecycle):
         refuse_unknown("steer", unknown, "layers")
         self.require_patched()
         require_fitting(vector, self.hidden_size, "steer")
-        factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
         coefficient = resolve_coefficient(vector, coefficient)
         coefficient = finite(coefficient, f"coefficient of {name or vector.name!r}")
-        if not (when is None or isinstance(when, Condition)):
-            raise TypeError(f"when= got a {type(when).__name__}; expected a faststeer.when(...)")
         mode = resolve_mode(vector, mode)
+        bounds: dict[int, Bounds] = {}
+        if mode == "cap":
+            factors, bounds = resolve_caps(vector, None, None, layers, self.num_layers)
+        else:
+            factors = layer_factors(vector, resolve_layers(vector, layers), self.num_layers)
         scope = resolve_scope(vector, positions, self.plan.tables.device)
         acting = vector if mode == "add" else vector.normalized()
         return self._put(
-            name, Intervention(acting, coefficient, factors, scope, mode, keep_norm, when)
+            name,
+            Intervention(acting, coefficient, factors, scope, mode, keep_norm, when, bounds=bounds),
+        )
+
+    def cap(
+        self,
+        vector: SteeringVector,
+        *,
+        ceiling: Bound = None,
+        floor: Bound = None,
+        layers: Layers = None,
+        fraction: float = 1.0,
+        name: str | None = None,
+        positions: Positions | None = None,
+        keep_norm: bool = False,
+        when: Condition | None = None,
+        **unknown: NoReturn,
+    ) -> Handle:
+        """Hold the projection on a direction within bounds; a token within them is left as it is.
+
+        Activation capping after Lu et al. 2026 (arXiv 2601.10387), with a bound on either side:
+        a token whose projection p on the direction, at norm 1, is above the ceiling or below the
+        floor is moved along the direction to that bound. It acts after additions, in the order of
+        steering, as "project" and "clamp" do, and costs what they cost.
+
+        Args:
+            vector: directions ``[H]``, one per layer.
+            ceiling: the greatest projection, for all layers or {layer: bound}, in units of the
+                residual stream; live on the handle.
+            floor: the least, likewise. Without either, the bounds that the vector states.
+            layers: as for `steer`. Default: the layers that the bounds name, or what the vector
+                states, or else every layer of the vector.
+            fraction: how much of the way to the bound a token is moved: 1.0 all of it, 0.0 none;
+                live as the handle's coefficient.
+            name: as for `steer`, and so are `positions`, `keep_norm` and `when`.
+            positions: the tokens it acts on.
+            keep_norm: whether the residual is rescaled to its norm before steering.
+            when: a condition on the prompt.
+            unknown: nothing; other keywords are refused.
+
+        Rows take a cap's bounds in place of a coefficient, ``{"axis": {"ceiling": 3.0}}``; what a
+        row leaves out is unbounded there.
+
+        Raises:
+            TypeError: as `steer`, and a bound that is not a number.
+            ValueError: as `steer`, and no bound, one that is not finite, or a ceiling under its
+                floor.
+        """
+        refuse_unknown("cap", unknown, "layers")
+        self.require_patched()
+        require_fitting(vector, self.hidden_size, "cap")
+        fraction = finite(fraction, f"fraction of {name or vector.name!r}")
+        resolve_mode(vector, "cap")
+        factors, bounds = resolve_caps(vector, floor, ceiling, layers, self.num_layers)
+        scope = resolve_scope(vector, positions, self.plan.tables.device)
+        unit = vector.normalized()
+        return self._put(
+            name,
+            Intervention(unit, fraction, factors, scope, "cap", keep_norm, when, bounds=bounds),
         )
 
     def ablate(
@@ -170,12 +233,13 @@ class Patched(PatchLifecycle):
 
         Args:
             rows: one entry per sequence: {name: coefficient} or {name: {layer: coefficient}} of
-                vectors added by `steer`; a row is steered only by those it names, and ``{}`` is
+                vectors added by `steer`, and of a `cap` also {name: {"ceiling": bound}}, with
+                "floor" and "fraction"; a row is steered only by those it names, and ``{}`` is
                 unsteered. Rows replace the shared coefficients. With fewer rows than
                 sequences each row covers as many consecutive ones (num_return_sequences, beams).
 
         Raises:
-            TypeError: not a list of mappings, or a coefficient that is not a number.
+            TypeError: not a list of mappings, or a coefficient or a bound that is not a number.
             ValueError: no rows, a name that is not active, a layer that the vector lacks, or a
                 coefficient that is not finite. A forward raises it where rows do not divide the
                 batch.
@@ -225,34 +289,3 @@ class Patched(PatchLifecycle):
     def __repr__(self) -> str:
         """Return the decoder's class and the active vectors."""
         return f"Patched({type(self.decoder).__name__}, {self.handles})"
-
-    def _put(self, given: str | None, intervention: Intervention) -> Handle:
-        intervention.require_finite(intervention.by_layer())
-        self._require_sites(intervention)
-        active = self.plan.interventions
-        name = given
-        if name is None:
-            sites = {own: (one.vector.name, one.sites()) for own, one in active.items()}
-            name = name_for(intervention.vector.name, intervention.sites(), sites)
-        before = active.get(name) if given is None else None
-        if intervention.scope is not None or intervention.when is not None:
-            self.signature.require_past(f"where {name!r} acts")
-        warn_of_other_model(intervention.vector, self.decoder, 4)
-        if intervention.when is not None:
-            warn_of_other_model(intervention.when.vector, self.decoder, 4)
-        warn_of_zeros(name, intervention)
-        self.plan.put(name, intervention)
-        if before is not None:
-            warn_of_replacing(name, before, intervention, 4)
-        self.plan.doses.expect(name, intervention)
-        return Handle(self.plan, name)
-
-    def _require_sites(self, intervention: Intervention) -> None:
-        tables = self.plan.tables
-        if intervention.when is not None:
-            intervention.when.require_fitting(intervention.sites(), tables, self.hidden_size)
-        if not intervention.sites() <= tables.keys():
-            raise ValueError(
-                f"{intervention.vector.site} of a {type(self.decoder).__name__} cannot be steered: "
-                "its layers are not known from within; use resid_pre or resid_post"
-            )

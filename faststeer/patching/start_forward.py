@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from faststeer.models.calls import DecoderCall, DecoderSignature
+from faststeer.models.calls import DecoderCall, DecoderSignature, made_past
 from faststeer.ops.functional import are_watched
 from faststeer.patching.call_tokens import CallTokens
+from faststeer.patching.followed_cache import follow
 from faststeer.steering.plan import Plan
 
 
@@ -60,6 +61,8 @@ class StartForward:
                 "positions= need a batch with one sequence in each place"
             )
         tokens = CallTokens(forward, call, given, self.attached.peft_models)
+        if forward.memory.is_used and not forward.in_graph:
+            self._follow_cache(call, sequences)
         if forward.needs_tokens:
             simple = tokens.only_generated() and forward.select_generated()
             if not simple:
@@ -70,6 +73,13 @@ class StartForward:
             watcher(tokens)
         if not compiling and plan.doses.due:
             self._measure_doses(decoder, tokens)
+
+    def _follow_cache(self, call: DecoderCall, sequences: int) -> None:
+        """Let what is kept of sequences be of those of this call's cache."""
+        memory, cache = self.plan.forward.memory, call.cache
+        if cache is not None:
+            follow(cache, memory)
+        memory.follow(cache, sequences)
 
     def _measure_doses(self, decoder: nn.Module, tokens: CallTokens) -> None:
         """Measure doses in this forward, unless padding is not known."""
@@ -136,6 +146,10 @@ class EndForward:
             self.plan.forward.direct = False
             if self.plan.doses.due:
                 self.plan.doses.end()
+            memory = self.plan.forward.memory
+            if memory.is_used and (cache := made_past(output)) is not None:
+                follow(cache, memory)
+                memory.adopt(cache)
         self.plan.end()
 
 

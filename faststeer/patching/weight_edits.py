@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.patching.bake_checks import BIASED
+from faststeer.models.stream_writers import StreamWriters
 
 InPlace = Callable[[Tensor], Tensor]  # of rows [n, H] in float64; returns them
 _BLOCK = 2048  # rows at a time: at hidden size 4096 that is 64 MB of float64
@@ -52,9 +52,10 @@ class Edit:
 
 @dataclass
 class Edits:
-    """All changes of a LlamaForCausalLM; nothing changes before `make`."""
+    """All changes of a causal model that `require_bakeable` accepts; `make` applies them."""
 
     model: Any
+    writers: StreamWriters
     edits: list[Edit] = field(default_factory=list)
     biases: dict[str, dict[str, nn.Parameter]] = field(default_factory=dict)  # flag -> name -> it
     unties: bool = False
@@ -65,11 +66,13 @@ class Edits:
         self.edits.append(Edit("model.embed_tokens.weight", rows, change))
         self.unties = True
 
-    def columns(self, layer: int, projection: str, change: InPlace) -> None:
-        """Change what a projection writes for each of its inputs."""
-        name = f"model.layers.{layer}.{projection}"
-        weight = self.model.get_submodule(name).weight
-        self.edits.append(Edit(f"{name}.weight", weight.detach().T, change))
+    def writing(self, layer: int, change: InPlace) -> None:
+        """Change what a layer writes into the residual stream: for each input, and its biases."""
+        module = self.model.model.layers[layer]
+        for path, weight in self.writers.weights(module):
+            self.edits.append(Edit(f"model.layers.{layer}.{path}", weight.detach().T, change))
+        for path in self.writers.biased(module):
+            self.bias(layer, path, change)
 
     def bias(self, layer: int, projection: str, change: InPlace, flag: str | None = None) -> None:
         """Change a projection's bias: made of zeros with all others of `flag`, if one is given."""
@@ -101,7 +104,7 @@ class Edits:
             names = [
                 f"model.layers.{layer}.{projection}"
                 for layer in range(len(self.model.model.layers))
-                for projection in BIASED[flag]
+                for projection in self.writers.of_flag(flag)
             ]
             self.biases[flag] = {name: _bias(self.model.get_submodule(name)) for name in names}
         return self.biases[flag]

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from faststeer.steering.forward_context import ForwardContext
 from faststeer.steering.markers import After
 from faststeer.steering.plan import Plan
-from faststeer.steering.positions import Scope
+from faststeer.steering.scopes import Scope
 from faststeer.steering.thread_guard import ThreadGuard
 from faststeer.steering.token_positions import PromptLayout
 
@@ -42,21 +43,21 @@ class GenerateWatch:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model's own `generate` with its prompts known."""
         forward = self.plan.forward
-        with forward.guard.generating() as nested, forward.gates.fresh_decisions(nested):
-            before = forward.prompts, forward.unknown_prompts
+        with forward.guard.generating() as nested, forward.fresh_decisions(nested):
+            prompts, unknown = forward.prompts, forward.unknown_prompts
             if forward.may_need_tokens or forward.watchers:
                 named = dict(zip(self.order, args, strict=False)) | kwargs
                 if forward.may_need_tokens:
                     _reject_guidance_scale(self.model, named)
-                forward.unknown_prompts = _why_unknown(self.model, named)
-                forward.prompts = None
-                if forward.unknown_prompts is None:
-                    forward.prompts = _of_generate(self.model, named, self.plan.tables.device)
-                    _look_up_markers(forward.prompts, forward.scopes)
-            try:
-                return self.generate(*args, **kwargs)
-            finally:
-                forward.prompts, forward.unknown_prompts = before
+                prompts, unknown = None, _why_unknown(self.model, named)
+                if unknown is None:
+                    prompts = _of_generate(self.model, named, self.plan.tables.device)
+                    _look_up_markers(prompts, forward.scopes)
+            with forward.with_prompts(prompts, unknown):
+                found = self.generate(*args, **kwargs)
+            if prompts is not None:
+                _warn_of_absent_markers(prompts, forward)
+            return found
 
 
 def _reject_guidance_scale(model: Any, named: Mapping[str, Any]) -> None:
@@ -121,8 +122,15 @@ def _look_up_markers(prompts: PromptLayout, scopes: Sequence[Scope | None]) -> N
     if prompts.ids is None:
         return
     for scope in scopes:
-        if isinstance(scope, After) and scope.key not in prompts.begins:
-            scope.look_up(prompts)
+        for part in () if scope is None else scope.parts():
+            if isinstance(part, After) and part.key not in prompts.ends:
+                part.look_up(prompts)
+
+
+def _warn_of_absent_markers(prompts: PromptLayout, forward: ForwardContext) -> None:
+    """Warn where neither a prompt nor its answer holds what steering was to follow."""
+    for marker in forward.scope_columns.needed_markers:
+        marker.warn_of_absence(prompts, forward.memory.last(marker.key))
 
 
 def _given(*choices: Any) -> Any:

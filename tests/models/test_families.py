@@ -57,7 +57,8 @@ def test_each_family_is_steered_as_by_plain_hooks(model, site: str) -> None:
         patched.steer(vector, 1.5)
         steered = logits(model)
     assert float((expected - stock).abs().max()) > 0.1
-    torch.testing.assert_close(steered, expected, rtol=0, atol=1e-5)
+    # Rounding alone reaches 1.2e-5 (Gemma 3 of transformers 4.57, whose embedding is scaled).
+    torch.testing.assert_close(steered, expected, rtol=0, atol=3e-5)
 
 
 def test_each_sequence_has_its_own_steering_while_it_generates(model) -> None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from faststeer.cli.generate import show_side_by_side
 from faststeer.cli.steer_option import SteerOption
+from faststeer.data.chat import ChatFormat
 from faststeer.models.loading import Loaded
 
 
@@ -48,7 +49,7 @@ def test_a_prompt_has_one_bos_in_the_chat_template_too(
         [SteerOption.parse(str(file))],
         ["hello"],
         2,
-        chat,
+        ChatFormat(tokenizer) if chat else None,
         Console(file=StringIO()),
     )
     assert seen == (["^hello>"] if chat else ["^hello"]) * 2

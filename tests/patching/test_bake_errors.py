@@ -13,11 +13,7 @@ import torch
 import transformers
 from plain_hooks import random_vector
 from torch import nn
-from transformers import (
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 import faststeer
 
@@ -102,10 +98,7 @@ def test_values_outside_the_weights_dtype_are_refused(make_tiny, mode) -> None:
 
 
 def other_family(make_tiny: Any) -> nn.Module:
-    facts = make_tiny().config.to_dict()
-    keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return MistralForCausalLM(MistralConfig(**{key: facts[key] for key in keys}, **heads))
+    return GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=512))
 
 
 def bare(make_tiny: Any) -> nn.Module:
@@ -205,15 +198,15 @@ def repeated_layer(make_tiny: Any) -> nn.Module:
 
 
 MODELS: list[tuple[Callable[[Any], nn.Module], str]] = [
-    (other_family, "MistralForCausalLM cannot be baked into, only a LlamaForCausalLM: its Mistral"),
-    (other_family, "MistralConfig has no attention_bias and no mlp_bias, so a bias would be lost"),
-    (bare, "LlamaModel cannot be baked into, only a LlamaForCausalLM: what its other code does"),
-    (subclass, "MyLlama cannot be baked into, only a LlamaForCausalLM: what its other code does"),
+    (other_family, "bake() does not know the weights of a GPT2LMHeadModel: which of them write"),
+    (other_family, "is not known; expected one of LlamaForCausalLM, MistralForCausalLM, Qwen2"),
+    (bare, "does not know the weights of a LlamaModel: which of them write into the residual"),
+    (subclass, "does not know the weights of a MyLlama: which of them write into the residual"),
     (
         patched,
         "the model is patched, and its active vectors are not in its weights: unpatch it first",
     ),
-    (adapted, "PeftModel cannot be baked into, only a LlamaForCausalLM: merge its adapters first"),
+    (adapted, "does not know the weights of a PeftModel: merge its adapters first, model ="),
     (inside_peft, "layers.0.self_attn.q_proj is a peft.tuners.lora.layer.Linear, not a stock"),
     (with_own_adapter, "the model has adapters, and would be saved as these alone: merge them"),
     (packed_linear, "layers.2.mlp.up_proj is a bitsandbytes.nn.Linear8bitLt, not a stock Linear"),

@@ -56,6 +56,7 @@ def test_readers_see_the_steered_stream(make_tiny, tiny_model, found, kind) -> N
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_reader_is_part_of_a_compiled_model_which_recompiles_only_when_one_is_added(
     make_tiny,
 ) -> None:

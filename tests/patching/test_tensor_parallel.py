@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from places import ROOT, SUPPORT
 from plain_hooks import random_vector
@@ -15,6 +16,7 @@ from tiny import MakeTiny
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_are_steered_like_one(
     make_tiny: MakeTiny, tmp_path: Path
 ) -> None:
