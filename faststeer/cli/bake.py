@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +10,7 @@ from rich.console import Console
 
 from faststeer.cli import options
 from faststeer.models.loading import Loaded
+from faststeer.utils.files import new_folder, require_new_or_empty
 
 
 def bake(
@@ -42,10 +41,12 @@ def bake(
     for option in steering:
         if option.mode is not None or option.positions is not None:
             raise ValueError(
-                f"--steer {option.path}: give --mode instead of mode=, and no positions=, because "
-                "baked steering applies to all tokens"
+                f"--steer {option.path}: give --mode instead of mode=, no bounds and no "
+                "positions=, because baked steering applies to all tokens"
             )
-        option.read()  # before the model is loaded
+        if mode != "ablate":
+            option.require_layers()  # reads the file, before the model is loaded
+        option.read()
     loaded = options.load(model, "cpu", dtype, None)
     for option in steering:
         faststeer.bake(loaded.model, option.vector, option.coefficient, option.layers, mode=mode)
@@ -57,37 +58,14 @@ def bake(
     Console().print(f"wrote {output}: {mode or 'add'} {baked}", soft_wrap=True, markup=False)
 
 
-def require_new_or_empty(folder: Path) -> None:
-    """Check that `folder` is new or empty, and that its parent exists.
-
-    Raises:
-        FileExistsError: it is a file, or a folder with entries.
-        FileNotFoundError: its parent does not exist.
-    """
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not an empty folder; choose another")
-
-
 def save_checkpoint(loaded: Loaded, folder: Path) -> None:
     """Save a model, and its tokenizer if it has one, completely or not at all.
-
-    Both are written into a temporary folder beside `folder`, which is then renamed.
 
     Raises:
         FileExistsError, FileNotFoundError: as `require_new_or_empty`.
     """
-    folder = folder.resolve()
-    require_new_or_empty(folder)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        part = temporary / folder.name  # mkdtemp's own folder is closed to other users
-        part.mkdir()
+    with new_folder(folder) as part:
         model: Any = loaded.model
         model.save_pretrained(part)
         if loaded.tokenizer is not None:
             loaded.tokenizer.save_pretrained(part)
-        part.rename(folder)  # replaces an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

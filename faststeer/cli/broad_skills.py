@@ -60,7 +60,7 @@ def broad_skills(
     """Steer away from general code and Python; report the accuracy lost on each and on text."""
     from faststeer.experiments.broad_skills import broad_skills as run
     from faststeer.experiments.broad_skills import code_sources, experiment, text_sources
-    from faststeer.experiments.charts import require_charts
+    from faststeer.utils.plot_style import require_matplotlib
 
     if quick and paper:
         raise ValueError("give either --quick or --paper")
@@ -74,7 +74,7 @@ def broad_skills(
         size = replace(size, documents=documents)
     if max_length is not None:
         size = replace(size, max_length=max_length)
-    require_charts()
+    require_matplotlib()
     from_code, from_text = code_sources(code or []), text_sources(text or [])
     options.require_writable(output)
     loaded = options.load(model, device, dtype, None)

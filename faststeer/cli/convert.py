@@ -21,6 +21,9 @@ def convert(
         str | None,
         typer.Option(help="Meaning of the rows of a .pt [N, H]: hidden_states or layers."),
     ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Which experiment of assistant-axis's capping_config.pt.")
+    ] = None,
     layers: Annotated[
         str,
         typer.Option(
@@ -29,17 +32,31 @@ def convert(
             "does not state its layer, that layer.",
         ),
     ] = "all",
+    feature: Annotated[
+        int | None,
+        typer.Option(help="SOURCE is a sparse autoencoder (SAELens, Gemma Scope); its feature."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="With --feature, for an .npz that does not state it.")
+    ] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Such as lm-eval; default: by TARGET's suffix.")
     ] = None,
 ) -> None:
-    """Convert a vector file to another format: safetensors, GGUF, CAA's or lm-eval's .pt."""
+    """Convert a vector file, or an autoencoder's feature, to safetensors, GGUF or a .pt."""
     from faststeer import SteeringVector
 
     options.require_folder(target)
     chosen = options.layer_numbers(layers)
     only = chosen[0] if len(chosen) == 1 and not isinstance(chosen, str) else None
-    vector = SteeringVector.load(source, layer=only, shift=shift, rows=rows)
+    if feature is not None:
+        vector = SteeringVector.from_sae(source, feature, layer=only, site=site)
+    elif site is not None:
+        raise ValueError("--site goes with --feature: other files state their site")
+    else:
+        vector = SteeringVector.load(
+            source, layer=only, shift=shift, rows=rows, experiment=experiment
+        )
     if not isinstance(chosen, str):
         vector = vector.select(chosen)
     vector.save(target, file_format)

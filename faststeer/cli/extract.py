@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from faststeer.cli import options, sources
+from faststeer.cli import chat_options, options, sources
 from faststeer.cli.torchrun import is_first_process, local_device, process_group
 
 
@@ -23,6 +23,8 @@ def extract(
     dataset: sources.DatasetOption = None,
     columns: sources.ColumnsOption = "positive,negative",
     chat: sources.ChatOption = False,
+    system: chat_options.SystemOption = None,
+    template: chat_options.TemplateOption = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
     num_layers: options.LayersOption = None,
@@ -45,6 +47,10 @@ def extract(
     keep_sinks: Annotated[
         bool, typer.Option("--keep-sinks", help="Average attention sinks with other positions.")
     ] = False,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="At most this many pairs, or documents per side.")
+    ] = None,
+    cache: sources.CacheOption = False,
 ) -> None:
     """Extract a vector from contrast pairs, or from two sets of documents.
 
@@ -59,7 +65,7 @@ def extract(
         )
     chosen, token = options.layer_numbers(layers), options.read_token(read_token)
     source = sources.Source.from_options(
-        pairs, behaviour, data, positive, negative, dataset, columns, chat
+        pairs, behaviour, data, positive, negative, dataset, columns, chat, system, template
     )
     loaded = options.load(model, local_device(device), dtype, num_layers)
     options.require_tokenizer(loaded)
@@ -67,7 +73,7 @@ def extract(
         vector = faststeer.extract(
             loaded.model,
             loaded.tokenizer,
-            **source.extract_arguments(loaded.tokenizer),
+            **source.extract_arguments(loaded.tokenizer, items),
             name=name or output.stem,
             layers=chosen,
             method=method,
@@ -78,7 +84,14 @@ def extract(
             match_endings=match_endings,
             keep_sinks=keep_sinks,
             process_group=processes,
+            cache=cache,
         )
     if is_first_process():
         vector.save(output)
-        Console().print(f"wrote {output}: {vector}", soft_wrap=True, markup=False)
+        console = Console()
+        console.print(f"wrote {output}: {vector}", soft_wrap=True, markup=False)
+        if len(vector.layers) > 1:
+            advice = (
+                "next: `faststeer tune` finds layer and coefficient, `inspect` looks at all layers"
+            )
+            console.print(advice, soft_wrap=True, markup=False, highlight=False)

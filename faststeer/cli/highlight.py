@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from faststeer.cli import options
+from faststeer.cli import chat_options, options
 from faststeer.steering.resolved_use import stated_layers
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -29,28 +29,47 @@ def highlight(
     max_length: Annotated[
         int | None, typer.Option(help="Truncate texts to this many tokens.")
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Texts are chat messages; apply the chat template.")
+    ] = False,
+    system: chat_options.SystemOption = None,
+    template: chat_options.TemplateOption = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
     """Colour each token of the texts by its projection on a vector."""
     from faststeer import diagnostics
-    from faststeer.data.jsonl import read_texts
+    from faststeer.data.jsonl import read_chats, read_texts
     from faststeer.utils.files import write_whole
+    from faststeer.vectors.stated_use import warn_of_other_template
 
+    chats = chat_options.ChatOptions.parse(chat, system, template)
     if html is not None:
         options.require_new_file(html)
     only = options.single_layer(layer)
     steering_vector = SteeringVector.load(vector)
     at = _layer_of(steering_vector) if only is None else only
-    given = [*(text or []), *(read_texts(texts) if texts is not None else ())]
+    read = read_chats if chat else read_texts
+    given: list[Any] = [*(text or []), *(read(texts) if texts is not None else ())]
     if not given:
         raise ValueError("there is no text to highlight; give --text or --texts")
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
-    found = diagnostics.project_tokens(
-        loaded.model, loaded.tokenizer, steering_vector, given, layer=at, max_length=max_length
-    )
+    chat_format = chats.format(loaded.tokenizer)
+    if chat_format is not None:
+        given = [chat_format.text(own) for own in given]
+        warn_of_other_template(steering_vector, chat_format.digest)
     console = Console()
+    found = diagnostics.project_tokens(
+        loaded.model,
+        loaded.tokenizer,
+        steering_vector,
+        given,
+        layer=at,
+        max_length=max_length,
+        add_special_tokens=chat_format is None,
+        progress=console.is_terminal,
+    )
     console.print(diagnostics.as_text(found))
     if html is not None:
         page = diagnostics.as_html(found, f"{steering_vector.name}, layer {at}, {loaded.name}")

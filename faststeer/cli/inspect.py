@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from faststeer.cli import options, sources
+from faststeer.cli import chat_options, options, sources
 
 
 def inspect(
@@ -26,6 +26,8 @@ def inspect(
     dataset: sources.DatasetOption = None,
     columns: sources.ColumnsOption = "positive,negative",
     chat: sources.ChatOption = False,
+    system: chat_options.SystemOption = None,
+    template: chat_options.TemplateOption = None,
     texts: Annotated[
         Path | None, typer.Option(help='Texts to measure norms on: JSONL of {"text": ...}.')
     ] = None,
@@ -42,8 +44,15 @@ def inspect(
         int | None, typer.Option(help="Truncate texts to this many tokens.")
     ] = None,
     most_pairs: Annotated[
-        int, typer.Option(min=1, help="Read at most this many pairs, and report if there are more.")
+        int,
+        typer.Option(
+            "--items",
+            "--most-pairs",
+            min=1,
+            help="Read at most this many pairs, and report if there are more.",
+        ),
     ] = 200,
+    cache: sources.CacheOption = False,
     plots: Annotated[
         Path | None, typer.Option(help="Folder for plots, with their data as CSV and JSON.")
     ] = None,
@@ -53,8 +62,8 @@ def inspect(
     """Report on a vector as far as the inputs allow: its file alone, --model, pairs."""
     from faststeer import SteeringVector, diagnostics
     from faststeer.data.jsonl import read_texts
-    from faststeer.diagnostics import tables
     from faststeer.diagnostics.plots import require_plots
+    from faststeer.diagnostics.tables import print_inspection
 
     if plots is not None:
         require_plots(plots)
@@ -69,9 +78,9 @@ def inspect(
         raise ValueError("--data goes with --behaviour")
     if pairs is not None or behaviour is not None or dataset is not None:
         source = sources.Source.from_options(
-            pairs, behaviour, data, None, None, dataset, columns, chat
+            pairs, behaviour, data, None, None, dataset, columns, chat, system, template
         )
-    elif chat:
+    elif chat_options.ChatOptions.parse(chat, system, template).chat:
         raise ValueError("--chat goes with pairs: --pairs, --behaviour or --dataset")
     if model is None and (source is not None or texts is not None):
         raise ValueError("pairs and --texts need a model: give --model")
@@ -93,16 +102,10 @@ def inspect(
         max_length=max_length,
         most_pairs=most_pairs,
         progress=console.is_terminal,
+        cache=cache,
         **(source.extract_arguments(loaded.tokenizer) if source and loaded else {}),
     )
-    for table in (
-        tables.metadata_table(inspection),
-        tables.facts_table(inspection),
-        tables.lens_table(inspection),
-        tables.between_table(inspection),
-    ):
-        if table is not None:
-            console.print(table)
+    print_inspection(inspection, console)
     for line in inspection.confounds:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in inspection.missing:

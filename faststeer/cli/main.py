@@ -12,6 +12,8 @@ from faststeer.cli.bake import bake
 from faststeer.cli.bench import bench
 from faststeer.cli.calibrate import calibrate
 from faststeer.cli.check import check
+from faststeer.cli.compare import compare
+from faststeer.cli.conform import conform
 from faststeer.cli.convert import convert
 from faststeer.cli.data import data
 from faststeer.cli.demo import demo
@@ -19,10 +21,14 @@ from faststeer.cli.experiment import experiment
 from faststeer.cli.extract import extract
 from faststeer.cli.generate import generate
 from faststeer.cli.highlight import highlight
+from faststeer.cli.hub import pull, push
 from faststeer.cli.info import info
 from faststeer.cli.inspect import inspect
+from faststeer.cli.play import play
 from faststeer.cli.report import report
 from faststeer.cli.sweep import sweep
+from faststeer.cli.to_lora import to_lora
+from faststeer.cli.tune import tune
 from faststeer.utils.text_files import describe_os_error
 from faststeer.utils.version import VERSION
 
@@ -32,8 +38,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-VECTOR_COMMANDS = (info, demo, extract, inspect, highlight, calibrate)
-MODEL_COMMANDS = (generate, sweep, report, bake, convert, check, bench)
+VECTOR_COMMANDS = (info, demo, play, extract, tune, inspect, highlight, calibrate)
+MODEL_COMMANDS = (
+    generate,
+    compare,
+    sweep,
+    report,
+    bake,
+    to_lora,
+    convert,
+    push,
+    pull,
+    check,
+    conform,
+    bench,
+)
 for command in (*VECTOR_COMMANDS, *MODEL_COMMANDS):  # in the order of --help
     app.command()(command)
 app.add_typer(data, name="data")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ import torch
 import typer
 from rich.console import Console
 
+from faststeer.utils.plot_style import require_matplotlib
 from faststeer.utils.warnings import FaststeerWarning
+from faststeer.vectors.layer_text import parse_layers
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,7 +35,9 @@ LAYER_NAMES = ("--layers", "--layer")  # two names of one option, in every comma
 SeveralLayersOption = Annotated[
     str, typer.Option(*LAYER_NAMES, help="'all', or numbers such as 10,12 or 8-15.")
 ]
-READ_TOKEN_HELP = "-1 or last, -2, ...; or the mean of all, answer, or a range such as -4:."
+READ_TOKEN_HELP = (
+    "-1 or last, -2, ...; or the mean of all, answer, post_instruction, or a range such as -4:."
+)
 
 
 def load(model: str, device: str, dtype: str | None, num_layers: int | None) -> Any:
@@ -64,13 +68,12 @@ def layer_numbers(text: str, option: str = "--layers") -> str | list[int]:
     """
     if text == "all":
         return text
-    layers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", part)
-        if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError(f"{option} {text!r}: expected 'all', or numbers such as 10,12 or 8-15")
-        layers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return layers
+    try:
+        return parse_layers(text)
+    except ValueError:
+        raise ValueError(
+            f"{option} {text!r}: expected 'all', or numbers such as 10,12 or 8-15"
+        ) from None
 
 
 def single_layer(text: str | None) -> int | None:
@@ -123,6 +126,14 @@ def require_new_file(output: Path) -> None:
         raise IsADirectoryError(f"{output}: is a folder; expected the name of a file")
 
 
+def require_picture(path: Path) -> None:
+    """Raise as `require_new_file`, and ValueError for a picture that cannot be drawn."""
+    require_new_file(path)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--figure {path}: expected a name that ends in .png, .svg or .pdf")
+    require_matplotlib()
+
+
 def require_writable(folder: Path) -> None:
     """Raise OSError if `folder` cannot be created or written to; leaves nothing behind."""
     import tempfile
@@ -159,6 +170,23 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.showwarning = show
         warnings.simplefilter("always", FaststeerWarning)
         yield
+
+
+@contextmanager
+def stages_as_lines(console: Console) -> Iterator[None]:
+    """Print each stage that the package logs on standard error, where no progress bar is shown."""
+    log = logging.getLogger("faststeer")
+    handler, level = logging.StreamHandler(), log.level
+    if console.is_terminal:
+        yield
+        return
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def show_result(result: Any, output: Path, seconds: float, console: Console) -> None:

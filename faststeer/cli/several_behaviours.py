@@ -82,7 +82,7 @@ def behaviours(
 ) -> None:
     """Steer several behaviours one by one, by one combined vector, and all at once."""
     from faststeer.data.shipped import neutral_texts, prose_texts
-    from faststeer.experiments.charts import require_charts
+    from faststeer.utils.plot_style import require_matplotlib
 
     started = time.monotonic()
     if data is None:
@@ -93,7 +93,7 @@ def behaviours(
         _refuse(data, of_questions)
     else:
         _refuse(data, {"--traits": traits})
-    require_charts()
+    require_matplotlib()
     options.require_writable(output)
     numbers = None if layers is None else options.layer_numbers(layers)
     own = None if coefficients is None else tuple(options.coefficients_in(coefficients))

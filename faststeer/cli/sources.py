@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from faststeer.cli.chat_options import ChatOptions
 
 PairsOption = Annotated[
     Path | None, typer.Option(help='JSONL of {"positive": ..., "negative": ...}.')
@@ -26,7 +29,10 @@ DatasetOption = Annotated[
 ]
 ColumnsOption = Annotated[str, typer.Option(help="Columns of --dataset: positive,negative.")]
 ChatOption = Annotated[
-    bool, typer.Option("--chat", help="Pairs are chat messages; apply the tokenizer's template.")
+    bool, typer.Option("--chat", help="Texts are chat messages; apply the tokenizer's template.")
+]
+CacheOption = Annotated[
+    bool, typer.Option("--cache", help="Keep activations, and read no text a second time.")
 ]
 
 
@@ -37,7 +43,7 @@ class Source:
     pairs: Any = None
     positive: Any = None
     negative: Any = None
-    chat: bool = False
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     @classmethod
     def from_options(
@@ -50,6 +56,8 @@ class Source:
         dataset: str | None,
         columns: str,
         chat: bool,
+        system: str | None = None,
+        template: Sequence[str] | None = None,
     ) -> Source:
         """Build from the values of the options.
 
@@ -59,6 +67,7 @@ class Source:
         """
         from faststeer.data import Documents, PairsFile
 
+        chats = ChatOptions.parse(chat, system, template)
         documents = None if positive is None and negative is None else (positive, negative)
         given = [kind for kind in (pairs, behaviour, dataset, documents) if kind is not None]
         if len(given) != 1 or (documents and None in documents):
@@ -68,39 +77,46 @@ class Source:
         if data is not None and behaviour is None:
             raise ValueError("--data goes with --behaviour")
         if positive is not None and negative is not None:
-            if chat:
-                raise ValueError("--chat goes with pairs, not with --positive and --negative")
-            return cls(positive=Documents(positive), negative=Documents(negative))
+            return cls(positive=Documents(positive), negative=Documents(negative), chat=chats)
         if pairs is not None:
-            return cls(PairsFile(pairs, chat), chat=chat)
-        rows = _questions(behaviour, data) if behaviour is not None else _dataset(dataset, columns)
-        return cls(rows, chat=chat)
+            return cls(PairsFile(pairs, chat), chat=chats)
+        if behaviour is not None:
+            return cls(_questions(behaviour, data, chat), chat=chats)
+        return cls(_dataset(dataset, columns, chat), chat=chats)
 
-    def extract_arguments(self, tokenizer: Any) -> dict[str, Any]:
-        """Return the arguments for `faststeer.extract`."""
-        if self.positive is not None:
-            return {"positive": self.positive, "negative": self.negative}
-        if not self.chat:
-            return {"pairs": self.pairs}
-        from faststeer.data import InChat
+    def extract_arguments(self, tokenizer: Any, items: int | None = None) -> dict[str, Any]:
+        """Return the arguments for `faststeer.extract`; `items`: the most pairs, or documents."""
+        from faststeer.data import InChat, TextsInChat
+        from faststeer.data.datasets import First
 
-        return {"pairs": InChat(self.pairs, tokenizer), "add_special_tokens": False}
+        given = {"pairs": self.pairs, "positive": self.positive, "negative": self.negative}
+        given = {name: texts for name, texts in given.items() if texts is not None}
+        if items is not None:
+            given = {name: First(texts, items) for name, texts in given.items()}
+        if not self.chat.chat:
+            return given
+        system, template = self.chat.system, self.chat.template
+        for name, texts in given.items():
+            kind = InChat if name == "pairs" else TextsInChat
+            given[name] = kind(texts, tokenizer, system=system, template=template)
+        return {**given, "add_special_tokens": False}
 
 
-def _questions(behaviour: str, data: Path | None) -> Any:
+def _questions(behaviour: str, data: Path | None, chat: bool) -> Any:
     from faststeer.data import QuestionPairs
     from faststeer.data import behaviour as by_name
 
     if data is None and Path(behaviour).is_file():
-        return QuestionPairs(behaviour)
-    return by_name(behaviour, data)
+        return QuestionPairs(behaviour, chat)
+    found = by_name(behaviour, data)
+    return QuestionPairs(found.path, chat) if chat else found
 
 
-def _dataset(dataset: str | None, columns: str) -> Any:
+def _dataset(dataset: str | None, columns: str, chat: bool) -> Any:
     from faststeer.data import PairsIn, hub_rows
 
     positive, comma, negative = columns.partition(",")
     if not comma or not positive or not negative:
         raise ValueError(f"--columns {columns!r}: expected two names, such as chosen,rejected")
     name, _, split = str(dataset).partition(":")
-    return PairsIn(hub_rows(name, split or "train"), positive, negative)
+    return PairsIn(hub_rows(name, split or "train"), positive, negative, chat)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from faststeer.cli import options
+from faststeer.cli import chat_options, options
+from faststeer.cli.sweep_table import explained, sweep_table
 
 
 def sweep(
@@ -27,6 +28,10 @@ def sweep(
         str, typer.Option(help="Part of the questions: all, train, validation or test.")
     ] = "validation",
     seed: Annotated[int, typer.Option(help="Seed of the shuffle before questions are split.")] = 13,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help='Score pairs: JSONL of {"positive": ..., "negative": ...}.'),
+    ] = None,
     documents: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,8 +40,21 @@ def sweep(
         ),
     ] = None,
     max_length: Annotated[int, typer.Option(help="Truncate documents to this many tokens.")] = 256,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask the questions in the model's chat template.")
+    ] = False,
+    system: chat_options.SystemOption = None,
+    template: chat_options.TemplateOption = None,
     items: Annotated[
-        int | None, typer.Option(min=1, help="At most this many questions, or documents per set.")
+        int | None,
+        typer.Option(min=1, help="At most this many questions or pairs, or documents per set."),
+    ] = None,
+    damage: Annotated[
+        bool,
+        typer.Option(help="Measure perplexity and KL on shipped neutral prose too."),
+    ] = True,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture of scores over coefficients: PNG, SVG or PDF.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 8,
     at_once: Annotated[int, typer.Option(min=1, help="Settings per forward pass.")] = 8,
@@ -44,21 +62,39 @@ def sweep(
     dtype: options.DtypeOption = None,
 ) -> None:
     """Measure vectors at layers and coefficients; an interrupted sweep resumes where it stopped."""
+    from faststeer.data.questions import choices_in_chat
+    from faststeer.data.shipped import neutral_texts
     from faststeer.evaluate import sweeping
+    from faststeer.evaluate.damage_task import WithDamage
+    from faststeer.vectors.stated_use import warn_of_other_template
     from faststeer.vectors.steering_vector import SteeringVector
 
     numbers, strengths = options.layer_numbers(layers), options.coefficients_in(coefficients)
-    if (behaviour is None) == (documents is None):
-        raise ValueError("give either --behaviour or --documents")
+    if sum(own is not None for own in (behaviour, documents, pairs)) != 1:
+        raise ValueError("give one of --behaviour, --pairs and --documents")
+    chats = chat_options.ChatOptions.parse(chat, system, template)
+    if chat and behaviour is None:
+        raise ValueError("--chat goes with --behaviour, not with --pairs or --documents")
     task: Any
     if behaviour is not None:
         task = _choices_task(behaviour, data, part, seed, items)
+    elif pairs is not None:
+        task = _pairs_task(pairs, max_length, items)
     else:
         task = _documents_task(documents or [], max_length, items)
+    if figure is not None:
+        options.require_picture(figure)
     vectors = [SteeringVector.load(path) for path in vector]
     options.require_writable(output)
     loaded = options.load(model, device, dtype, None)
     options.require_tokenizer(loaded)
+    chat_format = chats.format(loaded.tokenizer)
+    if chat_format is not None:
+        task = replace(task, choices=choices_in_chat(task.choices, chat_format))
+        for own in vectors:
+            warn_of_other_template(own, chat_format.digest)
+    if damage and documents is None:
+        task = WithDamage(task, neutral_texts())
     console = Console()
     records = sweeping.sweep(
         loaded.model,
@@ -73,7 +109,13 @@ def sweep(
         at_once=at_once,
         progress=console.is_terminal,
     )
-    console.print(_table(records))
+    console.print(sweep_table(records))
+    console.print(explained(records), markup=False, highlight=False)
+    if figure is not None:
+        from faststeer.tuning.sweep_figure import draw
+
+        draw(records, figure)
+        console.print(f"wrote {figure}", soft_wrap=True, markup=False, highlight=False)
     console.print(
         f"wrote {output / sweeping.SUMMARY}", soft_wrap=True, markup=False, highlight=False
     )
@@ -101,29 +143,8 @@ def _documents_task(given: list[str], max_length: int, items: int | None) -> Any
     return DocumentsTask(sets, next(iter(sets)), max_length)
 
 
-def _table(records: list[Any]) -> Table:
-    """Return a table with one line per setting: scores of choices, or accuracy per document set."""
-    table = Table()
-    first = _flat(records[0]["scores"])
-    for heading in ("steering", *first):
-        left = heading == "steering"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
-    for record in records:
-        steering = [
-            f"{name} {coefficient:+g} at {layer}"
-            for name, coefficients in record["steering"].items()
-            for layer, coefficient in coefficients.items()
-        ]
-        cells = ["-" if v is None else f"{v:.4g}" for v in _flat(record["scores"]).values()]
-        table.add_row(", ".join(steering) or "unsteered", *cells)
-    return table
+def _pairs_task(path: Path, max_length: int, items: int | None) -> Any:
+    from faststeer.data import PairsFile
+    from faststeer.tuning.pairs_task import PairsTask
 
-
-def _flat(scores: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            flat |= {f"{name} {key}": value[key] for key in ("accuracy", "relative")}
-        else:
-            flat[name] = value
-    return flat
+    return PairsTask(path.stem, list(islice(PairsFile(path), items)), max_length)

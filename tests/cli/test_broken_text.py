@@ -55,7 +55,7 @@ def test_the_line_stands_beneath_the_text_in_the_column_that_it_is_about(
     monkeypatch.setattr(generate, "continuations", lambda *_, **__: next(given))
     console, loaded = Console(width=120), Loaded("tiny", tiny_model, byte_tokenizer)
     with console.capture() as shown:
-        generate.show_side_by_side(loaded, [], ["The hotel was", "It is"], 8, False, console)
+        generate.show_side_by_side(loaded, [], ["The hotel was", "It is"], 8, None, console)
     rows = [line.split("│")[1:-1] for line in shown.get().splitlines() if "│" in line]
     found = [[cell.strip() for cell in row] for row in rows]
     assert ["The hotel was", "a fine place", "(only newlines)"] in found

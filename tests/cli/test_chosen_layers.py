@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,7 @@ CALIBRATE = "calibrate --model tiny --texts texts.jsonl --target 0.01"
         (f"{GENERATE} v.safetensors", "--steer v.safetensors:layer=1"),
         (f"{HIGHLIGHT} v.safetensors", "--layer 1"),
         (f"{CALIBRATE} v.safetensors", "--layers 1"),
+        ("bake --model tiny --output baked --steer v.safetensors", "--steer v.safetensors:layer=1"),
     ],
 )
 def test_a_vector_of_several_layers_without_a_choice_is_refused_with_its_layers_and_the_option(
@@ -55,14 +57,16 @@ def test_a_vector_of_several_layers_without_a_choice_is_refused_with_its_layers_
     assert run(command, monkeypatch) == 2
     complaint = capsys.readouterr().err
     assert "'v' has layers [0, 1, 2]" in complaint
-    assert complaint.rstrip().endswith(named)
+    assert re.search(rf"such as {re.escape(named)}(,|$)", complaint)
+    if "highlight" not in command:  # which shows one layer, and takes no coefficient
+        assert "faststeer tune" in complaint
 
 
 def test_a_vector_that_states_its_layer_needs_none(folder, monkeypatch, capsys) -> None:
     assert run(f"{GENERATE} tuned.safetensors", monkeypatch) == 0
-    assert "v -2.5 at [1]" in capsys.readouterr().out
+    assert "v -2.5 at layer 1" in capsys.readouterr().out
     assert run(f"{GENERATE} tuned.safetensors:layer=2:coefficient=3", monkeypatch) == 0
-    assert "v +3 at [2]" in capsys.readouterr().out
+    assert "v +3 at layer 2" in capsys.readouterr().out
     assert run(f"{HIGHLIGHT} tuned.safetensors", monkeypatch) == 0
     assert "<title>v, layer 1, tiny</title>" in (folder / "page.html").read_text()
     capsys.readouterr()
@@ -79,7 +83,7 @@ def test_calibrate_on_all_layers_prints_an_option_that_generate_takes(
     assert run(f"{CALIBRATE} v.safetensors --layers all", monkeypatch) == 0
     option = capsys.readouterr().out.split("--steer ")[1].strip()
     assert run(f"{GENERATE} {option}", monkeypatch) == 0
-    assert "at [0, 1, 2]" in capsys.readouterr().out
+    assert "at layers 0–2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_generate_with_two_extracted_vectors_prints_the_texts_of_the_library(
         *("--steer", f"{file}:layer=15:coefficient=2"),
         *("--steer", f"{file}:layer=12:multiplier=-1.5"),
     )
-    assert "warm +2 at [15], warm-2 -1.5 at [12]" in shown
+    assert "warm +2 at layer 15, warm-2 -1.5 at layer 12" in shown
     rows = [demo.tokenizer(prompt)["input_ids"] for prompt in prompts]
     batch = left_padded(rows, demo.tokenizer.pad_token_id or 0, torch.device("cpu"))
 

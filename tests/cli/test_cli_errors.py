@@ -86,7 +86,7 @@ MISTAKES = [
     ),
     ("convert zero.safetensors v.gguf", "llama.cpp rejects a whole file that has a direction.0"),
     (f"{GENERATE} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),
-    (SWEEP, "give either --behaviour or --documents"),
+    (SWEEP, "give one of --behaviour, --pairs and --documents"),
     (f"{SWEEP} --documents text", "--documents 'text': expected NAME=PATH, each name once"),
     (f"{SWEEP} --documents text=no.jsonl", "no.jsonl: no such file or folder"),
     (f"{SWEEP} --behaviour kind --data .", "kind.json: no such file"),

@@ -45,6 +45,22 @@ def run(
     return int(exit_.value.code or 0), captured.out, captured.err
 
 
+def test_inspect_reads_as_many_pairs_as_items_says_and_finds_them_in_the_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASTSTEER_CACHE", str(folder / "kept"))
+    command = "inspect v.safetensors --model tiny --pairs pairs.jsonl --texts texts.jsonl --items 5"
+    code, uncached, _ = run(command, monkeypatch, capsys)
+    assert code == 0
+    assert "beyond the first 5" in uncached
+    assert not (folder / "kept").exists()
+    assert run(f"{command} --cache", monkeypatch, capsys)[1] == uncached
+    files = {file: file.stat().st_ino for file in (folder / "kept" / "activations").iterdir()}
+    assert len(files) > 0
+    assert run(f"{command} --cache", monkeypatch, capsys)[1] == uncached
+    assert files == {file: file.stat().st_ino for file in files}
+
+
 def test_inspect_prints_and_plots_the_inspection(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,11 @@ MISTAKES = [
     ("bake --steer no --output o --model tiny", NOT_THERE),
     ("bake --steer v.safetensors --output no/o --model tiny", "no/o: the folder no does not exist"),
     ("generate --steer no --prompt x --model tiny", NOT_THERE),
+    ("compare --steer no --prompt x --model tiny", NOT_THERE),
+    (
+        "compare --steer v.safetensors --prompt x --model tiny --output folder",
+        "folder: is a folder; expected",
+    ),
     ("experiment broad-skills --output o --model tiny --text no --quick", NOT_THERE),
     ("experiment broad-skills --output o --model tiny --code no --quick", NOT_THERE),
     ("experiment behaviours --output o --model tiny --data no --quick", "no/myopic.json: no such"),

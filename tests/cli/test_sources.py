@@ -104,6 +104,38 @@ def test_a_dataset_is_read_by_its_columns(
     assert equal(vector, folder, pairs=[(f"good {n}", f"bad {n}") for n in range(3)])
 
 
+def test_items_limits_pairs_messages_and_the_documents_of_each_side(
+    folder: Path, extracted: Extracted
+) -> None:
+    pairs = [(row["question"] + "B", row["question"] + "A") for row in QUESTIONS]
+    assert len(pairs) > 1
+    assert equal(extracted("--behaviour sets/myopic.json --items 1"), folder, pairs=pairs[:1])
+    vector = extracted("--positive prose --negative code --items 1")
+    assert equal(vector, folder, positive=["a tale"], negative=["x = 1"])
+    chat = [("<user>Hi</s><assistant>Hello", "<user>Bye 0</s><assistant>")]
+    vector = extracted("--pairs chats.jsonl --chat --items 1")
+    assert equal(vector, folder, pairs=chat, add_special_tokens=False)
+    assert vector.metadata["pairs"] == 1
+    assert str(vector.metadata["template"]).startswith("sha256:")
+
+
+def test_cache_keeps_the_activations_in_the_cache_folder(
+    folder: Path, extracted: Extracted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTSTEER_CACHE", str(folder / "kept"))
+    documents = "--positive prose --negative code"
+    extracted(documents)
+    assert not (folder / "kept").exists()
+    extracted(f"{documents} --cache")
+    files = sorted((folder / "kept" / "activations").iterdir())
+    assert len(files) > 0
+    before = [file.stat().st_ino for file in files]
+    vector = extracted(f"{documents} --cache --method logistic_probe")
+    assert sorted((folder / "kept" / "activations").iterdir()) == files
+    assert [file.stat().st_ino for file in files] == before  # read, and not written again
+    assert vector.metadata["method"] == "logistic_probe"
+
+
 ONE = "give one source: --pairs, --behaviour, --dataset, or --positive and --negative"
 
 
@@ -114,7 +146,6 @@ ONE = "give one source: --pairs, --behaviour, --dataset, or --positive and --neg
         ("--pairs rows.jsonl --behaviour myopic", ONE),
         ("--positive prose", ONE),
         ("--pairs rows.jsonl --data sets", "--data goes with --behaviour"),
-        ("--positive prose --negative code --chat", "--chat goes with pairs, not with --positive"),
         ("--behaviour greed", "behaviour 'greed' is unknown; there are agreeableness"),
         (
             "--behaviour myopic --data prose",

@@ -22,6 +22,9 @@ from faststeer.cli.steer_option import SteerOption
         ("v:layer=10-12,15", SteerOption("v", [10, 11, 12, 15], None)),
         ("v:layers=all:coefficient=2", SteerOption("v", None, 2.0)),
         ("v:multiplier=4", SteerOption("v", None, 4.0)),
+        ("v:ceiling=3", SteerOption("v", mode="cap", ceiling=3.0)),
+        ("v:floor=-2:ceiling=3:mode=cap", SteerOption("v", mode="cap", floor=-2.0, ceiling=3.0)),
+        ("v:positions=first(8)", SteerOption("v", positions="first(8)")),
     ],
 )
 def test_a_steer_option_is_parsed(text: str, option: SteerOption) -> None:
@@ -37,12 +40,31 @@ def test_a_steer_option_is_parsed(text: str, option: SteerOption) -> None:
         ("v:layer=", "layer '': expected 'all', or numbers such as 10,12 or 8-15"),
         ("v:layers=last", "layers 'last': expected 'all', or numbers such as 10,12 or 8-15"),
         ("v:layer=12-10", "layer '12-10': expected 'all', or numbers such as 10,12 or 8-15"),
+        (
+            "v:positions=first(0)",
+            "positions is one of all, prompt, generated, from_last_prompt, last, post_instruction "
+            "or first(N)",
+        ),
         ("v:coefficient=much", "could not convert string to float: 'much'"),
     ],
 )
 def test_an_invalid_option_is_refused_with_the_expected_form(text: str, reason: str) -> None:
     form = "; expected FILE[:layer=N[,N...]][:coefficient=X]"
     with pytest.raises(ValueError, match=re.escape(f"--steer {text!r}: {reason}{form}")):
+        SteerOption.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("v:ceiling=-1:floor=1", "the ceiling -1 is under the floor 1"),
+        ("v:ceiling=nan", "ceiling is nan; expected a finite number"),
+        ("v:mode=clamp:floor=1", "mode 'clamp' has no floor; leave the mode out to cap"),
+        ("v:floor=low", "could not convert string to float: 'low'"),
+    ],
+)
+def test_impossible_bounds_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"--steer {text!r}: {reason}")):
         SteerOption.parse(text)
 
 
