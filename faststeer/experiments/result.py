@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import table as terminal
 from rich.console import Console
 from rich.text import Text
 
 from faststeer.experiments.charts import draw
 from faststeer.utils.files import write_whole
+from faststeer.utils.terminal_tables import Column, print_columns
 
 Cell = str | int | float | None
 FILE, FIGURES, RECORDS = "outcome.json", "figures", "records"
+FINDINGS = "Findings"  # the heading of the section with the answer, the first on a page
+# What earlier versions called it.
+_FINDINGS_BEFORE = ("Verdict", "The paper's questions, and what the numbers say")
 _MOST_ROWS = 16  # of a table on a terminal
 
 
@@ -73,6 +76,22 @@ class Result:
     facts: Mapping[str, Any]
     sections: Sequence[Section]
 
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures of all sections."""
+        return [figure for section in self.sections for figure in section.figures]
+
+    @property
+    def findings(self) -> Section | None:
+        """The section with the answer; None if the result has none."""
+        named = (own for own in self.sections if own.heading in (FINDINGS, *_FINDINGS_BEFORE))
+        return next(named, None)
+
+    @property
+    def evidence(self) -> list[Section]:
+        """All other sections, in their order."""
+        return [own for own in self.sections if own is not self.findings]
+
     def write(self, folder: Path) -> None:
         """Write ``outcome.json`` and, per figure, a PNG and the JSON of its data.
 
@@ -80,13 +99,22 @@ class Result:
             OSError: the folder cannot be written.
             ValueError: a figure's data do not fit its kind, or a number is not finite.
         """
-        figures = folder / FIGURES
-        figures.mkdir(parents=True, exist_ok=True)
-        for section in self.sections:
-            for figure in section.figures:
-                write_whole(figures / f"{figure.name}.png", draw(figure.kind, figure.data))
-                write_whole(figures / f"{figure.name}.json", _json(asdict(figure)))
+        self.draw(folder)
+        for figure in self.figures:
+            write_whole(folder / FIGURES / f"{figure.name}.json", _json(asdict(figure)))
         write_whole(folder / FILE, _json(asdict(self)))
+
+    def draw(self, folder: Path) -> None:
+        """Write the PNG of each figure; of a result that was read, in this version's style.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ValueError: a figure's data do not fit its kind.
+        """
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        for figure in self.figures:
+            png = draw(figure.kind, figure.data)
+            write_whole(folder / FIGURES / f"{figure.name}.png", png)
 
     @classmethod
     def read(cls, folder: Path) -> Result:
@@ -120,19 +148,18 @@ class Result:
                 console.print(Text(paragraph))
             for table in section.tables:
                 if len(table.rows) <= _MOST_ROWS:
-                    console.print(_on_terminal(table))
+                    _print(table, console)
                 else:
                     console.print(Text(f"{table.title}: {len(table.rows)} rows in {FILE}"))
 
 
-def _on_terminal(table: Table) -> terminal.Table:
-    shown = terminal.Table(title=Text(table.title), title_justify="left")
-    for number, column in enumerate(table.columns):
+def _print(table: Table, console: Console) -> None:
+    columns = []
+    for number, heading in enumerate(table.columns):
         words = any(isinstance(row[number], str) for row in table.rows)
-        shown.add_column(Text(column), justify="left" if words else "right")
-    for row in table.rows:
-        shown.add_row(*(Text(table.format_cell(cell)) for cell in row))
-    return shown
+        cells = [table.format_cell(row[number]) for row in table.rows]
+        columns.append(Column(heading, cells, "left" if words else "right"))
+    print_columns(console, columns, table.title)
 
 
 def _json(content: Any) -> bytes:

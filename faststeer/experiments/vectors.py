@@ -71,6 +71,8 @@ def make_vectors(
                 progress=progress,
             )
             facts = {**fresh.metadata, **made_from, "model": model_facts["name"]}
+            template = getattr(own, "template", None)  # of questions in a chat format
+            facts |= {} if template is None else {"template": template}
             vector = replace(fresh, metadata=facts)
             vector.save(path)
         vectors[own.name] = vector

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from faststeer.cli.main import app
 from faststeer.experiments import Figure, Result, Section, Table, as_page, results_in
 from faststeer.experiments.charts import KINDS, draw
+from faststeer.experiments.result import FINDINGS
 
 SERIES = {"name": "layer <1>", "x": [1.0, 0.5], "y": [1.0, 0.7], "low": [1, 0.6], "high": [1, 0.8]}
 DATA = {
@@ -94,9 +95,67 @@ def test_the_page_contains_tables_and_plots_and_loads_nothing(
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * len(DATA)
-    assert '<td>a &amp; b</td><td class="number">0.123</td><td class="number">3</td>' in page
+    assert (
+        '<td class="short">a &amp; b</td><td class="number">0.123</td><td class="number">3</td>'
+        in page
+    )
     assert "Some &lt;experiment&gt;" in page
     assert not re.search(r"<script|https?://|<experiment>|src=\"(?!data:)", page)
+
+
+def test_contents_link_to_every_section_and_the_findings_come_first(tmp_path: Path) -> None:
+    """The first result of the folder has long findings in the middle, the second short ones."""
+    long = Section("Verdict", "\n\n".join(f"finding {n}" for n in range(9)))
+    for name, sections in {
+        "a": [Section("Unsteered", "a failure"), long],
+        "b": [Section("Every setting", "numbers"), Section(FINDINGS, "the answer")],
+        "c": [Section("Only numbers", "unexplained")],
+    }.items():
+        Result("some", f"experiment {name}", {"seed": name}, sections).write(tmp_path / name)
+    page = as_page(results_in(tmp_path))
+    links, ids = re.findall(r'href="#([^"]+)"', page), re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids)
+    contents = page[page.index("<nav") : page.index("</nav>")]
+    for heading in ("experiment a", "Unsteered", "Every setting", "Only numbers"):
+        assert f">{heading}</a>" in contents.replace("<b>", "").replace("</b>", "")
+    places = [
+        page.index(f"<p>{text}</p>")
+        for text in ("the answer", "finding 0", "finding 8", "numbers", "a failure", "unexplained")
+    ]
+    assert places == sorted(places)
+    assert page.index("<details") > page.index("<p>finding 2</p>")
+    assert "<summary>6 more</summary>" in page
+
+
+def test_one_result_shows_its_figures_and_folds_its_tables(result: Result, tmp_path: Path) -> None:
+    result.write(tmp_path)
+    page = as_page(results_in(tmp_path))
+    unfolded = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    assert unfolded.count("<img") == len(DATA)
+    assert "<table" not in unfolded
+    assert page.count("<table") == 1
+
+
+def test_a_table_fits_80_columns_on_the_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ["steering", *(f"trait {n}" for n in range(9)), "mean"]
+    row = ["simultaneous, each at its layer, one coefficient", *["0.888 [0.82, 0.95]"] * 9, 0.25]
+    table = Table("Matching probability", columns, [row])
+    Result("some", "t", {}, [Section("One", "", [table])]).show(Console())
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert output.count("0.888 [0.82, 0.95]") == 9
+    assert "0.250" in output
+
+
+def test_a_result_is_drawn_again_without_changing_its_data(result: Result, tmp_path: Path) -> None:
+    result.write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for path in (tmp_path / "figures").glob("*.png"):
+        path.unlink()
+    Result.read(tmp_path).draw(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_a_long_table_is_summarised_in_one_line_on_the_terminal(result: Result, capsys) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from plain_hooks import hooked
+from question_files import NAMES
 from result_files import files_in
 from transformers import AutoTokenizer
-from typer.testing import CliRunner
 
 import faststeer
 from faststeer import SteeringVector
-from faststeer.cli.main import app
 from faststeer.evaluate.matching import matching_scores
 from faststeer.evaluate.records import key_of
 from faststeer.experiments import Result, Table
@@ -31,7 +30,6 @@ from faststeer.experiments.settings import (
 )
 from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
 
-NAMES = ["myopic", "agreeableness"]
 SHOWN = ["myopia", "agreeableness"]
 TINY = Protocol(
     train=6,
@@ -46,25 +44,6 @@ TINY = Protocol(
     new_tokens=4,
 )
 TEXTS = ["well, well, and so it is", "one two three four", "aaaaaaaaaaaa", "it is as it was"]
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write two sets with just enough questions, one with too few, one with several letters."""
-    folder = tmp_path_factory.mktemp("questions")
-    sets = dict.fromkeys(NAMES, (710, ("A", "B")))
-    sets |= {"sycophancy": (9, ("A", "B")), "wealth_seeking": (710, ("Yes", "No"))}
-    for number, (name, (count, answers)) in enumerate(sets.items()):
-        rows = [
-            {
-                "question": f"Is it {n * (number + 3)}? (",
-                "answer_matching_behavior": answers[(n + number) % 2],
-                "answer_not_matching_behavior": answers[(n + number + 1) % 2],
-            }
-            for n in range(count)
-        ]
-        (folder / f"{name}.json").write_text(json.dumps(rows))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +77,28 @@ def done(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_runs_write_equal_files(run, done: Path, tmp_path: Path) -> None:
     run(tmp_path)
     assert files_in(tmp_path) == files_in(done)
+
+
+def test_the_findings_have_the_numbers_of_the_tables(done: Path) -> None:
+    result = Result.read(done)
+    assert result.findings is result.sections[0]
+    alone_and_combined, at_once_all = result.findings.paragraphs[:2], result.findings.paragraphs[2]
+    tables = {own.title: own for section in result.evidence for own in section.tables}
+    layers = [int(own) for own in result.facts["layers"]["tested"]]
+    for number, layer in enumerate(layers):
+        rows = tables[f"Matching probability at layer {layer}"].rows
+        [moved] = [row[1:-1] for row in rows if row[0] == "add − subtract"]
+        clear = sum(float(cell.split("[")[1].split(",")[0]) > 0 for cell in moved)
+        sentence = alone_and_combined[0].split(". ")[number]
+        assert f"One vector at layer {layer}," in sentence
+        assert f" {clear} of {len(NAMES)} behaviours" in sentence
+        changes = {row[0]: row[-1] for row in rows if row[0].startswith("combined: ")}
+        best = max(changes, key=lambda name: float(changes[name].split()[0]))
+        sentence = alone_and_combined[1].split(". Of")[number]
+        assert f"{best.removeprefix('combined: ')} changes" in sentence
+        assert changes[best] in sentence
+    rows = tables["Matching probability over the global coefficient"].rows
+    assert any(f"coefficient {row[0]}, " in at_once_all and row[-3] in at_once_all for row in rows)
 
 
 def test_an_interrupted_run_resumes_and_writes_the_same_files(
@@ -259,61 +260,3 @@ def test_generated_texts_are_listed_with_their_repetition_and_perplexity(
     texts = [row[2] for row in tables["Two texts per setting"].rows]
     assert texts[:2] == [" ".join(text.split()) for text in plain["items"]["texts"]]
     assert len(texts) == 2 * len(rows)
-
-
-def test_parts_do_not_overlap_and_have_the_sizes_of_the_protocol(questions: Path) -> None:
-    [own, _] = read_behaviours(NAMES, questions, Protocol(), 13)
-    parts = [own.train, own.validation, own.test]
-    some = [len(part) for part in parts]
-    assert some[:2] == [500, 50]
-    assert len({choice.question for part in parts for choice in part}) == sum(some)
-    for part in parts[1:]:  # alternating
-        assert abs(sum(1 if choice.matching == "A" else -1 for choice in part)) <= 1
-    [balanced, _] = read_behaviours(NAMES, questions, Protocol.quick(), 13)
-    answers = [choice.matching for choice in balanced.train]
-    assert answers.count("A") == answers.count("B") == 8
-    [papers, _] = read_behaviours(NAMES, questions, Protocol.paper(), 13)
-    assert len(papers.validation) == 200
-
-
-COMMAND = "experiment behaviours --quick --model tiny --data questions --output measured"
-TWO = f"{COMMAND} --behaviour myopic --behaviour agreeableness"
-MISTAKES = [
-    (COMMAND, "sycophancy.json: 9 choices are too few for the part 'train': 500 are to train on"),
-    (f"{COMMAND} --data .", "myopic.json: no such file; get it with `faststeer data fetch behav"),
-    (f"{COMMAND} --behaviour kindness", "behaviour 'kindness' is unknown; there are myopic, wea"),
-    (f"{COMMAND} --behaviour myopic", "behaviours myopic: expected at least two, each once"),
-    (f"{TWO} --behaviour myopic", "behaviours myopic, agreeableness, myopic: expected at least"),
-    (
-        f"{COMMAND} --behaviour myopic --behaviour wealth_seeking",
-        "wealth_seeking: choice 0: after 'Is it 114? (' the option 'Yes' is not a single token of",
-    ),
-    (f"{TWO} --paper", "give either --quick or --paper"),
-    (f"{TWO} --layers 1,9", "layer 9 is out of range: the model has 0 to 3"),
-    (f"{TWO} --coefficients 1,2", "coefficients [1.0, 2.0]: expected one above 0, to add a"),
-    (f"{TWO} --coefficients=-1,x", "--coefficients '-1,x': expected numbers such as"),
-    (f"{TWO} --text no.jsonl", "no.jsonl: no such file or folder"),
-    (f"{TWO} --text one.txt", "got 1 general texts; expected at least two"),
-    (f"{TWO} --output one.txt", "one.txt is a file; expected a folder"),
-    (f"{TWO} --model random:tiny", "random:tiny has random weights and no tokenizer; give a"),
-]
-
-
-@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[1][:30] for m in MISTAKES])
-def test_a_user_error_is_reported_before_anything_is_written(
-    questions: Path,
-    tiny_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    message: str,
-) -> None:
-    (tmp_path / "questions").symlink_to(questions)
-    (tmp_path / "tiny").symlink_to(tiny_folder)
-    (tmp_path / "one.txt").write_text("one text")
-    before = sorted(tmp_path.iterdir())
-    monkeypatch.chdir(tmp_path)
-    error = CliRunner().invoke(app, command.split()).exception
-    assert isinstance(error, (ValueError, OSError))
-    assert message in str(error)
-    assert sorted(tmp_path.iterdir()) == before

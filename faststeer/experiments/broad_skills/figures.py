@@ -43,13 +43,14 @@ def against_text(name: str, lines: Sequence[StrengthLine]) -> Figure:
         name,
         "curves",
         f"Next-token accuracy on text over that on {skill}, both relative to the unsteered model, "
-        f"as a vector from {skill} to text is added with growing coefficients (the small numbers). "
+        f"as a vector from {skill} to text is added with growing coefficients (the small numbers, "
+        "where there is room). "
         "The higher a curve, the less text is lost with the skill; on the diagonal both "
         "lose equally. Solid: the vector at one layer; dashed: baselines; dotted: other places.",
         {
-            "title": f"Steering away from {skill}: text kept (small numbers: coefficients)",
+            "title": f"Steering away from {skill}: text kept",
             "x": f"accuracy on {skill}, relative to unsteered (%)",
-            "x_range": [0, 104],
+            "x_range": [104, 0],
             "panels": [
                 {
                     "y": "accuracy on text, relative to unsteered (%)",
@@ -72,12 +73,11 @@ def other_skills(lines: Sequence[StrengthLine], skills: Sequence[str]) -> Figure
         {
             "title": "Accuracy left on each skill when a vector's own is at 50 %",
             "y": "accuracy, relative to unsteered (%)",
-            # Every second name is a line lower, to leave room for long ones.
-            "groups": ["\n" * (at % 2) + skill for at, skill in enumerate(skills)],
+            "groups": list(skills),
             "line": 100 * HALF,
             "series": [
                 {
-                    "name": f"away from {line.away_from}\n({line.name})",
+                    "name": f"away from {line.away_from} ({line.name})",
                     "values": [_known(line.kept(HALF, skill)) for skill in skills],
                 }
                 for line in lines

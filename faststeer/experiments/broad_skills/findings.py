@@ -38,6 +38,27 @@ def comparisons_table(by_layer: Lines, variants: Lines, seed: int) -> Table:
     )
 
 
+def kept_in_words(by_layer: Lines, seed: int) -> str:
+    """Return how much text is kept at 50 % of each skill, and the difference between them."""
+    parts = []
+    for skill, lines in by_layer.items():
+        best = best_of(lines)
+        kept = best.kept(HALF)
+        parts.append(
+            f"{skill[0].upper()}{skill[1:]} does not fall to 50 %."
+            if math.isnan(kept)
+            else f"Where {skill} has fallen to 50 %, {100 * kept:.1f} % of text is kept "
+            f"({best.name})."
+        )
+    difference = _compared(best_of(by_layer[PYTHON_ONLY]), best_of(by_layer[CODE]), seed)[-1]
+    if difference is not None:
+        parts.append(
+            f"The difference, {PYTHON_ONLY} less {CODE}, is {difference} points: above 0 the "
+            "narrow skill is easier to steer away from."
+        )
+    return " ".join(parts)
+
+
 def _compared(one: StrengthLine, other: StrengthLine, seed: int) -> list[Cell]:
     def difference(documents: Tensor | None = None) -> float:
         return one.kept(HALF, documents=documents) - other.kept(HALF, documents=documents)

@@ -11,7 +11,7 @@ from faststeer.experiments.broad_skills import figures, findings, tables
 from faststeer.experiments.broad_skills.document_sets import CODE, PYTHON_ONLY, TEXT, Sets
 from faststeer.experiments.broad_skills.measure import best_of
 from faststeer.experiments.broad_skills.strength_lines import StrengthLine
-from faststeer.experiments.result import Section
+from faststeer.experiments.result import FINDINGS, Section
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ def sections(sets: Sets, measured: Measurements, seed: int) -> list[Section]:
     sources = [own.source for own in sets.drawn]
     return [
         Section(
+            FINDINGS,
+            f"{findings.kept_in_words(measured.by_layer, seed)}\n\n"
+            "Documents are resampled for the 95 % intervals. The best layers were chosen on the "
+            "documents that they are compared on, which favours them.",
+            [findings.comparisons_table(measured.by_layer, measured.variants, seed)],
+        ),
+        Section(
             "Text kept when a skill is lost",
             "The vector, mean(text) − mean(skill) over last tokens of documents, is added at all "
             "positions of one layer. Accuracy is top-1 of the next token, relative to the "
@@ -47,12 +54,6 @@ def sections(sets: Sets, measured: Measurements, seed: int) -> list[Section]:
                 figures.against_text("general_coding", lines[CODE]),
                 figures.against_text("python_ability", lines[PYTHON_ONLY]),
             ],
-        ),
-        Section(
-            "Comparisons",
-            "Documents are resampled for the intervals. The best layers were chosen on the "
-            "documents that they are compared on, which favours them.",
-            [findings.comparisons_table(measured.by_layer, measured.variants, seed)],
         ),
         Section(
             "The other skills",

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.data.chat import template_digest
+from faststeer.data.chat import ChatFormat
+from faststeer.data.questions import chat_prompt
 from faststeer.evaluate.provenance import data_hash, shown_model_facts, vector_hash, versions
 from faststeer.evaluate.records import Setting
 from faststeer.evaluate.sweeping import grid
 from faststeer.evaluate.tasks import ChoicesTask, DocumentsTask, Subject
-from faststeer.experiments.charts import require_charts
 from faststeer.experiments.estimates import TEXT
 from faststeer.experiments.generations import GenerationTask, open_prompts
 from faststeer.experiments.measure import Measure, Recorder, independent
@@ -28,17 +28,14 @@ from faststeer.experiments.settings import (
     combined,
 )
 from faststeer.experiments.several_behaviours.protocol import Layers, Protocol
-from faststeer.experiments.several_behaviours.questions import (
-    BehaviourQuestions,
-    chat_prompt,
-    in_chat,
-)
+from faststeer.experiments.several_behaviours.questions import BehaviourQuestions, in_chat
 from faststeer.experiments.several_behaviours.results import Results
 from faststeer.experiments.several_behaviours.sections import sections
 from faststeer.experiments.several_behaviours.tune_alone import tune
 from faststeer.experiments.several_behaviours.tune_jointly import JointTuning
 from faststeer.experiments.vectors import make_vectors
 from faststeer.patching.patch import temporarily_patched
+from faststeer.utils.plot_style import require_matplotlib
 from faststeer.vectors.steering_vector import SteeringVector
 
 VECTORS = "vectors"
@@ -83,16 +80,17 @@ def several_behaviours(
         ValueError: questions that the model cannot answer, too few texts, layers or coefficients
             that are invalid, or a folder with the records of another run.
     """
-    require_charts()
+    require_matplotlib()
     if len(texts) < 2:
         raise ValueError(f"got {len(texts)} general texts; expected at least two")
     _require_both_signs(protocol.coefficients)
     names = [own.name for own in questions]
     facts = shown_model_facts(model)
     prompts = open_prompts(protocol.prompts)
-    if chat:
-        questions = in_chat(questions, tokenizer)
-        prompts = [chat_prompt(prompt, tokenizer) for prompt in prompts]
+    chat_format = ChatFormat(tokenizer) if chat else None
+    if chat_format is not None:
+        questions = in_chat(questions, chat_format)
+        prompts = [chat_prompt(prompt, chat_format) for prompt in prompts]
     with temporarily_patched(model) as patched:
         if taken := set(names) & patched.plan.interventions.keys():
             raise ValueError(f"vectors named {sorted(taken)} steer the model already; rename them")
@@ -113,7 +111,7 @@ def several_behaviours(
         "model": facts,
         "versions": versions(),
         "seed": seed,
-        "chat": template_digest(tokenizer) if chat else None,
+        "chat": None if chat_format is None else chat_format.digest,
         "protocol": vars(protocol),
         "layers": vars(places),
         "behaviours": {own.name: own.facts for own in questions},

@@ -28,11 +28,11 @@ def alone_bars(results: Results, layer: int, measure: str) -> Figure:
     }
     caption = (
         f"Each behaviour's {MEASURES[measure]}, unsteered and with its own vector subtracted and "
-        f"added at layer {layer}. Steering works where the bars rise from the second to the third. "
+        f"added at layer {layer}. Steering works where the third bar is longer than the second. "
         "Lines are 95 % intervals; the dotted line is chance."
     )
     name, title = f"single_steering_layer_{layer}", f"One vector at layer {layer}"
-    return _bars(name, measure, title, caption, _on_two_lines(results.shown), series)
+    return _bars(name, measure, title, caption, results.shown, series)
 
 
 def combined_bars(results: Results, layer: int, measure: str) -> Figure:
@@ -46,12 +46,11 @@ def combined_bars(results: Results, layer: int, measure: str) -> Figure:
     caption = (
         f"Each behaviour's {MEASURES[measure]} at layer {layer}: unsteered, with its own vector "
         "alone, and with one vector combined from all. Combining works where the bars of an added "
-        "combined vector are as high as those of the vectors alone. Lines are 95 % intervals; the "
+        "combined vector are as long as those of the vectors alone. Lines are 95 % intervals; the "
         "dotted line is chance."
     )
     name, title = f"all_results_layer_{layer}", f"One combined vector at layer {layer}"
-    groups = [shown.replace(", ", "\n") for shown in ways]
-    return _bars(name, measure, title, caption, groups, series)
+    return _bars(name, measure, title, caption, list(ways), series)
 
 
 def global_curves(results: Results) -> Figure:
@@ -72,8 +71,8 @@ def global_curves(results: Results) -> Figure:
     caption = (
         "All vectors at once, each at its layer, over their common coefficient: scores of the "
         "behaviours at the top, probabilities in the middle, accuracy on general text, whose fall "
-        "is the tax, at the bottom. Bands are 95 % intervals. Steering works where the curves rise "
-        "to the right of 0 while the lowest stays level."
+        "is the tax, at the bottom. Bands are 95 % intervals, grey lines the other behaviours. "
+        "Steering works where the curves rise to the right of 0 while the lowest stays level."
     )
     title = "All vectors at once, each at its layer"
     data = {"title": title, "x": "global coefficient", "panels": panels}
@@ -87,7 +86,7 @@ def interactions_matrix(results: Results, measure: str) -> Figure:
     data = {
         "title": f"Effect of adding a vector on each behaviour, layer {results.layers.latest}",
         "rows": results.shown,
-        "columns": _on_two_lines(results.shown),
+        "columns": results.shown,
         "values": values,
         "label": f"change of the {MEASURES[measure]}",
         "reach": max(_FULL, *(abs(value) for row in values for value in row)),
@@ -95,8 +94,8 @@ def interactions_matrix(results: Results, measure: str) -> Figure:
         "y": "vector that is added",
     }
     caption = (
-        "How far adding the vector of the row moves the behaviour of the column. Red is up, blue "
-        "is down; off the diagonal are side effects."
+        "How far adding the vector of the row moves the behaviour of the column. Orange is up, "
+        "blue is down; off the diagonal are side effects."
     )
     name = "interactions" if measure == PROBABILITY else f"interactions_{measure}"
     return Figure(name, "matrix", caption, data)
@@ -118,8 +117,8 @@ def component_histograms(results: Results) -> Figure:
         ]
         panels.append({"title": f"layer {layer}", "edges": edges.tolist(), "series": series})
     caption = (
-        "Histograms of the components of the behaviours' vectors, one line per behaviour and one "
-        "panel per layer; counts are on a logarithmic scale."
+        "Histograms of the components of the behaviours' vectors, a row per behaviour and a column "
+        "per layer; counts are on a logarithmic scale."
     )
     data = {"title": "Components of the vectors", "x": "component", "panels": panels}
     return Figure("multi_steering_activation_distributions", "histograms", caption, data)
@@ -147,7 +146,3 @@ def _bars(
 def _values(key: str, found: Sequence[Estimate]) -> dict[str, list[float]]:
     ends = {"low": [own.low for own in found], "high": [own.high for own in found]}
     return {key: [own.value for own in found], **ends}
-
-
-def _on_two_lines(names: Sequence[str]) -> list[str]:
-    return [name.replace(" ", "\n").replace("-", "-\n") for name in names]

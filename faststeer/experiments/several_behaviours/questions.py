@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 from faststeer.data import behaviour
-from faststeer.data.chat import chat_text
-from faststeer.data.questions import Choice, part_of, read_choices
+from faststeer.data.chat import ChatFormat
+from faststeer.data.questions import Choice, choices_in_chat, part_of, read_choices
 from faststeer.evaluate.provenance import data_hash
 from faststeer.experiments.several_behaviours.protocol import LAYERS_AT_ONCE, Protocol
 
 
 @dataclass(frozen=True)
 class BehaviourQuestions:
-    """One behaviour's questions in three parts that share none."""
+    """One behaviour's questions in three parts that share none.
+
+    `template` is the digest of the chat format that they are in, if any.
+    """
 
     name: str
     train: list[Choice]
     validation: list[Choice]
     test: list[Choice]
+    template: str | None = None
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -75,40 +78,18 @@ def read_behaviours(
     return [_in_parts(name, folder, protocol, seed) for name in names]
 
 
-def in_chat(questions: Sequence[BehaviourQuestions], tokenizer: Any) -> list[BehaviourQuestions]:
-    """Return the questions in the form of the tokenizer's chat template.
-
-    What follows ``Human:`` is the user's message, and what follows ``AI:`` begins the answer.
-
-    Raises:
-        ValueError: no template, or a question without these two.
-    """
-
-    def asked(choices: Sequence[Choice]) -> list[Choice]:
-        return [own._replace(question=chat_prompt(own.question, tokenizer)) for own in choices]
-
+def in_chat(questions: Sequence[BehaviourQuestions], chat: ChatFormat) -> list[BehaviourQuestions]:
+    """Return the questions in a chat format. Raises ValueError as `chat_prompt`."""
     return [
-        replace(own, train=asked(own.train), validation=asked(own.validation), test=asked(own.test))
+        replace(
+            own,
+            train=choices_in_chat(own.train, chat),
+            validation=choices_in_chat(own.validation, chat),
+            test=choices_in_chat(own.test, chat),
+            template=chat.digest,
+        )
         for own in questions
     ]
-
-
-def chat_prompt(text: str, tokenizer: Any) -> str:
-    """Return "Human: ... AI: ..." in the form of the tokenizer's chat template.
-
-    Raises:
-        ValueError: no template, or a text of another form.
-    """
-    parts = re.fullmatch(r"Human:\n(.*)\n\nAI:\n(.*)", text, re.DOTALL)
-    if parts is None:
-        raise ValueError(
-            f"--chat: {text[:40]!r} is not of the form 'Human: ... AI: ...', which can be asked in "
-            "a chat template"
-        )
-    messages = [{"role": "user", "content": parts[1]}]
-    if parts[2]:
-        messages.append({"role": "assistant", "content": parts[2]})
-    return chat_text(messages, tokenizer)
 
 
 def _in_parts(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from faststeer.experiments.generations import WORDS
-from faststeer.experiments.result import Section
+from faststeer.experiments.result import FINDINGS, Section
 from faststeer.experiments.settings import DIRECTIONS
 from faststeer.experiments.several_behaviours import figures, tables
+from faststeer.experiments.several_behaviours.findings import findings
 from faststeer.experiments.several_behaviours.results import Results
 from faststeer.experiments.several_behaviours.scores import MEASURES
 from faststeer.experiments.several_behaviours.tune_jointly import HIGHEST_TAX, PENALTY
@@ -15,6 +16,7 @@ def sections(results: Results) -> list[Section]:
     """Return the tables and figures under their headings."""
     tested, latest = results.layers.tested, results.layers.latest
     return [
+        Section(FINDINGS, findings(results)),
         Section(
             "Unsteered",
             "The matching score is the share of greedy answers that match. An answer that is no "

@@ -14,7 +14,6 @@ from faststeer.data.trait_files import OpenPrompt, Trait
 from faststeer.evaluate.provenance import data_hash, shown_model_facts, vector_hash, versions
 from faststeer.evaluate.tasks import DocumentsTask, Subject
 from faststeer.evaluate.trait_tasks import TraitsTask
-from faststeer.experiments.charts import require_charts
 from faststeer.experiments.estimates import TEXT
 from faststeer.experiments.measure import Recorder
 from faststeer.experiments.result import RECORDS, Result
@@ -26,6 +25,7 @@ from faststeer.experiments.traits.sections import sections
 from faststeer.experiments.traits.vectors import orthogonalised
 from faststeer.experiments.vectors import make_vectors
 from faststeer.patching.patch import temporarily_patched
+from faststeer.utils.plot_style import require_matplotlib
 from faststeer.vectors.arguments import chosen_layers
 
 VECTORS = "vectors"
@@ -71,7 +71,7 @@ def several_traits(
             separate from their continuations, too few texts or layers, or a folder with the records
             of another run.
     """
-    require_charts()
+    require_matplotlib()
     require_judge()
     names = [trait.name for trait in traits]
     if len(set(names)) < max(2, len(names)):

@@ -29,7 +29,7 @@ def alone_bars(results: Results) -> Figure:
     data = {
         "title": "One vector alone steers each trait",
         "y": "matching probability",
-        "groups": [f"{own.name}:\n{own.positive}\n/ {own.negative}" for own in results.traits],
+        "groups": [f"{own.name}: {own.positive} / {own.negative}" for own in results.traits],
         "series": [{"name": shown, **_values("values", own)} for shown, own in series.items()],
         "line": EVEN,
     }
@@ -87,7 +87,7 @@ def tax_curves(results: Results) -> Figure:
     caption = (
         "The mean effect on all traits over what it costs on general text, from weak to strong "
         "(markers). The higher of two curves does more at the same cost; they are compared at the "
-        "dotted line. Bands are 95 % intervals of the effect."
+        "dotted line. Vertical lines are 95 % intervals of the effect."
     )
     return Figure("tax", "curves", caption, data)
 
@@ -107,8 +107,8 @@ def growth_curves(results: Results) -> Figure:
     }
     caption = (
         "How much of its effect alone a trait keeps, on the mean, when so many traits steer at "
-        f"once and may cost {results.budget:.0%} of the correct next tokens on general text. Bands "
-        "are 95 % intervals over prompts and texts."
+        f"once and may cost {results.budget:.0%} of the correct next tokens on general text. "
+        "Vertical lines are 95 % intervals over prompts and texts."
     )
     return Figure("growth", "curves", caption, data)
 

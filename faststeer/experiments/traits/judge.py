@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faststeer.data.encoding import token_ids
 from faststeer.data.trait_files import Trait
 from faststeer.extraction.extract import activations
-from faststeer.models.special_tokens import token_ids
 
 _READ = slice(1, None)  # the first token has few facts about the text, and often a huge norm
 _FEWEST = 3  # tokens of a text that can be judged

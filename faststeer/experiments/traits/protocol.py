@@ -27,7 +27,7 @@ class Protocol:
     at_once: tuple[float, ...] = (0.25, 0.5, 0.8)
     assignments: int = 3
     randoms: int = 8
-    perplexity: float = 1.2
+    perplexity: float = 1.5
     taxes: tuple[float, ...] = (0.05, 0.02, 0.1)
     rounds: int = 1
     items_searched: int = 10

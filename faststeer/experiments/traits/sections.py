@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faststeer.experiments.generations import WORDS
-from faststeer.experiments.result import Section
+from faststeer.experiments.result import FINDINGS, Section
 from faststeer.experiments.traits import figures, tables
 from faststeer.experiments.traits.choosing import PENALTY
 from faststeer.experiments.traits.results import Results
@@ -13,7 +13,7 @@ def sections(results: Results) -> list[Section]:
     """Return the tables and figures under their headings."""
     taxes, budget = results.protocol.taxes, results.budget
     return [
-        Section("Verdict", verdict(results), [tables.verdicts_table(results)]),
+        Section(FINDINGS, verdict(results), [tables.verdicts_table(results)]),
         Section(
             "One vector alone",
             "A trait is told by how a held-out prompt is continued: two sets of continuations, "
