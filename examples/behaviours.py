@@ -1,34 +1,33 @@
-"""Steer two behaviours alone, by one combined vector, and at two layers at once.
+"""Steer two traits alone, by one combined vector, and each at its own layer at once.
 
-    python examples/behaviours.py DATA [MODEL]
+    python examples/behaviours.py [MODEL]
 
-DATA is a folder with agreeableness.json and anti_immigration.json, such as the one that `faststeer
-data fetch behaviours` prints. This example asks too few questions for firm conclusions; `faststeer
-experiment behaviours` asks more.
+A trait is how a text is continued, which even a small model has. This example asks too few prompts
+for firm conclusions; `faststeer experiment behaviours` asks more, also of your own traits and of
+question sets. Needs faststeer[experiments].
 """
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from faststeer.data.shipped import neutral_texts
-from faststeer.experiments.several_behaviours import Protocol, read_behaviours, several_behaviours
+from faststeer.data import Trait
+from faststeer.data.shipped import prose_texts
+from faststeer.experiments.traits import Protocol, several_traits
 from faststeer.models import load
 
 
-def main(data: str, name: str) -> None:
+def main(name: str) -> None:
     loaded = load(name)
-    protocol = replace(Protocol.quick(), train=32)
-    questions = read_behaviours(["agreeableness", "anti_immigration"], data, protocol, seed=13)
+    protocol = Protocol.quick()
     with tempfile.TemporaryDirectory() as folder:
-        result = several_behaviours(
+        result = several_traits(
             loaded.model,
             loaded.tokenizer,
-            questions,
-            neutral_texts()[: protocol.texts],
+            [Trait.shipped(trait) for trait in ("tense", "person")],
+            prose_texts()[: protocol.texts],
             Path(folder),
             protocol=protocol,
             text_source="neutral prose",
@@ -38,6 +37,4 @@ def main(data: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "demo")
+    main(sys.argv[1] if len(sys.argv) > 1 else "demo")

@@ -14,10 +14,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from faststeer.utils.plot_labels import End, label_ends, settle
+from faststeer.utils.plot_style import BLUE, GREY, as_png, figure_style, new_figure
+
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "demo.json"
 PICTURE = ROOT / "docs" / "demo.png"
-BLUE, GREY = "#0072b2", "#7f7f7f"  # Okabe and Ito's blue, for the colour-blind
 
 
 def measured() -> dict[str, Any]:
@@ -58,37 +60,49 @@ def measured() -> dict[str, Any]:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Write the margins over the coefficient, one panel per behaviour, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(result["behaviours"]))
-    for panel, behaviour in zip(panels, result["behaviours"], strict=True):
-        effects = behaviour["effects"]
-        unsteered = effects[0]["margin"] - effects[0]["shift"]
-        x = [effect["coefficient"] for effect in effects]
-        y = [effect["margin"] for effect in effects]
-        panel.plot(x, y, color=BLUE, marker="o", linewidth=2.2, label=f"{behaviour['name']} vector")
-        panel.fill_between(
-            x,
-            [unsteered - effect["random_shift"] for effect in effects],
-            [unsteered + effect["random_shift"] for effect in effects],
-            color=GREY,
-            alpha=0.45,
-            linewidth=0,
-            label=f"{behaviour['random_directions']} random directions, mean |shift|",
-        )
-        panel.axhline(unsteered, color=GREY, linewidth=1, linestyle="--", label="unsteered")
-        panel.set_title(
-            f"{behaviour['name']}, layer {behaviour['layer']}: "
-            f"{behaviour['advantage']:.1f} times random",
-            fontsize=10,
-        )
-        panel.set_xlabel("coefficient")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8)
-    panels[0].set_ylabel("margin, nats")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+    with figure_style():
+        path.write_bytes(as_png(make_figure(result)))
+
+
+def make_figure(result: dict[str, Any]) -> Any:
+    """Return the figure; call inside `figure_style`."""
+    behaviours = result["behaviours"]
+    figure = new_figure(
+        "Margin between positive and negative answers",
+        2.1 * len(behaviours) + 0.4,
+        f"{result['model']}, held-out prompts; nats; dotted: unsteered",
+    )
+    panels = figure.subplots(len(behaviours), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, behaviour in zip(panels, behaviours, strict=True):
+        _panel(panel, behaviour)
+    panels[-1].set_xlabel("coefficient")
+    settle(figure)
+    return figure
+
+
+def _panel(panel: Any, behaviour: dict[str, Any]) -> None:
+    effects = behaviour["effects"]
+    unsteered = effects[0]["margin"] - effects[0]["shift"]
+    x = [effect["coefficient"] for effect in effects]
+    y = [effect["margin"] for effect in effects]
+    low = [unsteered - effect["random_shift"] for effect in effects]
+    high = [unsteered + effect["random_shift"] for effect in effects]
+    panel.plot(x, y, color=BLUE, marker="o", linewidth=2)
+    panel.fill_between(x, low, high, color=GREY, alpha=0.5, linewidth=0)
+    panel.axhline(unsteered, color=GREY, linewidth=1, linestyle=":")
+    panel.set_title(
+        f"{behaviour['name']}, layer {behaviour['layer']}: "
+        f"{behaviour['advantage']:.1f} times as far as random directions"
+    )
+    count = behaviour["random_directions"]
+    label_ends(
+        panel,
+        [
+            End(x[-1], y[-1], f"{behaviour['name']} vector", BLUE),
+            End(x[-1], high[-1], f"{count} random\ndirections,\nmean |shift|", GREY),
+        ],
+    )
 
 
 def main() -> None:

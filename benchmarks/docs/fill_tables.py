@@ -21,6 +21,7 @@ from result_tables import (
     parity_table,
     peers_table,
 )
+from serving_tables import play_start, play_table, vllm_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,8 +35,16 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
         "host-cpu": (RESULTS / "host-cpu.json", host_table),
         "ops-sentence": (RESULTS / "ops-cpu.json", ops_sentence),
     },
+    "docs/vllm.md": {
+        "vllm-cpu": (RESULTS / "vllm-cpu.json", vllm_table),
+        "vllm-eager-cpu": (RESULTS / "vllm-eager-cpu.json", vllm_table),
+    },
     "docs/limits.md": {
         "peers": (RESULTS / "peers.json", peers_table),
+    },
+    "docs/play.md": {
+        "play-start": (RESULTS / "play-start.json", play_start),
+        "play-cpu": (RESULTS / "play-cpu.json", play_table),
     },
     "docs/benchmarks.md": {
         "ops-cpu": (RESULTS / "ops-cpu.json", ops_table),

@@ -1,4 +1,4 @@
-"""The layout of the package: thirteen packages and the public face in its root."""
+"""The layout of the package: sixteen packages and the public face in its root."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ PACKAGES = [
     "models",
     "ops",
     "patching",
+    "play",
     "steering",
+    "tuning",
     "utils",
     "vectors",
+    "vllm",
 ]
 FILES = ["__init__.py", "__main__.py", "_C.pyi", "py.typed"]
 
 
-def test_the_package_root_holds_thirteen_packages_and_the_public_face() -> None:
+def test_the_package_root_holds_sixteen_packages_and_the_public_face() -> None:
     built = (".so", "__pycache__")
     found = [path for path in (ROOT / "faststeer").iterdir() if not path.name.endswith(built)]
     holds_code = [path for path in found if path.is_file() or any(path.rglob("*.py"))]

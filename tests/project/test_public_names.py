@@ -12,18 +12,23 @@ from faststeer.cli.main import app
 
 NAMES = {
     "faststeer": """
-ActAdd FaststeerWarning Handle Moments Patched SteeringVector __version__ act_add
-activations after bake capture data diagnostics extract install pairs patch uninstall
-when
+ActAdd FaststeerWarning Handle HeadProbes Moments Patched SteeringVector __version__ act_add
+activations after at bake between capture data diagnostics extract first install pairs patch
+probe_heads to_lora tune uninstall until when when_active
 """,
     "faststeer.data": """
-Documents InChat OpenPrompt PairsFile PairsIn QuestionPairs TextsIn Trait behaviour
-chat_text fetch hub_rows read_traits
+Documents InChat OpenPrompt PairsFile PairsIn QuestionPairs TextsIn TextsInChat Trait behaviour
+chat_text fetch hub_rows post_instruction read_traits
 """,
     "faststeer.diagnostics": """
-Calibration Halves Inspection LayerFacts Lens TokenProjections as_html as_text auc
-calibrate confounds cosines cosines_between halves inspect logit_lens pair_projections
+Calibration ComparedText Comparison Halves Inspection LayerFacts Lens NextToken
+TokenProjections as_html as_text auc calibrate compare comparison_as_html comparison_as_text
+comparison_fragment confounds cosines cosines_between halves inspect logit_lens pair_projections
 project_tokens relative_dose residual_norms separability write_plots
+""",
+    "faststeer.diagnostics.conform": """
+KINDS PROBES Answer Ask BrokenError Exchange Finding RefusedError Reply Report Setting Subject
+Verdict examine
 """,
     "faststeer.evaluate": """
 Choice ChoicesTask DocumentsTask Matching flat_records OpenPrompt Records SetScores Subject
@@ -44,19 +49,21 @@ BEHAVIOURS BehaviourQuestions Protocol read_behaviours several_behaviours
 """,
     "faststeer.experiments.traits": "Protocol several_traits",
     "faststeer.models": "load continuations",
+    "faststeer.play": "Answer Batcher Request RequestError Sampling Stream Use",
     "faststeer.ops": "accumulate_moments steer_add steer_add_rms_norm steer_add_rms_norm_out",
 }
 MEMBERS = {
     "Patched": """
-ablate clear handles learn num_layers off prompt_lengths require_patched reserve rows
+ablate cap clear handles learn num_layers off prompt_lengths require_patched reserve rows
 steer unpatch watch
 """,
     "SteeringVector": """
-__contains__ __getitem__ __iter__ __len__ at for_use from_object hidden_size layers load
-normalized norms save select site to_object whitened with_norms
+__contains__ __getitem__ __iter__ __len__ at for_use from_heads from_object from_pretrained
+from_sae hidden_size
+layers load normalized norms push_to_hub save select site to_object whitened with_norms
 """,
     "Handle": """
-active coefficient layers passed remove sites vector
+active ceiling coefficient floor layers passed remove sites vector
 """,
     "Moments": """
 all_reduce device load load_state_dict merge save state_dict update variance
@@ -72,28 +79,37 @@ COMMANDS = {
     "demo": """
 --output
 """,
+    "play": """
+--device --dtype --host --model --password --port --vectors
+""",
     "extract": """
---batch-size --behaviour --chat --columns --data --dataset --device --dtype --keep-sinks
---layer --layers --match-endings --max-length --method --model --name --negative
---num-layers --output --pairs --positive --read-token --site
+--batch-size --behaviour --cache --chat --columns --data --dataset --device --dtype --items
+--keep-sinks --layer --layers --match-endings --max-length --method --model --name --negative
+--num-layers --output --pairs --positive --read-token --site --system --template
 """,
     "inspect": """
---batch-size --behaviour --beside --chat --coefficient --columns --data --dataset
---device --dtype --layer --layers --max-length --model --most-pairs --pairs --plots --read-token
---texts --tokens vector
+--batch-size --behaviour --beside --cache --chat --coefficient --columns --data --dataset
+--device --dtype --items --layer --layers --max-length --model --most-pairs --pairs --plots
+--read-token --system --template --texts --tokens vector
 """,
     "highlight": """
---device --dtype --html --layer --layers --max-length --model --text --texts vector
+--chat --device --dtype --html --layer --layers --max-length --model --system --template --text
+--texts vector
 """,
     "calibrate": """
 --device --dtype --layer --layers --max-length --model --opposite --target --texts vector
 """,
     "generate": """
---chat --device --dtype --max-new-tokens --model --prompt --steer
+--chat --device --dtype --max-new-tokens --model --prompt --steer --system --template
+""",
+    "compare": """
+--chat --color --colour --device --dtype --layer --layers --max-new-tokens --model --output
+--prompt --steer --system --template --text --vector
 """,
     "sweep": """
---at-once --batch-size --behaviour --coefficients --data --device --documents --dtype
---items --layer --layers --max-length --model --output --part --seed --vector
+--at-once --batch-size --behaviour --chat --coefficients --data --device --documents --dtype
+--items --layer --layers --max-length --model --output --part --seed --system --template
+--vector
 """,
     "report": """
 --output folder
@@ -101,11 +117,24 @@ COMMANDS = {
     "bake": """
 --dtype --mode --model --output --steer
 """,
+    "to-lora": """
+--embedding --fraction --layer --layers --model --output vector
+""",
     "convert": """
---format --layer --layers --rows --shift source target
+--experiment --feature --format --layer --layers --rows --shift --site source target
+""",
+    "push": """
+--base-model --branch --license --message --picture --private --pull-request repo vector
+""",
+    "pull": """
+--filename --output --revision --sha256 repo
 """,
     "check": """
 --device --dtype --model --num-layers
+""",
+    "conform": """
+--api-key --body --coefficient --early --fresh --last-layer --max-tokens --model --module
+--multiplier --other --output --preset --prompt --steered --url --wrong
 """,
     "bench": """
 --batch-sizes --compiled --device --dtype --model --new-tokens --num-layers --output
