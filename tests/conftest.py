@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # set before transformers is imported: no test needs the network
 # Set before torch is imported: threads that spin while waiting make all tests ten times slower
@@ -22,10 +23,12 @@ import pytest
 import torch
 from built_wheel import BuiltOnce
 from filelock import FileLock
+from hub_access import connect, forget_sessions
+from hub_stand_in import Hub, serve
 from places import SHARED_DATA
 from tiny import ByteTokenizer, MakeTiny, make_tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from faststeer.models import loading, transformers_release
 
@@ -87,10 +90,25 @@ def byte_tokenizer() -> ByteTokenizer:
     return ByteTokenizer()
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Return an empty stand-in of the Hugging Face hub, the only one that this process sees."""
+    with serve() as served:
+        connect(served, tmp_path / "hub-cache", monkeypatch)
+        yield served
+    forget_sessions()
+
+
 @pytest.fixture(scope="session")
 def demo() -> loading.Loaded:
     """Return SmolLM2-135M in float32, shared by all tests: leave it unpatched."""
     return loading.load("demo", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizer() -> Any:
+    """Return the demo's tokenizer, which has a chat template; shared by all tests."""
+    return AutoTokenizer.from_pretrained(loading.demo_folder())
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from faststeer.bench.reference_runs import TokenPredicate
 from faststeer.bench.verdicts import UNSTEERED
-from faststeer.steering.markers import after
 from faststeer.steering.positions import Positions
+from faststeer.steering.written import after
 
 TOKENS = 11  # of each prompt
 MARKER = slice(3, 5)  # its place in each prompt

@@ -1,9 +1,12 @@
-"""Atomic file writes, and the folder for cached files."""
+"""Atomic writes of files and folders, and the folder for cached files."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -37,6 +40,40 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def require_new_or_empty(folder: Path) -> None:
+    """Check that `folder` is new or empty, and that its parent exists.
+
+    Raises:
+        FileExistsError: it is a file, or a folder with entries.
+        FileNotFoundError: its parent does not exist.
+    """
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder; choose another")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder completely or not at all.
+
+    Yields a temporary folder beside it, which is renamed on exit, or removed after an error.
+
+    Raises:
+        FileExistsError, FileNotFoundError: as `require_new_or_empty`.
+    """
+    folder = folder.resolve()
+    require_new_or_empty(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        part = temporary / folder.name  # mkdtemp's own folder is closed to other users
+        part.mkdir()
+        yield part
+        part.rename(folder)  # replaces an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -22,9 +22,9 @@ from faststeer.models.loading import Loaded
 from faststeer.patching import patched
 from faststeer.patching.call_tokens import CallTokens
 from faststeer.steering.forward_context import ForwardContext
-from faststeer.steering.markers import AfterIds
+from faststeer.steering.markers import After
 from faststeer.steering.plan import Plan
-from faststeer.steering.positions import Between
+from faststeer.steering.scopes import InRange
 from faststeer.steering.token_positions import PromptLayout
 
 ROWS = {name for name in PROBED if "padded batch" in name}
@@ -103,8 +103,8 @@ def test_positions_off_by_one_fail_every_scope_that_has_a_boundary(
 
 
 def test_a_marker_that_ends_one_token_too_late_fails(monkeypatch) -> None:
-    right = AfterIds._begins
-    monkeypatch.setattr(AfterIds, "_begins", lambda self, ids: right(self, ids) + 1)
+    right = After.columns_behind
+    monkeypatch.setattr(After, "columns_behind", lambda self, ids: right(self, ids) + 1)
     assert failed(probed(tiny())) == tokens("after(marker)")
 
 
@@ -131,7 +131,7 @@ def test_generated_tokens_that_are_left_out_with_a_cache_fail(monkeypatch) -> No
 @pytest.mark.parametrize("acts", [True, False])
 def test_a_wrong_answer_for_generated_tokens_as_a_whole_fails(acts, monkeypatch) -> None:
     """Scopes answer for all generated tokens at once, in steps that hold no others."""
-    monkeypatch.setattr(Between, "generated", acts)
+    monkeypatch.setattr(InRange, "generated", acts)
     found = failed(probed(tiny()))
     assert tokens("prompt" if acts else "generated") <= found
     assert not tokens("generated" if acts else "prompt") & found

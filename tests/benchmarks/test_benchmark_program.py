@@ -29,6 +29,7 @@ from rich.console import Console
 from variants import FRESH, INTO, STOCK
 
 import faststeer.ops
+from faststeer.utils.plot_style import figure_style
 from faststeer.utils.warnings import FaststeerWarning
 
 COMMITTED = json.loads((BENCHMARKS / "results" / "ops-cpu.json").read_text())
@@ -110,6 +111,24 @@ def test_the_picture_can_be_drawn_again_from_a_result(tmp_path: Path) -> None:
     source.write_text(json.dumps(COMMITTED))
     run("benchmarks/ops/plot.py", str(source))
     assert source.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_names_every_variant_beside_its_line_in_plain_digits() -> None:
+    with figure_style():
+        figure = plot.make_figure(COMMITTED)
+    drawn = plot.panels(COMMITTED["cases"])
+    assert len(figure.axes) == 2 * len(drawn)
+    for axes, records in zip(figure.axes[::2], drawn.values(), strict=True):
+        measured = {name for record in records for name in record["share_of_copy"]}
+        wanted = {label for name, (label, _) in plot.LINES.items() if name in measured}
+        assert {" ".join(text.get_text().split()) for text in axes.texts} == wanted
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not any(a.overlaps(b) for at, a in enumerate(boxes) for b in boxes[:at])
+        assert axes.get_ylim()[1] > max(
+            record["share_of_copy"][name] for record in records for name in measured & {FRESH, INTO}
+        )
+    ticks = [text.get_text() for axes in figure.axes for text in axes.get_xticklabels(which="both")]
+    assert all(text.replace(",", "").isdigit() for text in ticks)
 
 
 def test_without_matplotlib_a_message_is_printed_instead_of_a_picture(

@@ -1,4 +1,4 @@
-"""Example questions, a chat template, and files of rows."""
+"""Example questions, chat templates, and files of rows."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ TEMPLATE = (
     "<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+# Like Qwen 3's: thinking that is switched off adds an empty thought to the generation prompt.
+THINKING = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+    "{% endif %}"
+)
+# Like Llama 3's, with the tokens that a tokenizer needs to have five of them after an instruction.
+LLAMA_3 = (
+    "{% if not date_string is defined %}{% set date_string = '26 Jul' %}{% endif %}{{ bos_token }}"
+    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+LLAMA_3_SUFFIX = ["<|eot_id|>", "<|start_header_id|>", "assistant", "<|end_header_id|>", "\n\n"]

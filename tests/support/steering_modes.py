@@ -3,10 +3,14 @@
 import torch
 from torch import Tensor
 
-# push, pull, keep
-ADD, ABLATE, HALVE, CLAMP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.5, 0.0), (2.5, 1.0, 0.0)
-KEEP, KEEP_CLAMP = (1.0, 0.0, 1.0), (0.5, 1.0, 1.0)
-MODES = (ADD, ABLATE, HALVE, CLAMP, KEEP, KEEP_CLAMP)
+INF = float("inf")
+# push, pull, keep, floor, ceiling
+ADD, ABLATE, HALVE = (1.0, 0, 0, 0, 0), (0, 1.0, 0, 0, 0), (0, 0.5, 0, 0, 0)
+CLAMP, KEEP, KEEP_CLAMP = (0, 1.0, 0, 2.5, 2.5), (1.0, 0, 1.0, 0, 0), (0, 1.0, 1.0, 0.5, 0.5)
+# Within bounds, below a ceiling by half of the excess, and at the coefficient or below or above it.
+CAP, LOWER, KEEP_RAISE = (0, 1.0, 0, -0.5, 0.25), (0, 0.5, 0, -INF, 0.25), (0, 1.0, 1.0, 0.5, INF)
+AT_MOST, AT_LEAST = (1.0, 1.0, 0, -INF, 0), (1.0, 1.0, 0, 0, INF)
+MODES = (ADD, ABLATE, HALVE, CLAMP, KEEP, KEEP_CLAMP, CAP, LOWER, KEEP_RAISE, AT_MOST, AT_LEAST)
 
 
 def unit(*shape: int, generator: torch.Generator | None = None) -> Tensor:

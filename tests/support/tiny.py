@@ -32,6 +32,9 @@ class ByteTokenizer:
         ids = [self.bos_token_id] * add_special_tokens + list(text.encode())
         return {"input_ids": ids[:max_length] if truncation else ids}
 
+    def __len__(self) -> int:
+        return 1 + self.bos_token_id
+
     def decode(self, ids: list[int], **options: Any) -> str:
         return bytes(token for token in ids if token < self.bos_token_id).decode(errors="replace")
 

@@ -1,0 +1,3 @@
+"""The behaviours whose questions the tests of experiments write."""
+
+NAMES = ["myopic", "agreeableness"]
