@@ -52,7 +52,7 @@ def conform(
         str | None, typer.Option(help=_SETTING + "steers only the last layer.")
     ] = None,
     wrong: Annotated[
-        str | None, typer.Option(help=_SETTING + "has to be refused, such as an unknown vector.")
+        str | None, typer.Option(help=_SETTING + "must be refused, such as an unknown vector.")
     ] = None,
     fresh: Annotated[
         str | None,
@@ -93,7 +93,7 @@ def conform(
     table = Table("probe", "verdict", "reason")
     try:
         live = Live(table, console=console, transient=True)  # as long as it grows
-        with _subject(url, module, settings, more) as subject, live:
+        with _subject(url, module, settings, more) as (subject, stated), live:
             report = examine(
                 subject, coefficient, tokens=max_tokens, show=lambda own: _add(table, own)
             )
@@ -103,14 +103,7 @@ def conform(
     noise = f"equal requests are up to {report.noise:.2g} nats apart; effects are in nats"
     console.print(noise, soft_wrap=True, highlight=False)
     if output is not None:
-        facts = report.as_json()
-        if url is not None:
-            from faststeer.diagnostics.conform.templates import settings_of
-
-            templates = settings_of(preset, settings).items()
-            stated = {kind: own.address or own.text for kind, own in templates}
-            facts = {**facts, "preset": preset, "settings": stated}
-        write_whole(output, (json.dumps(facts, indent=1) + "\n").encode())
+        write_whole(output, (json.dumps(report.as_json() | stated, indent=1) + "\n").encode())
         console.print(f"wrote {output}", soft_wrap=True, markup=False, highlight=False)
     if not report.passed:
         raise typer.Exit(1)
@@ -119,8 +112,8 @@ def conform(
 @contextmanager
 def _subject(
     url: str | None, module: str | None, settings: dict[str, str], more: dict[str, Any]
-) -> Iterator[Subject]:
-    """Make the subject that the options name, and close it afterwards. Raises ValueError."""
+) -> Iterator[tuple[Subject, dict[str, Any]]]:
+    """Make the subject that the options name, and what is recorded of them. Raises ValueError."""
     if url is None:
         of_servers = [name for name in ("fresh", "body", "model") if more[name] is not None]
         preset = ["preset"] * (more["preset"] != "none")
@@ -128,7 +121,7 @@ def _subject(
             raise ValueError(f"a module states its own settings; leave out {', '.join(stated)}")
         from faststeer.diagnostics.conform.module_subject import module_subject
 
-        yield module_subject(str(module))
+        yield module_subject(str(module)), {}
         return
     if "steered" not in settings:
         raise ValueError("--url needs --steered: the part of a request that steers")
@@ -140,8 +133,10 @@ def _subject(
         ) from error
     from faststeer.diagnostics.conform.templates import settings_of
 
-    with HttpSubject(url, settings_of(more["preset"], settings), **more) as subject:
-        yield subject
+    templates = settings_of(more["preset"], settings)
+    texts = {kind: own.address or own.text for kind, own in templates.items()}
+    with HttpSubject(url, templates, **more) as subject:
+        yield subject, {"preset": more["preset"], "settings": texts}
 
 
 def _add(table: Table, finding: Finding) -> None:

@@ -43,8 +43,8 @@ def require_layers(vector: SteeringVector, layers: Layers, option: str) -> None:
 class SteerOption:
     """One parsed `--steer`: a vector file, its layers, coefficient, mode, bounds and positions.
 
-    What is None is what the vector states. Bounds are a cap's, of which the coefficient is the
-    fraction.
+    What is None is what the vector states. With bounds it is a cap, and the coefficient is the
+    share of the excess that is removed (`fraction`).
     """
 
     path: str

@@ -17,9 +17,9 @@ from faststeer.patching.patched import Patched
 from faststeer.play.answering import MOST_TOKENS, Conversation
 from faststeer.play.asking import Use
 from faststeer.play.condition_controls import NONE
+from faststeer.play.escaped_text import as_text
 from faststeer.play.library import default_layers
 from faststeer.play.playground import Playground
-from faststeer.play.vector_controls import as_text
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.steering_vector import SteeringVector
 
@@ -144,7 +144,7 @@ def acted(
                     layers=use.layers,
                     name=own if names.count(own) == 1 else f"{own} ({number})",
                     mode=use.mode,
-                    positions=use.positions,
+                    positions=use.scope(tokenizer),
                     when=use.when,
                 )
             return compare(

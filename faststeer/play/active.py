@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from faststeer.patching.patched import Patched
 from faststeer.play.stream import Stream
+from faststeer.steering.conditions import TokenCondition
 from faststeer.utils.warnings import FaststeerWarning
 
 
 class ActiveVectors:
     """Adds the vectors that a batch's requests use, and removes all of them on exit."""
 
-    def __init__(self, patched: Patched) -> None:
-        """Start with none; `patched` has no vectors of its own."""
+    def __init__(self, patched: Patched, tokenizer: Any) -> None:
+        """Start with none; `patched` has no vectors of its own, `tokenizer` made the prompts."""
         self.patched = patched
+        self.tokenizer = tokenizer
         self.names: dict[tuple[object, ...], str] = {}
 
     def __enter__(self) -> ActiveVectors:
@@ -48,7 +51,7 @@ class ActiveVectors:
                             layers=use.layers,
                             name=name,
                             mode=use.mode,
-                            positions=use.positions,
+                            positions=use.scope(self.tokenizer),
                             when=use.when,
                         )
                         self.names[use.place] = name
@@ -74,8 +77,14 @@ class ActiveVectors:
                 if use.when is None or not use.acts:
                     continue
                 passed = self.patched[self.names[use.place]].passed
-                if passed is None:  # it does not decide on whole prompts
+                if passed is None:  # the forward pass was compiled
                     continue
-                met = bool(passed[2 * number + 1])  # the unsteered row comes first
-                words = "steers: the prompt meets" if met else "does not steer: the prompt fails"
+                own = passed[2 * number + 1]  # the unsteered row comes first
+                if isinstance(use.when, TokenCondition):
+                    count = len(stream.rows[1].prompt)  # behind the padding
+                    met = int(own[-count:].sum())
+                    words = f"steers {met} of the prompt's {count} tokens:"
+                else:
+                    met = bool(own)
+                    words = "steers: the prompt meets" if met else "does not steer: it fails"
                 stream.notes.append(f"{use.vector.name} {words} {use.when.in_words}")

@@ -9,13 +9,15 @@ from typing import Any
 import gradio as gr
 
 from faststeer.play.asking import Request, Sampling
+from faststeer.play.escaped_text import as_text
 from faststeer.play.playground import Playground
 from faststeer.play.same_in_code import as_command, as_python
 from faststeer.play.stream import Answer
-from faststeer.play.vector_controls import VectorControls, as_text
+from faststeer.play.vector_controls import VectorControls
 from faststeer.vectors.steering_vector import SteeringVector
 
 CONTINUE, CHAT = "a text to continue", "a chat"
+_EXAMPLES = {CONTINUE: "The food at this hotel was", CHAT: "How was the hotel?"}
 MOST_TOKENS = 512
 Messages = list[dict[str, str]]
 
@@ -58,7 +60,7 @@ class Answering:
             steered = self._panel("steered")
         status = gr.Markdown(elem_id="status")
         prompt = gr.Textbox(
-            placeholder="The food at this hotel was",
+            placeholder=_EXAMPLES[CONTINUE],
             show_label=False,
             lines=2,
             max_lines=8,
@@ -100,8 +102,9 @@ class Answering:
         stop.click(None, cancels=[event], api_visibility="private")
         gr.on(
             [clear.click, kind.change, unsteered.clear, steered.clear],
-            lambda: ([], [], Conversation(), ""),
-            outputs=[unsteered, steered, conversation, status],
+            lambda kind: ([], [], Conversation(), "", gr.update(placeholder=_EXAMPLES[kind])),
+            kind,
+            [unsteered, steered, conversation, status, prompt],
             cancels=[event],
             api_visibility="private",
         )
@@ -157,8 +160,12 @@ class Answering:
                     ids = list(answers[0].ids), list(answers[1].ids)
                     talk = Conversation(replies[0], replies[1], request, ids)
                 yield [*replies, talk, as_text(_status(answers, stream.notes)), *unchanged]
-                if ended and (compared := self._cosines(request)):  # after what is waiting
-                    status = as_text(_status(answers, [*stream.notes, *compared]))
+                if not ended:
+                    continue
+                found = self.playground.absent_markers(request, answers[1].ids)
+                found += self._cosines(request)  # after what is waiting
+                if found:
+                    status = as_text(_status(answers, [*stream.notes, *found]))
                     yield [*unchanged, status, *unchanged]
         except (TypeError, ValueError, OverflowError) as error:
             yield [*unchanged, as_text(f"not answered: {error}"), *unchanged]
@@ -167,12 +174,17 @@ class Answering:
         """Return what the conditions compared, to choose thresholds by, or why it is not known."""
         found = []
         for when in dict.fromkeys(use.when for use in request.uses if use.when is not None):
-            words = f"the unsteered prompt's cosine with {when.vector.name} at layer "
-            words += f"{when.site.layer} is "
+            whose = f"with {when.vector.name} at layer {when.site.layer}"
             try:
-                found.append(f"{words}{self.playground.cosine(request, when):+.3f}")
+                cosines = self.playground.cosines(request, when)
             except (RuntimeError, ValueError) as error:  # the answers stay
-                found.append(f"{words}not known: {error}")
+                found.append(f"the prompt's cosine {whose} is not known: {error}")
+                continue
+            if len(cosines) == 1:
+                found.append(f"the unsteered prompt's cosine {whose} is {cosines[0]:+.3f}")
+            else:
+                reach = f"{min(cosines):+.3f} to {max(cosines):+.3f}"
+                found.append(f"cosines of the unsteered prompt's tokens {whose} are {reach}")
         return found
 
 

@@ -10,6 +10,8 @@ from faststeer.data.chat import chat_text
 from faststeer.data.encoding import token_ids
 from faststeer.steering.conditions import Condition
 from faststeer.steering.resolved_use import resolve_mode
+from faststeer.steering.scope_text import require_scope_text, scope_of_text
+from faststeer.steering.scopes import Scope
 from faststeer.vectors.arguments import finite
 from faststeer.vectors.position_range import position_range
 from faststeer.vectors.stated_use import require_mode
@@ -26,7 +28,8 @@ class Use:
         vector: directions ``[H]``, one per layer.
         coefficient: the factor on them, or as `mode` defines; finite.
         layers: 0-based decoder layers.
-        positions: a name such as "all" or "generated", or a range.
+        positions: a name such as "all" or "generated", a scope as text, such as
+            'after("</think>")', or a range.
         mode: "add", "project", "clamp" or "cap".
         when: a `faststeer.when`: it steers only a prompt that meets it; None steers every prompt.
     """
@@ -48,6 +51,12 @@ class Use:
         """Whether it changes anything; a coefficient of 0 does nothing unless it clamps."""
         return bool(self.coefficient) or resolve_mode(self.vector, self.mode) == "clamp"
 
+    def scope(self, tokenizer: Any) -> str | range | Scope | None:
+        """Return `positions` as `steer` takes them. Raises as `scope_of_text`."""
+        if isinstance(self.positions, str):
+            return scope_of_text(self.positions, tokenizer)
+        return self.positions
+
     def require_valid(self) -> None:
         """Raise TypeError or ValueError for what no model could be steered with."""
         if not isinstance(self.vector, SteeringVector):
@@ -57,7 +66,9 @@ class Use:
         finite(self.coefficient, f"coefficient of {self.vector.name!r}")
         if self.mode is not None:
             require_mode(self.mode)
-        if self.positions is not None:
+        if isinstance(self.positions, str):
+            require_scope_text(self.positions)
+        elif self.positions is not None:
             position_range(self.positions)
         if not (self.when is None or isinstance(self.when, Condition)):
             raise TypeError(
@@ -156,8 +167,9 @@ def _decided_by(condition: Condition | None) -> tuple[object, ...]:
     """Return what is equal for conditions that decide alike; their direction is the vector's."""
     if condition is None:
         return ()
-    known = {"vector": id(condition.vector), "direction": None}
-    return tuple(known.get(own.name, getattr(condition, own.name)) for own in fields(condition))
+    known = {"vector": id(condition.vector), "direction": None, "key": None}
+    facts = (known.get(own.name, getattr(condition, own.name)) for own in fields(condition))
+    return type(condition), *facts
 
 
 def _ids(tokenizer: Any, prompt: str | Messages) -> list[int]:

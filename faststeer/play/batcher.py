@@ -171,7 +171,7 @@ class Batcher:
 
     def _answer(self, streams: list[Stream]) -> None:
         try:
-            with ActiveVectors(self.patched) as active:
+            with ActiveVectors(self.patched, self.tokenizer) as active:
                 ready = [stream for stream in streams if active.prepare(stream)]
                 if not ready:
                     return

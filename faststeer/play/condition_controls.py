@@ -1,4 +1,4 @@
-"""The controls of a condition: a vector steers only prompts that resemble another, or do not."""
+"""The controls of a condition: prompts or tokens are steered that resemble another vector."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 import gradio as gr
 
-from faststeer.steering.conditions import Condition, when
+from faststeer.steering.conditions import Condition, TokenCondition, when
 from faststeer.vectors.layer_text import layers_text
 from faststeer.vectors.steering_vector import SteeringVector
 
 NONE = -1  # in the place of a vector's number
 ABOVE, BELOW = "above", "below"
+PROMPT, TOKEN = "prompt", "token"
 
 
 class ConditionControls:
-    """Four components: which vector decides, at which layer, above or below, which cosine.
+    """Which vector decides, at which layer, above or below, which cosine, and for what.
 
     Attributes:
         values: the components, whose values `condition_of` takes in their order.
@@ -27,10 +28,26 @@ class ConditionControls:
         self.chosen = gr.Dropdown(
             choices(vectors),
             value=NONE,
-            label="steer only if the prompt resembles",
+            label="steer only what resembles",
             elem_id=f"condition-{number}",
         )
         with gr.Column(visible=False) as self.fields:
+            with gr.Row():
+                each = gr.Dropdown(
+                    [PROMPT, TOKEN],
+                    value=PROMPT,
+                    label="each",
+                    min_width=120,
+                    elem_id=f"condition-each-{number}",
+                )
+                hysteresis = gr.Number(
+                    0,
+                    label="tokens more",
+                    precision=0,
+                    minimum=0,
+                    min_width=90,
+                    elem_id=f"condition-hysteresis-{number}",
+                )
             layer = gr.Number(
                 label="read at layer", precision=0, elem_id=f"condition-layer-{number}"
             )
@@ -45,7 +62,7 @@ class ConditionControls:
                     min_width=90,
                     elem_id=f"condition-threshold-{number}",
                 )
-        self.values: list[Any] = [self.chosen, layer, sign, threshold]
+        self.values: list[Any] = [self.chosen, layer, sign, threshold, each, hysteresis]
 
     def connect(self, vectors: Any, layers: gr.Textbox, own: gr.State) -> None:
         """Show the rest once a vector is chosen, with a layer to begin with.
@@ -78,7 +95,7 @@ class ConditionControls:
 
 
 def choices(
-    vectors: Sequence[SteeringVector], none: str = "(every prompt)"
+    vectors: Sequence[SteeringVector], none: str = "(no condition)"
 ) -> list[tuple[str, int]]:
     """Return the choices of one vector of the page, or none of them."""
     return [(none, NONE), *((own.name, number) for number, own in enumerate(vectors))]
@@ -90,6 +107,8 @@ def condition_of(
     layer: float | None,
     sign: str,
     threshold: float | None,
+    each: str,
+    hysteresis: float | None,
 ) -> Condition | None:
     """Return the condition that the controls say, or None. Raises ValueError in words."""
     if chosen is None or chosen == NONE:
@@ -102,9 +121,9 @@ def condition_of(
             f"the layer at which {vector.name!r} is read is empty; give one before those that are "
             f"steered (it has {layers_text(vector.layers)})"
         )
-    if sign == ABOVE:
-        return when(vector, layer=int(layer), above=float(threshold))
-    return when(vector, layer=int(layer), below=float(threshold))
+    longer = int(hysteresis or 0) if each == TOKEN else 0  # of prompts it means nothing
+    above, below = (float(threshold) if sign == own else None for own in (ABOVE, BELOW))
+    return when(vector, layer=int(layer), above=above, below=below, each=each, hysteresis=longer)
 
 
 def values_of(
@@ -112,8 +131,11 @@ def values_of(
 ) -> list[dict[str, Any]]:
     """Return the components' values that `condition_of` reads as the condition."""
     if condition is None:
-        return [{"value": NONE}, {"value": None}, {"value": ABOVE}, {"value": 0.0}]
+        return [{"value": own} for own in (NONE, None, ABOVE, 0.0, PROMPT, 0)]
     number = next(n for n, vector in enumerate(vectors) if vector is condition.vector)
     sign = ABOVE if condition.above else BELOW
-    values = [number, condition.site.layer, sign, condition.threshold]
+    each, longer = PROMPT, 0
+    if isinstance(condition, TokenCondition):
+        each, longer = TOKEN, condition.hysteresis
+    values = [number, condition.site.layer, sign, condition.threshold, each, longer]
     return [{"value": value} for value in values]

@@ -14,7 +14,7 @@ from faststeer.play.doses import REACHES
 from faststeer.steering.resolved_use import stated_layers
 from faststeer.utils.files import cache_folder
 from faststeer.vectors.arguments import require_fitting
-from faststeer.vectors.position_range import parse_positions
+from faststeer.vectors.position_range import NAMED_POSITIONS, parse_positions
 from faststeer.vectors.steering_vector import SteeringVector
 
 MOST_UPLOADED = 64 << 20  # bytes; vectors of all layers of a 70B model have 2.6 MB
@@ -128,3 +128,9 @@ def default_layers(vector: SteeringVector) -> list[int]:
     except ValueError:  # what it states are not layers of its own
         stated = None
     return stated or [vector.layers[len(vector.layers) // 2]]
+
+
+def scopes(vector: SteeringVector) -> list[str]:
+    """Return the choices of tokens: names, the first generated, a range that the vector states."""
+    _, stated = offered_use(vector)
+    return list(dict.fromkeys([*NAMED_POSITIONS, "first(8)", stated]))

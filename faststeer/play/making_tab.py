@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from faststeer.play.escaped_text import as_text
 from faststeer.play.making import TEMPLATE, pairs_of_lists, pairs_of_words
-from faststeer.play.vector_controls import as_text
 from faststeer.vectors.steering_vector import SteeringVector
 
 if TYPE_CHECKING:

@@ -8,21 +8,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from faststeer.data.shipped import prose_texts
 from faststeer.diagnostics.dose import residual_norms
-from faststeer.extraction.capture import capture
 from faststeer.models.inference import device_of
 from faststeer.models.loading import DEMO_NAME, Loaded
+from faststeer.patching.patched import Patched
 from faststeer.play.asking import Request, Use
 from faststeer.play.batcher import Batcher
 from faststeer.play.doses import BREAKING, Reach, reach
 from faststeer.play.library import default_layers
 from faststeer.play.making import Maker
-from faststeer.steering.conditions import Condition
+from faststeer.steering.conditions import Condition, TokenCondition
+from faststeer.steering.markers import After
+from faststeer.steering.scope_text import scope_of_text
+from faststeer.steering.scopes import Scope
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.layer_text import parse_layers
-from faststeer.vectors.position_range import position_range
 from faststeer.vectors.steering_vector import SteeringVector
 
 _NEUTRAL, _TOKENS = 4, 64  # texts, and tokens of each, from which the stream's norms are taken
@@ -115,7 +118,7 @@ class Playground:
         # A range has no name to be given by: it is what the vector states.
         scope = None if positions == vector.metadata.get("positions") else positions
         if scope is not None:
-            position_range(scope)
+            scope_of_text(scope, self.loaded.tokenizer)
         return Use(vector, coefficient, numbers, scope, mode, condition)
 
     def layers(self, text: str) -> list[int]:
@@ -126,22 +129,46 @@ class Playground:
                 raise ValueError(f"layer {number} is out of range: the model has 0 to {count - 1}")
         return parse_layers(text)
 
-    def cosine(self, request: Request, condition: Condition) -> float:
-        """Return what a condition compares: the cosine of the unsteered prompt with its vector.
+    def cosines(self, request: Request, condition: Condition) -> list[float]:
+        """Return what a condition compares: cosines of the unsteered prompt with its vector.
 
-        Vectors that steer below the condition's layer move it; `Stream.notes` has what was decided.
+        One of the whole prompt, or one per token where tokens meet the condition. Vectors that
+        steer below the condition's layer move it; `Stream.notes` has what was decided.
         """
         model: Any = self.loaded.model
         site = condition.site
         _, ids = request.prompts(self.loaded.tokenizer, None)
 
-        def measure(patched: object) -> float:
-            with torch.inference_mode(), capture(model, layers=site.layer, site=site.kind) as found:
+        def measure(patched: Patched) -> list[float]:
+            found: list[Tensor] = []
+
+            def keep(hidden: Tensor) -> None:
+                found.append(hidden[0].float().cpu().clone())
+
+            with torch.inference_mode(), patched.plan.reading(site, keep):
                 model.get_decoder()(torch.tensor([ids], device=device_of(model)))
-            mean = found[site.layer].mean[0].cpu().float()
-            return float(torch.cosine_similarity(mean, condition.direction.cpu(), dim=0))
+            [states] = found
+            if not isinstance(condition, TokenCondition):
+                states = states.mean(0, keepdim=True)
+            similar = torch.cosine_similarity(states, condition.direction.cpu()[None], dim=1)
+            return [float(own) for own in similar]
 
         return self.batcher.run(measure)
+
+    def absent_markers(self, request: Request, answer: Sequence[int]) -> list[str]:
+        """Return in words which vectors' markers neither the steered prompt nor `answer` holds."""
+        found = []
+        for use in request.uses:
+            scope = use.scope(self.loaded.tokenizer)
+            if not use.acts or not isinstance(scope, Scope):
+                continue
+            ids = torch.tensor([[*request.prompts(self.loaded.tokenizer, None)[1], *answer]])
+            found += [
+                f"{use.vector.name} steers nothing {marker}: it is not in the text"
+                for marker in scope.needed()
+                if isinstance(marker, After) and not bool(marker.automaton.completions(ids).any())
+            ]
+        return found
 
     def close(self) -> None:
         """Stop answering and unpatch the model."""

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 
 from faststeer.play.asking import Request, Sampling
+from faststeer.steering.conditions import Condition, TokenCondition
+from faststeer.steering.scope_text import is_name, python_of
 from faststeer.vectors.steering_vector import SteeringVector
 
 
@@ -44,15 +46,13 @@ def as_python(model: str, request: Request) -> str:
         for key in ("layers", "positions", "mode"):
             value = getattr(use, key)
             if value is not None:
-                given.append(f"{key}={list(value) if key == 'layers' else value!r}")
+                given.append(f"{key}={_value(key, value)}")
         given.append(f'name="{number}"')
         lines.append(f"    vector = {_loaded(use.vector)}")
         if use.when is not None:
-            sign = "above" if use.when.above else "below"
-            where = f"layer={use.when.site.layer}, {sign}={use.when.threshold!r}"
             lines += [
                 f"    condition = {_loaded(use.when.vector)}",
-                f"    when = faststeer.when(condition, {where})",
+                f"    when = faststeer.when(condition, {_condition(use.when)})",
             ]
             given.append("when=when")
         lines.append(f"    patched.steer(vector, {', '.join(given)})")
@@ -72,7 +72,7 @@ def as_command(model: str, request: Request) -> str:
             continue
         if use.when is not None:
             lines.append(
-                f"# the command has no conditions: {use.vector.name!r} steers every prompt here"
+                f"# the command has no conditions: {use.vector.name!r} steers without one here"
             )
         setting = [file_name(use.vector.name)]
         if use.layers is not None:
@@ -80,7 +80,7 @@ def as_command(model: str, request: Request) -> str:
         setting.append(f"coefficient={use.coefficient!r}")
         if use.mode is not None:
             setting.append(f"mode={use.mode}")
-        if isinstance(use.positions, str):
+        if isinstance(use.positions, str) and is_name(use.positions):
             setting.append(f"positions={use.positions}")
         elif use.positions is not None:
             lines.append(f"# the command takes names of positions, and not {use.positions}")
@@ -99,6 +99,20 @@ def as_command(model: str, request: Request) -> str:
 
 def _loaded(vector: SteeringVector) -> str:
     return f"faststeer.SteeringVector.load({file_name(vector.name)!r})"
+
+
+def _value(key: str, given: tuple[int, ...] | str | range) -> str:
+    if key == "positions" and isinstance(given, str):
+        return python_of(given)
+    return repr(list(given) if isinstance(given, tuple) else given)
+
+
+def _condition(condition: Condition) -> str:
+    sign = "above" if condition.above else "below"
+    words = f"layer={condition.site.layer}, {sign}={condition.threshold!r}"
+    if isinstance(condition, TokenCondition):
+        words += f', each="token", hysteresis={condition.hysteresis}'
+    return words
 
 
 def _layers(layers: Sequence[int]) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 
 from faststeer.play.asking import Sampling, Use
 from faststeer.play.same_in_code import file_name
-from faststeer.steering.conditions import Condition, when
+from faststeer.steering.conditions import Condition, TokenCondition, when
 from faststeer.vectors.steering_vector import SteeringVector
 
 KIND = "faststeer play setting"
 MOST_BYTES = 1 << 20
+_OF_CONDITION = ("above", "below", "each", "hysteresis")  # what `when` checks
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,10 @@ def _named(vector: SteeringVector) -> dict[str, str]:
 
 def _of_condition(condition: Condition) -> dict[str, Any]:
     sign = "above" if condition.above else "below"
-    layer = condition.site.layer
-    return {**_named(condition.vector), "layer": layer, sign: condition.threshold}
+    facts = {"layer": condition.site.layer, sign: condition.threshold, "each": "prompt"}
+    if isinstance(condition, TokenCondition):
+        facts |= {"each": "token", "hysteresis": condition.hysteresis}
+    return {**_named(condition.vector), **facts}
 
 
 def _read(facts: Mapping[str, Any], vectors: Sequence[SteeringVector]) -> Setting:
@@ -118,8 +121,8 @@ def _read(facts: Mapping[str, Any], vectors: Sequence[SteeringVector]) -> Settin
         condition = _typed(own, "when", dict, type(None))
         if condition is not None:
             decides = vectors[find(condition, ())]
-            signs = {sign: condition[sign] for sign in ("above", "below") if sign in condition}
-            condition = when(decides, layer=_typed(condition, "layer", int), **signs)
+            more = {key: condition[key] for key in _OF_CONDITION if key in condition}
+            condition = when(decides, layer=_typed(condition, "layer", int), **more)
         layers = _typed(own, "layers", list)
         if not layers or any(type(layer) is not int for layer in layers):
             raise TypeError(f"layers are {layers!r}; expected whole numbers")

@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 
 from faststeer.play.answering import MOST_TOKENS, chosen
+from faststeer.play.escaped_text import as_text
 from faststeer.play.playground import Playground
 from faststeer.play.setting import read_setting, setting_to_json
-from faststeer.play.vector_controls import VectorControls, as_text
+from faststeer.play.vector_controls import VectorControls
 from faststeer.vectors.steering_vector import SteeringVector
 
 

@@ -18,15 +18,17 @@ from faststeer.play.condition_controls import (
     values_of,
 )
 from faststeer.play.doses import REACHES
-from faststeer.play.library import SUFFIXES, default_layers, offered_use, uploaded_vector
+from faststeer.play.escaped_text import as_text
+from faststeer.play.library import SUFFIXES, default_layers, offered_use, scopes, uploaded_vector
 from faststeer.play.playground import Playground
 from faststeer.play.same_in_code import file_name
+from faststeer.steering.scope_text import EXAMPLES, is_name
 from faststeer.vectors.layer_text import layers_text
 from faststeer.vectors.position_range import NAMED_POSITIONS
 from faststeer.vectors.steering_vector import SteeringVector
 
 MOST_VECTORS = 12  # that one client sees at once
-PER_VECTOR = 8  # components: coefficient, layers, positions, mode, and four of the condition
+PER_VECTOR = 10  # components: coefficient, layers, positions, mode, and six of the condition
 FIRST = "the first that steers"
 _UNSTATED = "; a vector states no condition, which a saved setting does"
 
@@ -216,7 +218,11 @@ class VectorControls:
                 layers = gr.Textbox(label="layers", **{"value": "", **facts[1]})
                 scope = {"choices": list(NAMED_POSITIONS), "value": "all", **facts[2]}
                 positions = gr.Dropdown(
-                    label="tokens that it acts on", allow_custom_value=True, **scope
+                    label="tokens that it acts on",
+                    info=f"a name, or {EXAMPLES}; combined by &, | and ~",
+                    allow_custom_value=True,
+                    elem_id=f"tokens-{number}",
+                    **scope,
                 )
                 mode = gr.Dropdown(
                     list(REACHES),
@@ -273,6 +279,10 @@ class VectorControls:
         vector = vectors[number]
         try:
             use = self._use(vectors, number, given)
+            if isinstance(use.positions, str) and not is_name(use.positions):
+                raise ValueError(
+                    f"a vector's file cannot state the tokens {use.positions}; a saved setting can"
+                )
             stated = vector.for_use(
                 layers=use.layers,
                 coefficient=use.coefficient,
@@ -285,16 +295,3 @@ class VectorControls:
             return [gr.update(), as_text(f"not saved: {error}")]
         words = f"{path.name} is ready below" + _UNSTATED * (use.when is not None)
         return [gr.update(value=str(path), visible=True), as_text(words)]
-
-
-def scopes(vector: SteeringVector) -> list[str]:
-    """Return the choices of tokens: names, the first generated, a range that the vector states."""
-    _, stated = offered_use(vector)
-    return list(dict.fromkeys([*NAMED_POSITIONS, "first(8)", stated]))
-
-
-def as_text(text: str) -> str:
-    """Return text for a Markdown component that shows it as it is."""
-    return "".join(
-        f"\\{letter}" if letter in "\\`*_{}[]()<>#+-!|~$&" else letter for letter in text
-    )

@@ -89,6 +89,14 @@ def test_the_preset_of_the_plugin_makes_terms_of_names() -> None:
     assert terms["wrong"][0]["vector"] == "a vector that does not exist"
 
 
+def test_a_last_layer_without_a_coefficient_is_refused_where_others_have_one() -> None:
+    own = {"steered": '{"scale": {coefficient}}', "last_layer": '{"scale": 1}'}
+    with pytest.raises(ValueError, match="--last-layer has no"):
+        settings_of("vllm", own)
+    own["last_layer"] = own["steered"]
+    assert settings_of("vllm", own)["last_layer"].has_coefficient
+
+
 def test_both_forms_of_log_probabilities_are_read() -> None:
     old = {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.0], "top_logprobs": [{"a": -1.0}, {}]}
     listed = [{"token": "a", "logprob": -1.0}, {"token": "c", "logprob": -3.0}]

@@ -81,7 +81,7 @@ def test_a_condition_decides_for_its_own_request_and_is_reported(
         assert (some, others) == wanted
         assert equal == some
         assert notes[1] == [
-            f"v {'does not steer: the prompt fails' if met else 'steers: the prompt meets'}"
+            f"v {'does not steer: it fails' if met else 'steers: the prompt meets'}"
         ]
         assert notes[2] == []
         if always != unsteered:

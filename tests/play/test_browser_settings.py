@@ -37,6 +37,9 @@ def test_a_chat_has_a_history_on_either_side(tab, page) -> None:
 
     chat = [own for own in tab.all("#kind label") if own.text == "a chat"]
     chat[0].click()
+    tab.wait(
+        lambda: tab.one("#prompt textarea").get_attribute("placeholder") == "How was the hotel?"
+    )
     tab.move(0, 3.0)
     for turn, text in enumerate(("Hello", "And then?")):
         tab.send(text)
@@ -47,9 +50,15 @@ def test_a_chat_has_a_history_on_either_side(tab, page) -> None:
         assert all(text in tab.one(f"#{side}").text for text in ("Hello", "And then?"))
 
 
+def clear(tab: Tab) -> None:
+    """Clear what is there: a clear of nothing would be seen by nothing, and cancel what follows."""
+    if tab.all("#steered .bot") or tab.one("#status").text:
+        tab.press("#clear")
+        tab.wait(lambda: not tab.all("#steered .bot") and not tab.one("#status").text)
+
+
 def answered(tab: Tab) -> tuple[str, str]:
-    tab.press("#clear")
-    tab.wait(lambda: not tab.all("#steered .bot") and not tab.one("#status").text)
+    clear(tab)
     tab.send()
     tab.wait(lambda: tab.all("#steered .bot"))
     return tab.answers()
@@ -64,7 +73,7 @@ def test_a_condition_decides_whether_a_prompt_is_steered(tab) -> None:
     unsteered, steered = answered(tab)
     assert unsteered == steered
     status = tab.one("#status").text
-    assert "v does not steer: the prompt fails cosine with 'w' at layer 1" in status
+    assert "v does not steer: it fails cosine with 'w' at layer 1" in status
     assert "cosine with w at layer 1 is" in status
     tab.number("#condition-threshold-0", -0.999)
     assert answered(tab) != (unsteered, steered)
@@ -72,6 +81,41 @@ def test_a_condition_decides_whether_a_prompt_is_steered(tab) -> None:
     tab.press("#code button")
     tab.wait(lambda: "when = faststeer.when(condition, layer=1, above=-0.999)" in tab.text)
     assert "the command has no conditions" in tab.text
+
+
+def test_tokens_that_a_text_names_are_steered(tab) -> None:
+    tab.move(0, 3.0)
+    tab.press("#how-0 button")
+    tab.write("#tokens-0 input", 'after("never written")')
+    unsteered, steered = answered(tab)
+    assert unsteered == steered
+    absent = "v steers nothing after the text 'never written': it is not in the text"
+    tab.wait(lambda: absent in tab.one("#status").text)
+    tab.write("#tokens-0 input", '~after("never written")')
+    assert answered(tab) != (unsteered, steered)
+    tab.press("#code button")
+    tab.wait(lambda: "~faststeer.after('never written', tokenizer)" in tab.text)
+    tab.write("#tokens-0 input", "after(")
+    clear(tab)
+    tab.send()
+    tab.wait(lambda: "not answered: positions 'after(' are unknown" in tab.one("#status").text)
+
+
+def test_tokens_meet_a_condition_one_by_one(tab) -> None:
+    tab.move(0, 3.0)
+    tab.press("#how-0 button")
+    tab.choose("#condition-0", "w")
+    tab.wait(lambda: tab.kept("#condition-layer-0") == 1)
+    tab.choose("#condition-each-0", "token")
+    tab.number("#condition-threshold-0", 0.999)
+    unsteered, steered = answered(tab)
+    assert unsteered == steered
+    found = "cosines of the unsteered prompt's tokens with w at layer 1 are"
+    tab.wait(lambda: found in tab.one("#status").text)
+    tab.number("#condition-threshold-0", -0.999)
+    assert answered(tab) != (unsteered, steered)
+    tab.press("#code button")
+    tab.wait(lambda: 'above=-0.999, each="token", hysteresis=0)' in tab.text)
 
 
 def downloaded(tab: Tab) -> bytes:

@@ -45,8 +45,10 @@ def answers(demo, request: Request) -> tuple[str, str]:
 def test_the_python_prints_the_steered_answer(demo, saved, prompt, capsys, monkeypatch) -> None:
     always = faststeer.when(saved, layer=20, above=-1.0)
     never = faststeer.when(saved, layer=20, below=-1.0)
+    each = faststeer.when(saved, layer=20, above=-1.0, each="token", hysteresis=1)
     uses = [Use(saved, 2.0, (23,), "from_last_prompt", "add", always)]
     uses.append(Use(saved, -8.0, (23,), "all", "add", never))
+    uses.append(Use(saved, 1.0, (23,), '~after("</none>") & "generated"', "add", each))
     request = Request(prompt, uses, max_new_tokens=10)
     _, steered = answers(demo, request)
     monkeypatch.setattr("faststeer.models.load", lambda name: demo)
@@ -77,9 +79,11 @@ def test_what_the_code_does_not_do_is_stated() -> None:
     assert "# the command takes one message" in as_command("demo", Request(CHAT))
     only = faststeer.when(V, layer=0, above=0.1)
     conditional = as_command("demo", Request("A", [Use(V, 1.0, (2,), when=only)]))
-    assert "# the command has no conditions: 'v' steers every prompt here" in conditional
+    assert "# the command has no conditions: 'v' steers without one here" in conditional
     ranged = as_command("demo", Request("A", [Use(V, 1.0, (2,), range(-3, 0))]))
     assert "# the command takes names of positions, and not range(-3, 0)" in ranged
+    written = as_command("demo", Request("A", [Use(V, 1.0, (2,), 'after("b")')]))
+    assert '# the command takes names of positions, and not after("b")' in written
     assert "positions=" not in ranged
 
 

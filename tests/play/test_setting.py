@@ -1,6 +1,7 @@
 """A setting is saved as a file and read again; what is no setting of this page is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ USES = [
     Use(V, -1.25, (2,), "generated", "add", faststeer.when(W, layer=1, below=0.1)),
     Use(W, 0.5, (1, 2), None, "project"),
 ]
+ALONE = Use(V, 1.0, (2,), 'after("b") & "generated"', "add", None)
+EACH = faststeer.when(W, layer=1, above=0.2, each="token", hysteresis=3)
 
 
 @pytest.fixture
@@ -31,6 +34,23 @@ def test_a_setting_is_read_as_it_was_saved(saved) -> None:
     assert [found.uses[number].vector for number in (0, 1)] == [W, V]
     assert [found.uses[number].place for number in (1, 0)] == [use.place for use in USES]
     assert [found.uses[number].coefficient for number in (1, 0)] == [-1.25, 0.5]
+
+
+def test_what_tokens_decide_is_read_as_it_was_saved(tmp_path) -> None:
+    path, use = tmp_path / "setting.json", replace(ALONE, when=EACH)
+    path.write_text(setting_to_json("tiny", [use], 40, Sampling()))
+    found = read_setting(path, [W, V]).uses[1]
+    assert found.place == use.place != ALONE.place
+    assert found.positions == ALONE.positions
+    once = replace(use, when=faststeer.when(W, layer=1, above=0.2, each="token"))
+    assert (
+        found.place != once.place != replace(use, when=faststeer.when(W, layer=1, above=0.2)).place
+    )
+
+
+def test_a_condition_of_an_older_file_is_met_by_prompts(saved) -> None:
+    changed(saved, lambda facts: facts["vectors"][0]["when"].pop("each"))
+    assert read_setting(saved, [W, V]).uses[1].place == USES[0].place
 
 
 def test_vectors_are_known_by_their_directions_also_after_a_file(saved, tmp_path) -> None:
@@ -73,6 +93,12 @@ def changed(saved, change) -> None:
         (lambda f: f["vectors"][0].update(layers=[True]), r"layers are \[True\]"),
         (lambda f: f["vectors"][0].update(mode="push"), "mode 'push' is unknown"),
         (lambda f: f["vectors"][0].update(positions="odd"), "positions='odd' is unknown"),
+        (
+            lambda f: f["vectors"][0].update(positions="exit(1)"),
+            r"positions 'exit\(1\)' are unknown",
+        ),
+        (lambda f: f["vectors"][0]["when"].update(each="word"), "each='word'"),
+        (lambda f: f["vectors"][0]["when"].update(hysteresis=2), "hysteresis"),
         (lambda f: f["vectors"][0]["when"].update(below=2), "a cosine is from -1 to 1"),
         (lambda f: f["vectors"][0]["when"].update(above=0), "either above= or below="),
         (lambda f: f["vectors"][0]["when"].update(layer=7), "layer 7"),

@@ -180,6 +180,8 @@ def test_a_scope_of_several_modes_is_looked_at_once(tiny_model, patched, monkeyp
         type(scope), "mask", lambda own, tokens: calls.append(own) or mask(own, tokens)
     )
     patched.steer(V, 1.0, positions=scope)
-    patched.ablate(V.select([1]), 0.5, layer=1, positions=faststeer.between(OPEN, CLOSE))
+    patched.ablate(
+        V, layer=1, fraction=0.5, name="ablated", positions=faststeer.between(OPEN, CLOSE)
+    )
     tiny_model(IDS, attention_mask=MASK)
     assert len(calls) == 1

@@ -53,6 +53,11 @@ class Tab:
         found = self.all("ul[role=listbox] li[role=option]")
         return [own for own in found if own.get_attribute("aria-label") == text]
 
+    def write(self, selector: str, text: str) -> None:
+        """Type text into a field in place of what it holds."""
+        self.press(selector)
+        self.one(selector).send_keys(f"{CONTROL}a{RELEASE}", text, TABULATOR)
+
     def number(self, selector: str, value: float) -> None:
         """Type a number into a field."""
         field = self.one(f"{selector} input[type=number]")

@@ -25,7 +25,7 @@ def coefficient(referee: Referee) -> Outcome:
     """Does a request's own coefficient count, and not an earlier request's?
 
     The failure: a coefficient that stays, or that arrives one request late. Each is asked for
-    twice, and 0 has to be no steering.
+    twice, and 0 must mean no steering.
     """
     referee.require_coefficients()
     effect = referee.require_base_effect()

@@ -23,7 +23,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and what came back."""
+    """A request and its response."""
 
     ask: Ask
     reply: Reply

@@ -123,7 +123,7 @@ class Referee:
         return self.reference_reply(ask).answers[0]
 
     def reference_reply(self, ask: Ask) -> Reply:
-        """Return all that came back for `reference`."""
+        """Return every response to `reference`."""
         if ask not in self._references:
             self._references[ask] = Exchange(ask, self.replies([ask])[0])
         elif (known := self._references[ask]) not in self._record:

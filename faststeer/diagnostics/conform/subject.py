@@ -12,7 +12,7 @@ KINDS = {
     "prompt": "the vector of `steered`, at the tokens of the prompt alone",
     "early": "the vector of `steered`, at the first few tokens of the prompt alone",
     "last_layer": "a vector at the model's last layer alone, at every token",
-    "wrong": "a setting that has to be refused, such as an unknown vector",
+    "wrong": "a setting that must be refused, such as an unknown vector",
 }
 
 
@@ -82,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request.
+    """The response to one request.
 
     Args:
         answers: `Ask.n` of them.

@@ -135,4 +135,14 @@ def settings_of(preset: str, given: Mapping[str, str]) -> dict[str, Template]:
     if unknown := given.keys() - KINDS.keys():
         raise ValueError(f"settings {sorted(unknown)} are unknown; expected some of {list(KINDS)}")
     stated = PRESETS[preset].settings(given)
-    return {kind: Template.of(own, f"--{kind.replace('_', '-')}") for kind, own in stated.items()}
+    templates = {
+        kind: Template.of(own, f"--{kind.replace('_', '-')}") for kind, own in stated.items()
+    }
+    if "last_layer" in templates and "steered" in templates:
+        own, steered = templates["last_layer"], templates["steered"]
+        if steered.has_coefficient and not own.has_coefficient:
+            raise ValueError(
+                f"--last-layer has no {COEFFICIENT}, and --steered has: the last layer is also "
+                "asked for at 100 times the coefficient"
+            )
+    return templates

@@ -188,7 +188,7 @@ def _effect_of_generated_tokens(referee: Referee) -> float:
 
 
 def _splits_alike(referee: Referee, prompt: str, longer: Ask, count: int) -> bool:
-    """Return whether a prompt with generated tokens behind it splits into just these tokens."""
+    """Return whether a prompt followed by generated tokens splits into just these tokens."""
     alone = referee.reference_reply(referee.ask(prompt, longer.setting)).prompt_tokens
     together = referee.reference_reply(longer).prompt_tokens
     return alone is None or together is None or together == alone + count
