@@ -16,6 +16,7 @@ from faststeer.bench.check_inputs import built_in_batch, distinct_ids, random_st
 from faststeer.bench.costs import costs
 from faststeer.bench.findings import Finding
 from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin
+from faststeer.bench.mode_probes import mode_probes
 from faststeer.bench.probes import Probes
 from faststeer.bench.tolerance import ParityJudge, rms
 from faststeer.data.batches import Batch
@@ -82,6 +83,7 @@ def check(loaded: Loaded) -> Iterator[Finding]:
         probes = Probes(stock_twin, patched, model, distinct_ids(loaded), judge.half)
         yield from probes.positions()
         yield from probes.rows()
+        yield from mode_probes(probes)
     yield _exact_undo(_State.of(model, batch), before)
     yield from costs(model)
 

@@ -97,12 +97,12 @@ class Probes:
             return
         noises = {}
         for self._explicit_positions in (True, False):  # generate gives some models position ids
-            uncached = self._reference_logits(self.prompts, sequences[:, :-1])[:, -_NEW_TOKENS:]
+            uncached = self.reference_logits(self.prompts, sequences[:, :-1])[:, -_NEW_TOKENS:]
             noises[self._explicit_positions] = rms(cached - uncached)
         self._explicit_positions = min(noises, key=lambda explicit: noises[explicit])
         noise = noises[self._explicit_positions]
         for name, scope in probed_scopes(self.prompts.ids).items():
-            yield _finding(
+            yield finding(
                 f"these tokens and no others (positions={name})",
                 partial(self._probe_scope, scope, noise),
             )
@@ -114,7 +114,7 @@ class Probes:
             ProbedScope("all", lambda p, n: True),
             ProbedScope(span, lambda p, n: p in span),
         ):
-            yield _finding(
+            yield finding(
                 f"this row and no other (padded batch, positions={scope.positions})",
                 partial(self._probe_rows, scope),
             )
@@ -122,7 +122,7 @@ class Probes:
     def _probe_scope(self, scope: ProbedScope, noise: float) -> tuple[bool | None, str]:
         candidates = {EXPECTED: scope.is_steered} | likely_mistakes(scope.is_steered)
         for relative_norm in _RELATIVE_NORMS:
-            vector = self._vector(relative_norm)
+            vector = self.vector(relative_norm)
             handle = self.patched.steer(vector, positions=scope.positions)
             try:
                 sequences, ours = generate_greedily(self.model, self.prompts, _NEW_TOKENS)
@@ -141,7 +141,7 @@ class Probes:
         return verdict.judge(self.limit)
 
     def _probe_rows(self, scope: ProbedScope) -> tuple[bool | None, str]:
-        vector, real = self._vector(_RELATIVE_NORMS[1]), self.padded.real
+        vector, real = self.vector(_RELATIVE_NORMS[1]), self.padded.real
         handle = self.patched.steer(vector, positions=scope.positions)
         verdicts = []
         try:
@@ -179,12 +179,12 @@ class Probes:
         steered = {name: steered_tokens(batch, ids, own) for name, own in candidates.items()}
         expected = steered[EXPECTED]
         return {
-            name: self._reference_logits(batch, ids, vector, own)
+            name: self.reference_logits(batch, ids, vector, own)
             for name, own in steered.items()
             if own is expected or not torch.equal(own, expected)
         }
 
-    def _reference_logits(
+    def reference_logits(
         self,
         batch: Batch,
         ids: Tensor,
@@ -199,7 +199,8 @@ class Probes:
         with add_with_hook(self.layer, vector.directions[self.layer_index], coefficients):
             return uncached_logits(self.stock, ids, mask, self._explicit_positions)
 
-    def _vector(self, relative_norm: float) -> SteeringVector:
+    def vector(self, relative_norm: float) -> SteeringVector:
+        """Return a random vector of that norm relative to the residual stream's."""
         norms = {self.layer_index: relative_norm * self.stream_norm}
         return random_vector("probe", norms, self.patched.hidden_size, seed=7)
 
@@ -210,13 +211,13 @@ class Probes:
             lambda module, args, output: outputs.append(hidden_states(output))
         )
         try:
-            self._reference_logits(self.prompts, self.prompts.ids)
+            self.reference_logits(self.prompts, self.prompts.ids)
         finally:
             hook.remove()
         return float(outputs[0].float().norm(dim=-1).median())
 
 
-def _finding(name: str, probe: Callable[[], tuple[bool | None, str]]) -> Finding:
+def finding(name: str, probe: Callable[[], tuple[bool | None, str]]) -> Finding:
     """Run a probe. A ValueError is a refusal and no failure; any other exception is a failure."""
     try:
         return Finding(name, *probe())

@@ -53,8 +53,10 @@ class _Followed:
         return getattr, (self.cache(), self.name)
 
 
-def follow(cache: object, memory: SequenceMemory) -> None:
+def follow(cache: object, memory: SequenceMemory, decoder: str) -> None:
     """Wrap the methods of a cache that reorder its rows. Idempotent.
+
+    `decoder`: the class that got it, for the message.
 
     Raises:
         ValueError: a past of another kind, whose rows could move unseen.
@@ -62,8 +64,8 @@ def follow(cache: object, memory: SequenceMemory) -> None:
     if not hasattr(cache, "__dict__") or not hasattr(type(cache), "reorder_cache"):
         raise ValueError(
             f"a scope of what is written, or a condition with a hysteresis, has to follow the rows "
-            f"of the past, which a {type(cache).__name__} may reorder unseen: use a cache of "
-            "transformers, or generate with use_cache=False"
+            f"of the past, and a {decoder} got a {type(cache).__name__}, which may reorder them "
+            "unseen: use a cache of transformers, or generate with use_cache=False"
         )
     for name in _METHODS:
         known = cache.__dict__.get(name)

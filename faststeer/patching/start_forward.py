@@ -78,7 +78,7 @@ class StartForward:
         """Let what is kept of sequences be of those of this call's cache."""
         memory, cache = self.plan.forward.memory, call.cache
         if cache is not None:
-            follow(cache, memory)
+            follow(cache, memory, call.signature.decoder)
         memory.follow(cache, sequences)
 
     def _measure_doses(self, decoder: nn.Module, tokens: CallTokens) -> None:
@@ -148,7 +148,7 @@ class EndForward:
                 self.plan.doses.end()
             memory = self.plan.forward.memory
             if memory.is_used and (cache := made_past(output)) is not None:
-                follow(cache, memory)
+                follow(cache, memory, type(decoder).__name__)
                 memory.adopt(cache)
         self.plan.end()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import PROBED, exit_code, failed, passed, run_cli, tiny
+from checks import MODES, PROBED, exit_code, failed, passed, run_cli, tiny
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -27,6 +27,7 @@ HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, *HALF)
 CHECKED = {
     *PROBED,
+    *MODES,
     "idle parity",
     "steered equals a hook",
     "coefficient is live",
@@ -113,7 +114,7 @@ def test_a_patch_that_does_not_steer_fails(
     if not copied:
         monkeypatch.setattr(tolerance, "LARGEST_COPY", 1)
     findings = list(check(tiny(dtype)))
-    assert failed(findings) == {"steered equals a hook", "coefficient is live", *PROBED}
+    assert failed(findings) == {"steered equals a hook", "coefficient is live", *PROBED, *MODES}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -129,7 +130,7 @@ def test_a_patch_that_steers_all_texts_but_one_fails(
         return steered
 
     replace_fused_op(monkeypatch, wrong)
-    assert failed(list(check(tiny(dtype)))) - PROBED == {"steered equals a hook"}
+    assert failed(list(check(tiny(dtype)))) - PROBED - MODES == {"steered equals a hook"}
 
 
 def test_a_coefficient_off_by_a_hundredth_fails_in_float32(
@@ -189,7 +190,7 @@ def test_greedy_tokens_that_differ_fail_in_float32(
 
     replace_fused_op(monkeypatch, wrong)
     findings = check(replace(tiny(), tokenizer=byte_tokenizer))
-    assert failed(list(findings)) - PROBED == {"greedy tokens"}
+    assert failed(list(findings)) - PROBED - MODES == {"greedy tokens"}
 
 
 # The commands.

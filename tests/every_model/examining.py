@@ -11,6 +11,7 @@ import faststeer
 from every_model.ablation_check import ablation_check
 from every_model.building import Unbuilt, build
 from every_model.calls import Prompts
+from every_model.mode_checks import mode_checks
 from every_model.outcomes import (
     CRASHED,
     REFUSED,
@@ -84,7 +85,7 @@ def _examine_patched(
         message = f"{layers} layers instead of {len(subject.blocks)}"
         report.findings.append(Finding("blocks", WRONG, message=message))
         return
-    for checks in (steering_checks, ablation_check, reading_checks):
+    for checks in (steering_checks, ablation_check, mode_checks, reading_checks):
         try:
             report.findings.extend(checks(subject))
         except Exception as error:

@@ -97,6 +97,14 @@ def adding(direction: Tensor, amount: Amount) -> Edit:
     return edit
 
 
+def along(hidden: Tensor, direction: Tensor, dtype: torch.dtype, cosine: bool = False) -> Tensor:
+    """Return the projections of all tokens on a direction of norm 1, or their cosines with it."""
+    _require_width(hidden, direction)
+    wide = hidden.detach().to(dtype)
+    found = wide @ direction.to(dtype)
+    return found / wide.norm(dim=-1) if cosine else found
+
+
 def _require_width(hidden: Tensor, direction: Tensor) -> None:
     if hidden.shape[-1] != len(direction):
         raise Unreadable(
@@ -136,8 +144,7 @@ def without(direction: Tensor, dtype: torch.dtype = torch.float64) -> Edit:
     exact = direction.to(dtype)
 
     def edit(call: Call, hidden: Tensor) -> Tensor:
-        _require_width(hidden, direction)
-        wide = hidden.to(dtype)
-        return (wide - (wide @ exact)[..., None] * exact).to(hidden.dtype)
+        removed = along(hidden, direction, dtype)[..., None] * exact
+        return (hidden.to(dtype) - removed).to(hidden.dtype)
 
     return edit

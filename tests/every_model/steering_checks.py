@@ -27,6 +27,7 @@ SCOPES: dict[str, tuple[Any, Inside | None]] = {
     "generated": ("generated", lambda p, n: p >= n),
     "from_last_prompt": ("from_last_prompt", lambda p, n: p >= n - 1),
     "last": ("last", lambda p, n: p == n - 1),
+    "first(2)": (faststeer.first(2), lambda p, n: n <= p < n + 2),
     "range": (range(2, 8), lambda p, n: 2 <= p < 8),  # past the end of some prompts
 }
 EQUAL = (1.0, 1.0, 1.0)
@@ -107,15 +108,15 @@ def _generated(subject: Subject, prompts: Prompts, edits: Edits = (), cache: boo
 
 
 def _scopes(subject: Subject) -> Iterator[Finding]:
-    yield from _in_scopes(subject, "scope", subject.even, SCOPES, EQUAL)
+    yield from in_scopes(subject, "scope", subject.even, SCOPES, EQUAL)
 
 
 def _rows(subject: Subject) -> Iterator[Finding]:
     chosen = {name: SCOPES[name] for name in ("all", "generated", "range")}
-    yield from _in_scopes(subject, "rows", subject.padded, chosen, ROWS)
+    yield from in_scopes(subject, "rows", subject.padded, chosen, ROWS)
 
 
-def _in_scopes(
+def in_scopes(
     subject: Subject,
     kind: str,
     prompts: Prompts,

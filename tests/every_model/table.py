@@ -16,7 +16,10 @@ COLUMNS = {
     "all positions": ("forward", "scope: all"),
     "some positions": ("scope:",),
     "rows": ("rows:",),
+    "text": ("written",),
     "ablate": ("ablate",),
+    "cap": ("capped",),
+    "condition": ("condition",),
     "capture": ("capture",),
     "extract": ("activations", "extract"),
 }
@@ -38,11 +41,16 @@ faststeer {faststeer}, torch {torch}, transformers {transformers}: {counts}.
 How each column was checked:
 
 - **all positions**: a vector at two middle layers, in a forward and in a cached `generate`.
-- **some positions**: `positions=` "prompt", "generated", "from_last_prompt", "last" and a range, in
-  a cached `generate`. The hooks were also run without a cache.
+- **some positions**: `positions=` "prompt", "generated", "from_last_prompt", "last", `first(2)` and
+  a range, in a cached `generate`. The hooks were also run without a cache.
 - **rows**: three prompts of different lengths, padded on the left, with coefficients 1, none and
   -1; at all positions, at generated ones and in a range.
+- **text**: the tokens after a marker in the prompt, and those up to it, in a cached `generate`.
 - **ablate**: one direction removed at every site of every layer.
+- **cap**: the projection on a direction held under its median, so that half of the tokens are
+  changed.
+- **condition**: the tokens steered, in a cached `generate`, whose cosine with a direction at an
+  earlier layer exceeds a threshold (`when(..., each="token")`).
 - **capture**: the mean and variance of every feature over real tokens, and over generated ones.
 - **extract**: `activations` and `extract` on texts of different lengths, against each text alone.
 
@@ -118,7 +126,8 @@ def _worst(report: Report) -> str:
 
 
 def _is_steering(finding: Finding) -> bool:
-    return finding.check.startswith(("forward", "scope", "rows", "ablate"))
+    kinds = ("forward", "scope", "rows", "written", "ablate", "capped", "condition")
+    return finding.check.startswith(kinds)
 
 
 def _footnotes(reports: Iterable[Report]) -> list[str]:

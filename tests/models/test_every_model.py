@@ -19,6 +19,8 @@ from every_model.recipes import Recipe
 from every_model.table import written
 
 import faststeer
+from faststeer.steering.conditions import TokenCondition
+from faststeer.steering.markers import After
 from faststeer.vectors.position_range import NAMED_POSITIONS
 
 WAYS = {
@@ -67,6 +69,19 @@ def test_steering_that_begins_a_token_early_is_reported_wrong(model, monkeypatch
     assert found["rows: generated"].outcome == WRONG
     assert found["capture: generated"].message == "counted 12 tokens of 9"
     assert found["scope: from_last_prompt"].outcome == RIGHT
+
+
+def test_tokens_that_decide_wrongly_are_reported_wrong(model, monkeypatch) -> None:
+    met, cap, behind = TokenCondition.met, faststeer.Patched.cap, After.columns_behind
+    monkeypatch.setattr(TokenCondition, "met", lambda *given: met(*given).roll(1, 1))
+    monkeypatch.setattr(
+        faststeer.Patched, "cap", lambda own, vector, *, ceiling: cap(own, vector, floor=ceiling)
+    )
+    monkeypatch.setattr(After, "columns_behind", lambda own, ids: behind(own, ids) + 1)
+    found = outcomes(model)
+    wrong = {"capped", "condition", "written: after", "written: until"}
+    assert {name for name, own in found.items() if own.outcome != RIGHT} == wrong
+    assert {found[name].outcome for name in wrong} == {WRONG}
 
 
 def test_steering_of_another_row_is_reported_wrong(model, monkeypatch) -> None:

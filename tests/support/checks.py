@@ -11,6 +11,7 @@ import torch
 from command_line import FASTSTEER, environment
 
 from faststeer.bench.findings import Finding
+from faststeer.bench.mode_probes import CAP, CONDITION
 from faststeer.bench.probed_scopes import probed_scopes
 from faststeer.cli import main, options
 from faststeer.models.loading import Loaded, load
@@ -20,6 +21,9 @@ PROBED = {f"these tokens and no others (positions={name})" for name in SCOPES}
 PROBED |= {
     f"this row and no other (padded batch, positions={name})" for name in ("all", "range(1, 4)")
 }
+
+
+MODES = {CAP, CONDITION}
 
 
 def tiny(dtype: torch.dtype = torch.float32) -> Loaded:

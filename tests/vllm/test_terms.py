@@ -126,7 +126,7 @@ def test_a_cap_is_a_term_per_bound_whose_coefficients_are_the_bounds() -> None:
     store.put("three", store.vectors["three"].for_use(mode="add", coefficient=2.0, layers=[0]))
     [held] = parse_terms([{"vector": "three", "ceiling": 1.5, "layers": 0}], store)
     assert (held.mode, held.coefficients) == ("ceiling", ((0, 1.5),))
-    stated = store.vectors["three"].for_use(mode="cap", ceiling={0: 1.5, 3: 2.0})
+    stated = STORE.vectors["three"].for_use(mode="cap", ceiling={0: 1.5, 3: 2.0})
     store.put("three", stated)
     assert parse_terms([{"vector": "three", "keep_norm": True, "positions": "prompt"}], store) == [
         ceiling
