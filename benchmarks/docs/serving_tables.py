@@ -13,8 +13,8 @@ def vllm_table(results: dict[str, Any]) -> str:
     lines = [
         f"CPU time of a decode step against the same engine without the plugin: vLLM "
         f"{results['vllm']}, SmolLM2-135M, float32, {'eager' if results['eager'] else 'compiled'}, "
-        f"one thread, {results['layers']} steered layers; medians of {own[0]['steps']} steps, and "
-        f"their 95 % intervals ({machine['cpu']}, torch {machine['torch']}).",
+        f"one thread, {results['layers']} steered layers; {_scatter(results)} "
+        f"({machine['cpu']}, torch {machine['torch']}).",
         "",
         "| | " + " | ".join(f"batch {batch}" for batch in batches) + " |",
         "|---" * (len(batches) + 1) + "|",
@@ -29,10 +29,21 @@ def vllm_table(results: dict[str, Any]) -> str:
     for name, found in rows.items():
         cells = []
         for each in found:
-            low, high = each["ratio_interval"]
+            low, high = each["ratio_range" if "processes" in results else "ratio_interval"]
             cells.append(f"{each['ratio']:.3f}× ({low:.3f} to {high:.3f})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _scatter(results: dict[str, Any]) -> str:
+    """Return what the numbers in brackets are."""
+    steps = results["results"][0]["steps"]
+    if "processes" not in results:
+        return f"medians of {steps} steps, and their 95 % intervals"
+    return (
+        f"medians over {results['processes']} processes, of {steps} steps each, and the lowest and "
+        "highest process"
+    )
 
 
 def play_table(results: dict[str, Any]) -> str:

@@ -1,12 +1,14 @@
 """Measure what the plugin costs in vLLM, beside the same engine without it.
 
-    python benchmarks/vllm/cost.py [--eager] [--device cuda] [--rounds N] [--output FILE]
+    python benchmarks/vllm/cost.py [--eager] [--device cuda] [--rounds N] [--processes N]
+        [--output FILE]
 
 SmolLM2-135M with random vectors at every layer, in vLLM of this environment (docs/vllm.md). There
 is one engine: with the plugin and without take turns on the same requests and weights, step by
 step. On a CPU one thread runs, and the CPU time of the process is counted; on a GPU, without CUDA
 graphs, whose replay could not be toggled, the time until the GPU is done. A round decodes once per
 variant. With `--eager` nothing is compiled, and plain PyTorch hooks are measured as well.
+`--processes` does all of it again in new processes, whose medians are reported.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from processes import measure_in_processes
 from rich.console import Console
 from rich.table import Table
 from toggled import ABSENT, FIRST, LAST, MODES, CompiledEngine, EagerEngine, Toggled
@@ -200,6 +203,12 @@ def start_engine(model: Path, vectors: list[SteeringVector], eager: bool, device
         )
 
 
+def scatter(cell: dict[str, Any]) -> list[float]:
+    """Return the range over processes, or the interval within one."""
+    found: list[float] = cell["ratio_range" if "ratio_range" in cell else "ratio_interval"]
+    return found
+
+
 def print_table(found: list[dict[str, Any]]) -> None:
     """Print the ratios with their intervals."""
     table = Table("variant", *(f"batch {own}" for own in BATCHES))
@@ -207,10 +216,7 @@ def print_table(found: list[dict[str, Any]]) -> None:
         row = [own for own in found if own["variant"] == variant]
         table.add_row(
             variant,
-            *(
-                "{:.3f} [{:.3f}, {:.3f}]".format(own["ratio"], *own["ratio_interval"])
-                for own in row
-            ),
+            *("{:.3f} [{:.3f}, {:.3f}]".format(own["ratio"], *scatter(own)) for own in row),
         )
     Console().print(table)
 
@@ -219,9 +225,22 @@ def main(
     eager: Annotated[bool, typer.Option("--eager", help="Do not compile.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda, as vLLM was built.")] = "cpu",
     rounds: Annotated[int, typer.Option(help=f"Of {STEPS} steps of each mode.")] = 3,
+    processes: Annotated[int, typer.Option(min=1, help="Measure in so many, in turn.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Write JSON here.")] = None,
 ) -> None:
     """Measure, print a table, and write it."""
+    if processes > 1:
+        given = ["--eager"] * eager + ["--device", device, "--rounds", str(rounds)]
+        record = measure_in_processes(processes, __file__, given)
+    else:
+        record = measured(eager, device, rounds)
+    print_table(record["results"])
+    if output is not None:
+        write_whole(output, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def measured(eager: bool, device: str, rounds: int) -> dict[str, Any]:
+    """Return what one engine in this process costs with the plugin, and where it was measured."""
     os.environ.update(ENVIRONMENT)
     import vllm
 
@@ -240,22 +259,15 @@ def main(
         engine = CompiledEngine(llm)
     clock = gpu_time if device == "cuda" else time.process_time
     found = measure(Decoder(llm, engine, clock), VARIANTS + ((HOOKS,) if eager else ()), rounds)
-    print_table(found)
-    if output is not None:
-        record = {
-            "vllm": vllm.__version__,
-            "eager": eager,
-            "device": device,
-            "rounds": rounds,
-            "layers": facts["num_hidden_layers"],
-            "machine": {
-                **machine_facts(),
-                "threads": 1,
-                **(gpu_facts() if device == "cuda" else {}),
-            },
-            "results": found,
-        }
-        write_whole(output, (json.dumps(record, indent=1) + "\n").encode())
+    return {
+        "vllm": vllm.__version__,
+        "eager": eager,
+        "device": device,
+        "rounds": rounds,
+        "layers": facts["num_hidden_layers"],
+        "machine": {**machine_facts(), "threads": 1, **(gpu_facts() if device == "cuda" else {})},
+        "results": found,
+    }
 
 
 if __name__ == "__main__":
