@@ -3,271 +3,108 @@
     python benchmarks/vllm/cost.py [--eager] [--device cuda] [--rounds N] [--processes N]
         [--output FILE]
 
-SmolLM2-135M with random vectors at every layer, in vLLM of this environment (docs/vllm.md). There
-is one engine: with the plugin and without take turns on the same requests and weights, step by
-step. On a CPU one thread runs, and the CPU time of the process is counted; on a GPU, without CUDA
-graphs, whose replay could not be toggled, the time until the GPU is done. A round decodes once per
-variant. With `--eager` nothing is compiled, and plain PyTorch hooks are measured as well.
-`--processes` does all of it again in new processes, whose medians are reported.
+SmolLM2-135M with random vectors at every layer, in vLLM of this environment (docs/vllm.md). A round
+decodes once per variant, in one engine in which the plugin is toggled (`one_process.py`). With
+`--eager` nothing is compiled, and plain PyTorch hooks are measured as well.
+
+Where a process happens to place its weights and code moves every ratio in it by several percent, in
+either direction and for as long as it runs: `--processes` repeats it, and medians are reported.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
-import random
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from processes import measure_in_processes
 from rich.console import Console
 from rich.table import Table
-from toggled import ABSENT, FIRST, LAST, MODES, CompiledEngine, EagerEngine, Toggled
-from torch import nn
 
-from faststeer import SteeringVector
-from faststeer.models.loading import demo_folder
 from faststeer.utils.files import write_whole
-from faststeer.utils.machine import gpu_facts, machine_facts
 
-PROMPT, STEPS, VECTORS = 16, 24, 8
-BATCHES = (1, 8, 32)
-ORDERS = list(itertools.permutations(MODES))
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_USE_AOT_COMPILE": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
+PROGRAM = Path(__file__).with_name("one_process.py")
+# One thread: a second one spins between the parallel regions of a step, and its time is counted.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
 
-@dataclass(frozen=True)
-class Variant:
-    """The steering of a batch: `vectors` at every layer, alike in all requests or different."""
+def measure_in_processes(count: int, arguments: list[str]) -> dict[str, Any]:
+    """Measure in `count` processes, one after another, and return their records combined.
 
-    name: str
-    vectors: int = 0
-    alike: bool = False
-    hooks: bool = False
-
-    def terms(self, request: int) -> list[dict[str, Any]] | None:
-        """Return the steering of a request; None for an unsteered one."""
-        if self.hooks or not self.vectors:
-            return None
-        size = 0.1 if self.alike else (request + 1) / 1000
-        return [
-            {"vector": str(own), "coefficient": size * (-1) ** own} for own in range(self.vectors)
-        ]
-
-
-VARIANTS = (
-    Variant("not steered"),
-    Variant("all alike, 1 vector", 1, alike=True),
-    Variant("all different, 2 vectors", 2),
-    Variant(f"all different, {VECTORS} vectors", VECTORS),
-)
-HOOKS = Variant("plain hooks, all alike, 1 vector", 1, alike=True, hooks=True)
-
-
-def random_vectors(layers: int, hidden_size: int) -> list[SteeringVector]:
-    """Return vectors with unit directions at every layer."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        SteeringVector(
-            str(own),
-            {
-                layer: nn.functional.normalize(torch.randn(hidden_size, generator=generator), dim=0)
-                for layer in range(layers)
-            },
-        )
-        for own in range(VECTORS)
-    ]
-
-
-def gpu_time() -> float:
-    """Return seconds at which the GPU has done all that it was given."""
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-class Decoder:
-    """Decodes batches, and times their steps with the plugin and without."""
-
-    def __init__(self, llm: Any, engine: Toggled, clock: Callable[[], float]) -> None:
-        """Keep the engine, the ways to run its steps, and what counts seconds."""
-        self.llm = llm.llm_engine
-        self.engine: Any = engine
-        self.clock = clock
-
-    def decode(self, variant: Variant, batch: int) -> list[dict[str, float]]:
-        """Return the milliseconds of neighbouring steps, by mode."""
-        self.engine.hooks = False
-        self.engine.use(FIRST)
-        self._add_requests(variant, batch)
-        for _ in range(3):  # the prompts, and what the first steps write
-            self.llm.step()
-        self.engine.hooks = variant.hooks
-        found = []
-        for turn in range(STEPS):
-            spent = {}
-            for mode in ORDERS[turn % len(ORDERS)]:
-                self.engine.use(mode)
-                started = self.clock()
-                self.llm.step()
-                spent[mode] = 1000 * (self.clock() - started)
-            found.append(spent)
-        if self.llm.has_unfinished_requests():
-            raise RuntimeError("requests took more steps than tokens")
-        return found
-
-    def _add_requests(self, variant: Variant, batch: int) -> None:
-        from vllm import SamplingParams
-
-        chooser = random.Random(0)
-        for at in range(batch):
-            terms = variant.terms(at)
-            self.llm.add_request(
-                f"{variant.name} {at} {time.monotonic_ns()}",
-                {"prompt_token_ids": [chooser.randint(100, 40_000) for _ in range(PROMPT)]},
-                SamplingParams(
-                    temperature=0,
-                    max_tokens=len(MODES) * STEPS + 3,
-                    ignore_eos=True,
-                    extra_args=None if terms is None else {"faststeer": terms},
-                ),
-            )
-
-
-def summary(variant: Variant, batch: int, steps: list[dict[str, float]]) -> dict[str, Any]:
-    """Return medians, the ratio to the engine without the plugin, and its scatter."""
-    ratios = sorted(math.sqrt(own[FIRST] * own[LAST]) / own[ABSENT] for own in steps)
-    chance = random.Random(0)
-    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(1000))
-    return {
-        "variant": variant.name,
-        "batch": batch,
-        "steps": len(steps),
-        "ms": {mode: statistics.median(own[mode] for own in steps) for mode in MODES},
-        "ratio": statistics.median(ratios),
-        "ratio_interval": [medians[25], medians[974]],
-        "ratio_quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
-        "first_over_last": statistics.median(own[FIRST] / own[LAST] for own in steps),
-    }
-
-
-def measure(decoder: Decoder, variants: tuple[Variant, ...], rounds: int) -> list[dict[str, Any]]:
-    """Return one summary per batch size and variant, the variants of a batch size interleaved."""
-    found = []
-    for batch in BATCHES:
-        for own in variants:
-            decoder.decode(own, batch)  # warm
-        steps: dict[Variant, list[dict[str, float]]] = {own: [] for own in variants}
-        for _ in range(rounds):
-            for own in variants:
-                steps[own] += decoder.decode(own, batch)
-        found += [summary(own, batch, steps[own]) for own in variants]
-    return found
-
-
-def start_engine(model: Path, vectors: list[SteeringVector], eager: bool, device: str) -> Any:
-    """Start vLLM with the vectors."""
-    from vllm import LLM
-    from vllm.platforms import current_platform
-
-    if current_platform.device_type != device:
-        raise ValueError(f"this vLLM runs on {current_platform.device_type}, not on {device}")
-    graphs = {"compilation_config": {"cudagraph_mode": "NONE"}} if device == "cuda" else {}
+    Raises:
+        CalledProcessError: a process failed.
+    """
+    records = []
     with tempfile.TemporaryDirectory() as folder:
-        for own in vectors:
-            own.save(Path(folder) / f"{own.name}.safetensors")
-        return LLM(
-            model=str(model),
-            dtype="float32" if device == "cpu" else "bfloat16",
-            max_model_len=128,
-            max_num_seqs=max(BATCHES),
-            enforce_eager=eager,
-            enable_prefix_caching=False,
-            additional_config={"faststeer": {"vectors": folder}},
-            **graphs,
+        for number in range(count):
+            path = Path(folder) / f"{number}.json"
+            command = [sys.executable, str(PROGRAM), *arguments, "--output", str(path)]
+            subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+    return combined(records)
+
+
+def combined(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one record of several: medians over processes, their ratios and the ratios' range.
+
+    Raises:
+        ValueError: records of different variants or batches.
+    """
+    if len(records) == 1:
+        return records[0]
+    cells = []
+    for found in zip(*(own["results"] for own in records), strict=True):
+        first = found[0]
+        if len({(own["variant"], own["batch"]) for own in found}) > 1:
+            raise ValueError("the processes have measured different cells")
+        times = {mode: [own["ms"][mode] for own in found] for mode in first["ms"]}
+        ratios = [own["ratio"] for own in found]
+        cells.append(
+            {
+                "variant": first["variant"],
+                "batch": first["batch"],
+                "steps": first["steps"],
+                "ms": {mode: statistics.median(own) for mode, own in times.items()},
+                "ratio": statistics.median(ratios),
+                "ratio_range": [min(ratios), max(ratios)],
+                "ratios": ratios,
+            }
         )
-
-
-def scatter(cell: dict[str, Any]) -> list[float]:
-    """Return the range over processes, or the interval within one."""
-    found: list[float] = cell["ratio_range" if "ratio_range" in cell else "ratio_interval"]
-    return found
+    return {**records[0], "processes": len(records), "results": cells}
 
 
 def print_table(found: list[dict[str, Any]]) -> None:
-    """Print the ratios with their intervals."""
-    table = Table("variant", *(f"batch {own}" for own in BATCHES))
+    """Print the ratios with their range over processes, or the interval within one."""
+    batches = dict.fromkeys(own["batch"] for own in found)
+    table = Table("variant", *(f"batch {own}" for own in batches))
     for variant in dict.fromkeys(own["variant"] for own in found):
-        row = [own for own in found if own["variant"] == variant]
-        table.add_row(
-            variant,
-            *("{:.3f} [{:.3f}, {:.3f}]".format(own["ratio"], *scatter(own)) for own in row),
-        )
+        cells = []
+        for own in found:
+            if own["variant"] == variant:
+                low, high = own["ratio_range" if "ratio_range" in own else "ratio_interval"]
+                cells.append(f"{own['ratio']:.3f} [{low:.3f}, {high:.3f}]")
+        table.add_row(variant, *cells)
     Console().print(table)
 
 
 def main(
     eager: Annotated[bool, typer.Option("--eager", help="Do not compile.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda, as vLLM was built.")] = "cpu",
-    rounds: Annotated[int, typer.Option(help=f"Of {STEPS} steps of each mode.")] = 3,
-    processes: Annotated[int, typer.Option(min=1, help="Measure in so many, in turn.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Of 24 steps of each mode, per process.")] = 3,
+    processes: Annotated[int, typer.Option(min=1, help="How many measure, in turn.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Write JSON here.")] = None,
 ) -> None:
     """Measure, print a table, and write it."""
-    if processes > 1:
-        given = ["--eager"] * eager + ["--device", device, "--rounds", str(rounds)]
-        record = measure_in_processes(processes, __file__, given)
-    else:
-        record = measured(eager, device, rounds)
+    given = ["--eager"] * eager + ["--device", device, "--rounds", str(rounds)]
+    record = measure_in_processes(processes, given)
     print_table(record["results"])
     if output is not None:
         write_whole(output, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def measured(eager: bool, device: str, rounds: int) -> dict[str, Any]:
-    """Return what one engine in this process costs with the plugin, and where it was measured."""
-    os.environ.update(ENVIRONMENT)
-    import vllm
-
-    model = demo_folder()
-    facts = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    vectors = random_vectors(facts["num_hidden_layers"], facts["hidden_size"])
-    llm = start_engine(model, vectors, eager, device)
-    engine: Toggled
-    if eager:
-        weights = next(
-            iter(llm.llm_engine.model_executor.driver_worker.worker.get_model().parameters())
-        )
-        directions = {layer: 0.1 * own.to(weights) for layer, own in vectors[0].directions.items()}
-        engine = EagerEngine(llm, directions)
-    else:
-        engine = CompiledEngine(llm)
-    clock = gpu_time if device == "cuda" else time.process_time
-    found = measure(Decoder(llm, engine, clock), VARIANTS + ((HOOKS,) if eager else ()), rounds)
-    return {
-        "vllm": vllm.__version__,
-        "eager": eager,
-        "device": device,
-        "rounds": rounds,
-        "layers": facts["num_hidden_layers"],
-        "machine": {**machine_facts(), "threads": 1, **(gpu_facts() if device == "cuda" else {})},
-        "results": found,
-    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from processes import combined
+from cost import combined
 from serving_tables import vllm_table
 
 
