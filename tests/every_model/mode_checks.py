@@ -11,12 +11,12 @@ from torch import Tensor
 import faststeer
 from every_model.calls import Call, Prompts, Unreadable
 from every_model.hooks import Edit, Edits, along
-from every_model.outcomes import STOCK, VOID, Finding, judged
+from every_model.outcomes import STOCK, VOID, WRONG, Finding, judged
 from every_model.runs import logits_of, step_logits
 from every_model.steering_checks import EQUAL, TELLING, compared, in_scopes, share
 from every_model.subject import STEERED, Subject
 
-MARKED = slice(2, 4)  # where all prompts have the same tokens
+MARKED = slice(4, 6)  # where all prompts have the same tokens
 
 
 def mode_checks(subject: Subject) -> Iterator[Finding]:
@@ -32,7 +32,10 @@ def _cap(subject: Subject) -> Finding:
     layer, direction = subject.common_direction()
     block, vector = subject.blocks[layer], faststeer.SteeringVector("cap", {layer: direction})
     seen: list[Tensor] = []
-    logits_of(subject.model, subject.even, [(block, _seeing(direction, seen))])
+    try:
+        logits_of(subject.model, subject.even, [(block, _seeing(direction, seen))])
+    except Unreadable as error:
+        return _refused(check, subject, lambda patched: patched.cap(vector, ceiling=0.0), error)
     ceiling = float(seen[0].median())
 
     def hooked(change: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
@@ -67,10 +70,19 @@ def _condition(subject: Subject) -> Finding:
     steered = next(own for own in STEERED if own > layer)
     direction = subject.directions[steered]
     seen: list[Tensor] = []
-    cosines = _seeing(decides, seen, cosine=True)
-    idle = step_logits(
-        subject.model, subject.even, subject.continuation, [(subject.blocks[layer], cosines)]
+    edits = [(subject.blocks[layer], _seeing(decides, seen, cosine=True))]
+    reads, vector = (
+        faststeer.SteeringVector(name, {at: own})
+        for name, at, own in (("reads", layer, decides), ("v", steered, direction))
     )
+
+    def steer(patched: faststeer.Patched, above: float) -> None:
+        patched.steer(vector, when=faststeer.when(reads, above=above, each="token"))
+
+    try:
+        idle = step_logits(subject.model, subject.even, subject.continuation, edits)
+    except Unreadable as error:
+        return _refused(check, subject, lambda patched: steer(patched, 0.0), error)
     threshold = _gap(torch.cat([own.flatten() for own in seen]))
 
     def hooked(which: Callable[[Tensor], Tensor]) -> Tensor:
@@ -87,11 +99,7 @@ def _condition(subject: Subject) -> Finding:
         return Finding(check, VOID, message=void)
     try:
         with faststeer.patch(subject.model) as patched:
-            condition = faststeer.when(
-                faststeer.SteeringVector("decides", {layer: decides}), above=threshold, each="token"
-            )
-            vector = faststeer.SteeringVector("v", {steered: direction})
-            patched.steer(vector, when=condition)
+            steer(patched, threshold)
             found = step_logits(subject.model, subject.even, subject.continuation)
     except Exception as error:
         return judged(check, error, subject.model)
@@ -108,6 +116,19 @@ def _written(subject: Subject) -> Iterator[Finding]:
         "until": (~behind, lambda p, n: p < MARKED.stop),
     }
     yield from in_scopes(subject, "written", prompts, scopes, EQUAL)
+
+
+def _refused(
+    check: str, subject: Subject, steer: Callable[[faststeer.Patched], object], reason: Unreadable
+) -> Finding:
+    """Return the finding for a model whose blocks hooks cannot read: only a refusal is right."""
+    try:
+        with faststeer.patch(subject.model) as patched:
+            steer(patched)
+            logits_of(subject.model, subject.even)
+    except Exception as error:
+        return judged(check, error, subject.model)
+    return Finding(check, WRONG, message=f"not refused, though {reason}")
 
 
 def _near(expected: Tensor, others: dict[str, Tensor], idle: Tensor) -> str | None:
