@@ -66,10 +66,10 @@ remains. The entries mean:
 | - | the stock model cannot do it |
 
 The error is the largest difference of a logit from plain hooks, as a share of the largest change
-that steering makes. The limit is {limit:.0e} in float32. Projections and caps, which are rounded in every
-layer, may differ by four times what two hooks differ by that compute them in float32 and in
-float64. A run that a wrong program would pass too, because steering another token or another
-row makes no difference to the model, counts as a failure.
+that steering makes. The limit is {limit:.0e} in float32. Projections and caps, which are rounded
+where they act, may differ by four times what two hooks differ by that compute them in float32
+and in float64. A run that a wrong program would pass too, because steering another token or
+another row makes no difference to the model, counts as a failure.
 """
 
 
