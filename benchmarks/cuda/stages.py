@@ -168,7 +168,7 @@ def vllm_cost(scratch: Path, limit: TimeLimit) -> Found:
     if installed_version("vllm") is None:
         return {"passed": None, "output": ["vLLM is not installed"]}
     output = scratch / "vllm.json"
-    program = [PYTHON, "benchmarks/vllm/cost.py", "--device", "cuda", "--rounds", "2"]
+    program = [PYTHON, "benchmarks/vllm/serving_cost.py", "--device", "cuda", "--rounds", "2"]
     return finished(limit.run(*program, "--output", str(output)), output)
 
 

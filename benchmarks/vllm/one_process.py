@@ -1,4 +1,4 @@
-"""Measure in this process what the plugin costs in vLLM; `cost.py` runs it.
+"""Measure in this process what the plugin costs in vLLM; `serving_cost.py` runs it.
 
 There is one engine: with the plugin and without take turns on the same requests and weights, step
 by step. On a CPU the CPU time of the process is counted, of one thread if OMP_NUM_THREADS is 1 from

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cost import combined
+from serving_cost import combined
 from serving_tables import vllm_table
 
 

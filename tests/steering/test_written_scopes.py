@@ -133,7 +133,7 @@ def test_embeddings_and_pasts_that_cannot_be_followed_are_refused(tiny_model, pa
             return 5
 
     patched.steer(V, positions=faststeer.between(OPEN, CLOSE))
-    with pytest.raises(ValueError, match="follow the rows of the past, which a Other may reorder"):
+    with pytest.raises(ValueError, match="a LlamaModel got a Other, which may reorder"):
         tiny_model(IDS, **past(tiny_model, Other()))
 
 

@@ -1,6 +1,6 @@
 """Measure what the plugin costs in vLLM, beside the same engine without it.
 
-    python benchmarks/vllm/cost.py [--eager] [--device cuda] [--rounds N] [--processes N]
+    python benchmarks/vllm/serving_cost.py [--eager] [--device cuda] [--rounds N] [--processes N]
         [--output FILE]
 
 SmolLM2-135M with random vectors at every layer, in vLLM of this environment (docs/vllm.md). A round
