@@ -85,7 +85,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**ENVIRONMENT, "VLLM_PLUGINS": "faststeer", "FASTSTEER_TOKEN": TOKEN}
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     log = folder / "log.txt"
-    with served(folder, log, additional_config=configured, **environment) as address:
+    shorter = ("--max-model-len", "256")  # as long as this model's positions
+    with served(folder, log, *shorter, additional_config=configured, **environment) as address:
         yield Server(address, model, log)
 
 

@@ -111,7 +111,8 @@ def test_key_is_complete_before_a_model_is_compiled(
     monkeypatch.setattr(envs, "compile_factors", recorded)
     options = {"enforce_eager": False}
     with tiny_engine(tiny_llama.folder, tiny_llama.vectors_folder, **options) as llm:
-        assert set(asked) == {runner(llm).faststeer.graph_key}
+        [key] = set(asked)
+        assert str(key).startswith(runner(llm).faststeer.graph_key)
 
 
 def test_wrong_configuration_is_refused_with_the_reason(tiny_llama: Tiny, tmp_path) -> None:
