@@ -132,7 +132,7 @@ class BatchCache:
 
 
 def _active(decoder: nn.Module) -> str | None:
-    """Return a phrase that names what steers or reads a decoder, None for nothing."""
+    """Return a phrase that names the active steering or reading of a decoder; None without any."""
     patched = decoder.__dict__.get(MARK)
     if not isinstance(patched, Patched):
         return None

@@ -48,7 +48,7 @@ class LimitedFolder:
             size = path.stat().st_size
         except FileNotFoundError:
             return None
-        with suppress(FileNotFoundError, PermissionError):  # removed meanwhile; a shared folder
+        with suppress(FileNotFoundError, PermissionError):  # by another process; a shared folder
             os.utime(path)
         self._use(name, size)
         return path

@@ -42,7 +42,9 @@ def _cap(subject: Subject) -> Finding:
         edits = [(block, _moving(direction, change, dtype))]
         return logits_of(subject.model, subject.even, edits)
 
-    excess: Callable[[Tensor], Tensor] = lambda own: (own - ceiling).clamp(min=0)  # noqa: E731
+    def excess(own: Tensor) -> Tensor:
+        return (own - ceiling).clamp(min=0)
+
     expected, single = (hooked(excess, dtype) for dtype in (torch.float64, torch.float32))
     others = {
         "no cap": logits_of(subject.model, subject.even),

@@ -93,8 +93,8 @@ def test_a_chat_whose_histories_have_parted_is_answered_anew(page, monkeypatch) 
     parted = answered(
         page, chat("Hello", "yes", "and"), 2.0, unsteered_prompt=chat("Hello", "no", "and")
     )
-    anew = acted(page.playground, parted)
-    assert "".join(anew.prompt.pieces) == "Hello. yes. and. "
+    repeated = acted(page.playground, parted)
+    assert "".join(repeated.prompt.pieces) == "Hello. yes. and. "
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a request may ask for, and what it is told when it asks for something else."""
+"""What a request may ask for, and the reasons with which anything else is refused."""
 
 from __future__ import annotations
 

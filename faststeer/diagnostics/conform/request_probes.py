@@ -95,9 +95,11 @@ def several_answers(referee: Referee) -> Outcome:
     for at, answer in enumerate(reply.answers):
         pairs = [(answer.first(1), steered.first(1))]
         count = min(4, len(answer.tokens) - 1)
-        begun = answer.tokens[: max(count, 0)]
-        whole = bool(begun) and all(map(names_one_token, begun))  # its text is these tokens
-        longer = replace(ask, prompt=PROMPTS[0] + "".join(begun), n=1, seed=None)
+        first_tokens = answer.tokens[: max(count, 0)]
+        whole = bool(first_tokens) and all(
+            map(names_one_token, first_tokens)
+        )  # its text is these tokens
+        longer = replace(ask, prompt=PROMPTS[0] + "".join(first_tokens), n=1, seed=None)
         if "every token" in referee.passed and whole and reply.prompt_tokens is not None:
             [continued] = referee.replies([longer])
             if continued.prompt_tokens == reply.prompt_tokens + count:
