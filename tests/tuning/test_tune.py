@@ -14,6 +14,7 @@ import faststeer
 from faststeer import FaststeerWarning, SteeringVector
 from faststeer.data.trait_files import OpenPrompt
 from faststeer.tuning import sources
+from faststeer.tuning.objectives import PairItems
 from faststeer.tuning.parts import halves
 from faststeer.tuning.result import Tuned
 
@@ -141,7 +142,8 @@ def test_each_half_of_the_pairs_is_measured_under_the_vector_of_the_other_half(
     assert by_vector[id(tuning.for_measuring)] == second
     assert sorted(by_vector[id(tuning.vector)]) == sorted(PAIRS)
     texts = [tuple(byte_tokenizer(t)["input_ids"]) for pair in first for t in pair]
-    assert [tuple(row) for row in tuning.measuring.texts.rows] == texts  # type: ignore[attr-defined] # of pairs
+    assert isinstance(tuning.measuring, PairItems)
+    assert [tuple(row) for row in tuning.measuring.texts.rows] == texts
 
 
 def test_a_vector_is_made_of_pairs(tiny_model, byte_tokenizer) -> None:
