@@ -45,7 +45,7 @@ def extract(
         bool, typer.Option("--match-endings", help="Trim pairs to equal last tokens.")
     ] = False,
     keep_sinks: Annotated[
-        bool, typer.Option("--keep-sinks", help="Average attention sinks with other positions.")
+        bool, typer.Option("--keep-sinks", help="Read and average attention sinks too.")
     ] = False,
     items: Annotated[
         int | None, typer.Option(min=1, help="At most this many pairs, or documents per side.")

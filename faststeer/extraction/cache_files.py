@@ -22,7 +22,7 @@ from faststeer.utils.files import cache_folder
 from faststeer.utils.limited_folder import LimitedFolder
 
 FORMAT = "faststeer activations"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 LIMIT_VARIABLE = "FASTSTEER_CACHE_LIMIT"
 DEFAULT_LIMIT = 4.0  # GiB
 Cache = bool | str | PathLike[str]

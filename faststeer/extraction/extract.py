@@ -87,8 +87,9 @@ def extract(
         match_endings: trim both texts of a pair to equal last tokens, by as few tokens as possible.
             Pairs that would lose more than half of what follows their common beginning are dropped
             and counted.
-        keep_sinks: average all positions. By default those of a norm over 10 times the median of
-            their text, attention sinks, are left out of means at the layers where they are.
+        keep_sinks: read and average all positions. By default those of a norm over 5 times the
+            median of their text, attention sinks, are left out of means at the layers where they
+            are, and so are pairs of which nothing else is read, where these are less than half.
         progress: show a progress bar.
         process_group: processes that share the work, each called with the same arguments: batch i
             is computed by rank i mod W, and all return the same vector. torch's

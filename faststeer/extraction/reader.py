@@ -132,7 +132,9 @@ class ActivationReader:
             if number % processes == rank:
                 indices = [example.index for example in batch]
                 sides = [side for example in batch for side in example.sides]
-                yield ActivationBatch(indices, sides, self._read_batch(batch))
+                self.sinks.begin_batch()
+                found = self._read_batch(batch)
+                yield ActivationBatch(indices, sides, found, self.sinks.only_sinks(len(sides)))
             advance(sum(len(example.texts) for example in batch))
 
     def report(
@@ -221,7 +223,8 @@ class ActivationReader:
             group_rows = [rows[number] for number in group]
             padded = self.calls.batch([row.ids for row in group_rows], pad)
             chosen = self.read_token.chosen(padded, group_rows)
-            parts.append(self._read_chosen(patched, padded, chosen, self.calls.arguments(padded)))
+            given = self.calls.arguments(padded)
+            parts.append(self._read_chosen(patched, padded, chosen, given, texts=group))
         if len(groups) == 1:
             return parts[0]
         order = torch.tensor([number for group in groups for number in group]).argsort()
@@ -265,14 +268,18 @@ class ActivationReader:
         chosen: Tensor,
         given: dict[str, Any],
         before: dict[int, Tensor] | None = None,
+        texts: Sequence[int] | None = None,
     ) -> dict[int, Tensor]:
-        """Read the chosen tokens ``[B, T]`` of a batch, and count the sinks among them."""
+        """Read the chosen tokens ``[B, T]`` of texts, and count the sinks among them.
+
+        `before`: see `Selection`; `texts`: see `SinkCounts.add`.
+        """
         column: int | Tensor | None = self.read_token.index
         if column is not None and not self.known:  # padded on the right
             column = self.read_token.columns(padded)
         selection = Selection(padded.real, chosen, column, before, self.keep_sinks)
         found = self._read_call(patched, selection, given)
-        selection.count(self.sinks)
+        selection.count(self.sinks, texts)
         return found
 
     def _read_call(

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 # Times the median norm of its text at which a position is a sink. On SmolLM2 135M a text's first
-# position has 10 to 190 times the median at layers 11 to 28, and no other has more than 1.5 times.
-# It has less at the last layer (6 to 8) and about that many at layers 2 to 5 (6 to 12).
-SINK_FACTOR = 10.0
+# position has 8 to 190 times the median from layer 11 on, 6 to 12 times at layers 2 to 6, and no
+# other has more than 1.5 times from layer 10 on. On Qwen2.5-Coder 0.5B some full stops and commas
+# have 5 to 21 times from layer 5 on, and all other tokens less than 2 times.
+SINK_FACTOR = 5.0
 
 
 class SinkCounts:
@@ -30,19 +31,44 @@ class SinkCounts:
         """Start without texts."""
         self.layers = list(layers)
         self.counts = torch.zeros(4 + 2 * len(layers), dtype=torch.int64, device=device)
+        self.dropped: dict[int, int] = {}  # layer -> pairs that its direction leaves out
         self._recorded: RecordedSinks | None = None
+        self._of_batch: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, left_out: Tensor, only_sinks: Tensor) -> None:
-        """Count sinks ``[L, B, T]`` left out of means, and texts ``[L, B]`` read at sinks alone."""
+    def add(self, left_out: Tensor, only_sinks: Tensor, texts: Sequence[int] | None = None) -> None:
+        """Count sinks ``[L, B, T]`` left out of means, and texts ``[L, B]`` read at sinks alone.
+
+        `texts`: their numbers in the batch that is read; None where they are the next ones.
+        """
+        numbers = torch.arange(only_sinks.shape[1])
+        if texts is not None:
+            numbers = torch.tensor(texts)
+        elif self._of_batch:
+            numbers += sum(len(part) for part, _ in self._of_batch)
+        self._of_batch.append((numbers, only_sinks))
         if self._recorded is not None:
-            self._recorded.parts.append((left_out, only_sinks))
+            self._recorded.parts.append((numbers, left_out, only_sinks))
         anywhere = left_out.any(0)
-        texts = left_out.any(2)
-        totals = [anywhere.sum(), texts.any(0).sum(), only_sinks.any(0).sum()]
-        by_layer = [texts.sum(1), only_sinks.sum(1)]
+        with_sinks = left_out.any(2)
+        totals = [anywhere.sum(), with_sinks.any(0).sum(), only_sinks.any(0).sum()]
+        by_layer = [with_sinks.sum(1), only_sinks.sum(1)]
         self.counts += torch.cat(
             [self.counts.new_tensor([left_out.shape[1]]), torch.stack(totals), *by_layer]
         )
+
+    def begin_batch(self) -> None:
+        """Begin a batch, whose texts are numbered from 0."""
+        self._of_batch = []
+
+    def only_sinks(self, texts: int) -> Tensor:
+        """Return which of the batch's texts were read at sinks alone, ``[L, B]`` bool on the CPU.
+
+        `texts`: B.
+        """
+        found = torch.zeros(len(self.layers), texts, dtype=torch.bool)
+        for numbers, only in self._of_batch:
+            found[:, numbers] = only.cpu()
+        return found
 
     @contextmanager
     def recording(self) -> Iterator[RecordedSinks]:
@@ -63,6 +89,8 @@ class SinkCounts:
         if only:
             by_layer = {str(layer): count for layer, count in read.items()}
             facts["sinks_read"] = {"texts": only, "layers": by_layer}
+        if self.dropped:
+            facts["sinks_dropped"] = {str(layer): count for layer, count in self.dropped.items()}
         return facts
 
     def messages(self) -> list[str]:
@@ -76,10 +104,21 @@ class SinkCounts:
                 f"at layers {_ranges(left_out)}, were left out of the means there"
             )
         if only:
+            only_read = {layer: count for layer, count in read.items() if layer not in self.dropped}
+            outcomes = []
+            if self.dropped:
+                outcomes.append(
+                    f"were left out of the directions at layers {_ranges(self.dropped)}, the texts "
+                    "that they are paired with too"
+                )
+            if only_read:
+                outcomes.append(
+                    f"were read as they are at layers {_ranges(only_read)}, where they outweigh "
+                    "other texts: choose another read_token, or longer texts"
+                )
             found.append(
                 f"attention sinks: of {only} of {total} texts nothing was read but positions with "
-                f"{large} at layers {_ranges(read)}; they were read as they are, and outweigh "
-                "other texts: choose another read_token, or longer texts"
+                f"{large} at layers {_ranges(read)}; they {', and '.join(outcomes)}"
             )
         return found
 
@@ -97,23 +136,21 @@ class RecordedSinks:
     """The sinks of a batch of texts, which took one forward pass or several."""
 
     def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor]] = []  # of each pass, as `SinkCounts.add` takes them
+        # Of each pass the numbers of its texts, and what `SinkCounts.add` takes.
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def of_layer(self, number: int) -> tuple[Tensor, Tensor]:
         """Return where sinks are at the layer of this number, int32 on the CPU.
 
-        Text and column of those left out, ``[n, 2]``, and texts read at sinks alone, ``[m]``. Texts
-        are numbered in the order in which they were read.
+        Text and column of those left out, ``[n, 2]``, and texts read at sinks alone, ``[m]``.
         """
-        left_out = [torch.empty(0, 2, dtype=torch.int32)]
-        only = [torch.empty(0, dtype=torch.int32)]
-        before = 0
-        for left_out_part, only_part in self.parts:
-            places = left_out_part[number].nonzero().int().cpu()
-            left_out.append(places + torch.tensor([[before, 0]], dtype=torch.int32))
-            only.append(only_part[number].nonzero()[:, 0].int().cpu() + before)
-            before += only_part.shape[1]
-        return torch.cat(left_out), torch.cat(only)
+        left_out = [torch.empty(0, 2, dtype=torch.int64)]
+        only = [torch.empty(0, dtype=torch.int64)]
+        for numbers, left_out_part, only_part in self.parts:
+            texts, columns = left_out_part[number].cpu().nonzero().unbind(1)
+            left_out.append(torch.stack([numbers[texts], columns], 1))
+            only.append(numbers[only_part[number].cpu()])
+        return torch.cat(left_out).int(), torch.cat(only).int()
 
     @staticmethod
     def masks(
@@ -175,8 +212,11 @@ class Selection:
         kept = hidden.float().masked_fill((weights == 0)[..., None], 0)
         return torch.bmm(weights[:, None], kept)[:, 0]
 
-    def count(self, counts: SinkCounts) -> None:
-        """Add the sinks among the chosen positions to `counts`, after the forward pass."""
+    def count(self, counts: SinkCounts, texts: Sequence[int] | None = None) -> None:
+        """Add the sinks among the chosen positions to `counts`, after the forward pass.
+
+        `texts`: see `SinkCounts.add`.
+        """
         if self.keep_sinks:
             return
         device = counts.counts.device
@@ -185,7 +225,7 @@ class Selection:
             for part in (0, 1)
         )
         _, left_out, only_sinks = without_sinks(self.chosen.to(device), norms, medians)
-        counts.add(left_out, only_sinks)
+        counts.add(left_out, only_sinks, texts)
 
     def _median(self, layer: int, norms: Tensor) -> Tensor:
         if self.before is not None:

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from faststeer.extraction.activation_batch import ActivationBatch
 from faststeer.extraction.confounds import Confounds
 from faststeer.extraction.examples import NEGATIVE, POSITIVE, Example, labelled_examples
+from faststeer.extraction.layer_statistics import LayerStatistics
 from faststeer.extraction.methods import METHODS, Statistic
 from faststeer.extraction.read_token import as_metadata, reject_answer
 from faststeer.extraction.text_reader import TextReader
@@ -101,7 +99,12 @@ def vector_from(
     """
     statistic = source.statistic
     found = Confounds(reader, template)
-    statistics: dict[int, Statistic] = {}
+    statistics = LayerStatistics(
+        reader.layers,
+        lambda device: statistic(reader.hidden_size, device),
+        source.paired,
+        statistic.min_examples,
+    )
     counts = [0, 0]
     rank, processes = 0, 1
     if process_group is not None:
@@ -112,16 +115,14 @@ def vector_from(
     ):
         counted = _count_sides(source.examples, counts)
         for batch in reader.read(counted, batch_size, advance, (rank, processes), found.add):
-            _update(statistics, batch, statistic)
+            statistics.update(batch)
     reader.encoder.messages()  # raises where match_endings left nothing
     counts = [count - reader.encoder.dropped for count in counts]
     _require_enough(counts, source)
     if process_group is not None:
-        for layer in reader.layers:
-            if layer not in statistics:  # fewer batches than processes
-                statistics[layer] = statistic(reader.hidden_size, reader.device)
-            statistics[layer].all_reduce(process_group)
+        statistics.all_reduce(process_group, reader.device)
         dist.all_reduce(reader.sinks.counts, group=process_group)
+    reader.sinks.dropped = statistics.left_out()
     reader.report(rank == 0, found.messages(), stacklevel=4)
     metadata: dict[str, Any] = {
         **origin,
@@ -140,21 +141,7 @@ def vector_from(
         metadata |= {"match_endings": True, "pairs_dropped": reader.encoder.dropped}
     if template is not None:
         metadata["template"] = template
-    directions = {layer: statistics[layer].direction() for layer in reader.layers}
-    return SteeringVector(name, directions, site, metadata)
-
-
-def _update(
-    statistics: dict[int, Statistic], batch: ActivationBatch, statistic: type[Statistic]
-) -> None:
-    """Update each layer's statistic; the first batch creates them, on the layers' devices."""
-    sides: dict[torch.device, Tensor] = {}
-    for layer, rows in batch.by_layer.items():
-        if rows.device not in sides:
-            sides[rows.device] = torch.tensor(batch.sides, dtype=torch.int32, device=rows.device)
-        if layer not in statistics:
-            statistics[layer] = statistic(rows.shape[1], rows.device)
-        statistics[layer].update(rows, sides[rows.device])
+    return SteeringVector(name, statistics.directions(), site, metadata)
 
 
 def _count_sides(examples: Iterable[Example], counts: list[int]) -> Iterator[Example]:

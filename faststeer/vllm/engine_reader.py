@@ -101,13 +101,14 @@ class EngineReader:
             if watch is not None:
                 for example in batch:
                     watch(example)
+            self.sinks.begin_batch()
             parts = [self._read_wave(wave) for wave in self._waves(rows)]
             found = {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
             dtype = getattr(torch, self.facts.dtype)
             require_finite(found, "resid_post", dtype, [row.name for row in rows])
             indices = [example.index for example in batch]
             sides = [side for example in batch for side in example.sides]
-            yield ActivationBatch(indices, sides, found)
+            yield ActivationBatch(indices, sides, found, self.sinks.only_sinks(len(sides)))
             advance(len(rows))
 
     def report(

@@ -35,16 +35,18 @@ def vector_of(method: str, group: dist.ProcessGroup | None, pairs: int) -> fasts
     )
 
 
-def vector_without_sinks(group: dist.ProcessGroup | None) -> faststeer.SteeringVector:
-    """Extract the mean of all positions from a model for which BOS is a sink from layer 0 on."""
+def vector_without_sinks(
+    group: dist.ProcessGroup | None, sink: int = ByteTokenizer.bos_token_id, read: str | int = "all"
+) -> faststeer.SteeringVector:
+    """Extract from a model for which a token is a sink from layer 0 on."""
     model = make_tiny_model(layers=2)
     with torch.no_grad():
-        model.get_input_embeddings().weight[ByteTokenizer.bos_token_id] *= 1000
+        model.get_input_embeddings().weight[sink] *= 1000
     return faststeer.extract(
         model,
         ByteTokenizer(),
-        PAIRS,
-        read_token="all",
+        [*PAIRS, ("is it so?", "is it not?"), ("or not;", "or so")],
+        read_token=read,
         batch_size=4,
         progress=False,
         process_group=group,
@@ -60,6 +62,8 @@ def _extract(rank: int, world: int, folder: str) -> None:
             vector = vector_of(method, dist.group.WORLD, pairs)
             vector.save(f"{folder}/{method}-{pairs}-{rank}.safetensors")
     vector_without_sinks(dist.group.WORLD).save(f"{folder}/sinks-{rank}.safetensors")
+    at_last = vector_without_sinks(dist.group.WORLD, ord(";"), -1)  # of one pair, on one process
+    at_last.save(f"{folder}/last-{rank}.safetensors")
     dist.destroy_process_group()
 
 
@@ -68,8 +72,14 @@ def test_processes_share_the_batches_and_get_the_same_result(tmp_path: Path) -> 
     world = 3
     arguments = world, str(tmp_path)
     torch.multiprocessing.start_processes(_extract, arguments, world, start_method="fork")
-    texts = 2 * len(PAIRS)
+    texts = 2 * len(PAIRS) + 4
+    alone = vector_without_sinks(None, ord(";"), -1)
+    assert alone.metadata["sinks_dropped"] == {"0": 1, "1": 1}
     for rank in range(world):
+        vector = faststeer.SteeringVector.load(tmp_path / f"last-{rank}.safetensors")
+        assert vector.metadata == alone.metadata
+        for layer, direction in vector.directions.items():
+            assert row_error(direction[None], alone.directions[layer][None]) < 1e-5
         counted = faststeer.SteeringVector.load(tmp_path / f"sinks-{rank}.safetensors").metadata
         left_out = {"positions": texts, "texts": texts, "layers": {"0": texts, "1": texts}}
         assert counted["sinks_left_out"] == left_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import LlamaForCausalLM
 import faststeer
 from faststeer import FaststeerWarning, SteeringVector
 from faststeer.data.shipped import Behaviour
+from faststeer.extraction.selection import SinkCounts
 from faststeer.models import load
 
 PAIRS = [
@@ -61,7 +63,7 @@ def test_a_sink_is_left_out_of_the_mean_at_the_layers_where_it_is_one(
         vector = extract(tiny_model, byte_tokenizer, read_token=read_token, batch_size=4)
     [message] = [str(w.message) for w in caught if "sinks" in str(w.message)]
     assert message == (
-        "attention sinks: 6 positions of 6 of 6 texts, with norms of over 10 times the median of "
+        "attention sinks: 6 positions of 6 of 6 texts, with norms of over 5 times the median of "
         "their text at layers 2-3, were left out of the means there"
     )
     assert vector.metadata["sinks_left_out"] == {
@@ -88,18 +90,55 @@ def test_keep_sinks_averages_all_positions(
 
 
 @pytest.mark.parametrize("shared", ["", "one long beginning that both texts of a pair share: "])
-def test_a_single_read_token_that_is_a_sink_is_read_and_reported(
-    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, shared: str
+@pytest.mark.parametrize("method", ["mean_difference", "pca_diff"])
+def test_a_pair_that_is_read_at_a_sink_is_left_out_where_others_are_not(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer, shared: str, method: str
 ) -> None:
-    pairs = [(shared + "abc!", shared + "abd?"), (shared + "xyz.", shared + "xyw;")]
-    bare = extract(tiny_model, byte_tokenizer, pairs)
+    ends = [("abc!", "abd?"), ("xyz.", "xyw;"), ("one.", "two;"), ("red?", "tan.")]
+    pairs = [(shared + one, shared + other) for one, other in ends]
+    bare = extract(tiny_model, byte_tokenizer, pairs, method=method)
     plant_sink(tiny_model, 3, token=ord("!"))
-    with pytest.warns(FaststeerWarning, match="of 1 of 4 texts nothing was read but") as caught:
-        vector = extract(tiny_model, byte_tokenizer, pairs)
-    assert not any("left out" in str(w.message) for w in caught)
+    with pytest.warns(FaststeerWarning, match="attention sinks") as caught:
+        vector = extract(tiny_model, byte_tokenizer, pairs, method=method, batch_size=2)
+    [message] = [str(w.message) for w in caught if "sinks" in str(w.message)]
+    assert message == (
+        "attention sinks: of 1 of 8 texts nothing was read but positions with norms of over 5 "
+        "times the median of their text at layers 3; they were left out of the directions at "
+        "layers 3, the texts that they are paired with too"
+    )
     assert vector.metadata["sinks_read"] == {"texts": 1, "layers": {"3": 1}}
-    assert torch.equal(vector.directions[2], bare.directions[2])
-    assert float((vector.directions[3] - bare.directions[3]).norm()) > 1000
+    assert vector.metadata["sinks_dropped"] == {"3": 1}
+    others = extract(tiny_model, byte_tokenizer, pairs[1:], method=method)
+    for layer, wanted in ((2, bare), (3, others)):
+        error = row_error(vector.directions[layer][None], wanted.directions[layer][None])
+        assert error < 1e-4
+    kept = extract(tiny_model, byte_tokenizer, pairs, method=method, keep_sinks=True)
+    assert row_error(kept.directions[3][None], others.directions[3][None]) > 0.1
+
+
+def test_a_text_of_a_side_is_left_out_alone(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    positive, negative = ["abc!", "xyz.", "one."], ["abd?", "xyw;", "tan."]
+    sides: dict[str, Any] = {"pairs": None, "negative": negative}
+    plant_sink(tiny_model, 3, token=ord("!"))
+    with pytest.warns(FaststeerWarning, match="attention sinks"):
+        vector = extract(tiny_model, byte_tokenizer, positive=positive, **sides)
+    others = extract(tiny_model, byte_tokenizer, positive=positive[1:], **sides)
+    assert vector.metadata["sinks_dropped"] == {"3": 1}
+    assert row_error(vector.directions[3][None], others.directions[3][None]) < 1e-4
+
+
+def test_where_half_of_the_pairs_are_read_at_sinks_all_are(
+    tiny_model: LlamaForCausalLM, byte_tokenizer: ByteTokenizer
+) -> None:
+    pairs = [("abc!", "abd?"), ("xyz.", "xyw;")]
+    plant_sink(tiny_model, 3, token=ord("!"))
+    with pytest.warns(FaststeerWarning, match="they were read as they are at layers 3"):
+        vector = extract(tiny_model, byte_tokenizer, pairs)
+    assert vector.metadata["sinks_read"] == {"texts": 1, "layers": {"3": 1}}
+    assert "sinks_dropped" not in vector.metadata
+    assert float(vector.directions[3].norm()) > 1000
 
 
 def test_texts_of_which_only_sinks_are_read_are_reported(
@@ -131,6 +170,22 @@ def test_a_sink_in_an_answer_is_judged_by_the_whole_text(
     assert float(vector.directions[3].norm()) < 100
 
 
+def test_texts_that_are_read_in_groups_keep_their_numbers() -> None:
+    sinks = SinkCounts([0, 1], torch.device("cpu"))
+    left_out = torch.zeros(2, 2, 3, dtype=torch.bool)
+    left_out[1, 0, 2] = True
+    only = torch.tensor([[True, False], [False, False]])
+    sinks.begin_batch()
+    with sinks.recording() as recorded:
+        sinks.add(left_out, only, [2, 0])
+        sinks.add(left_out[:, :1], torch.tensor([[False], [True]]), [1])
+    assert sinks.only_sinks(3).tolist() == [[False, False, True], [False, True, False]]
+    assert recorded.of_layer(0)[1].tolist() == [2]
+    assert recorded.of_layer(1)[0].tolist() == [[2, 2], [1, 2]]
+    sinks.begin_batch()
+    assert not sinks.only_sinks(3).any()
+
+
 @pytest.fixture(scope="module")
 def demo() -> Any:
     return load("demo")
@@ -147,6 +202,25 @@ def test_norms_grow_smoothly_over_the_layers_of_a_real_model(demo: Any, read_tok
     pairs = Behaviour.shipped("sentiment").pairs[:12]
     vector = extract(demo.model, demo.tokenizer, pairs, read_token=read_token)
     assert growth(vector) < 2
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Any:
+    folder = os.environ.get("FASTSTEER_QWEN")
+    if folder is None:
+        pytest.skip("FASTSTEER_QWEN names no folder of Qwen2.5-Coder-0.5B-Instruct")
+    return load(folder)
+
+
+@pytest.mark.parametrize("read_token", READ, ids=str)
+def test_norms_grow_smoothly_over_the_layers_of_qwen(qwen: Any, read_token: Any) -> None:
+    pairs = Behaviour.shipped("sentiment").pairs[:12]
+    vector = extract(qwen.model, qwen.tokenizer, pairs, read_token=read_token)
+    assert growth(vector) < 2
+    if read_token == -1:  # a full stop of 6 times the median's norm
+        assert vector.metadata["sinks_dropped"]["5"] == 1
+        kept = extract(qwen.model, qwen.tokenizer, pairs, read_token=-1, keep_sinks=True)
+        assert growth(kept) > 6
 
 
 @pytest.mark.parametrize("read_token", READ, ids=str)
