@@ -49,7 +49,9 @@ def sources_in(folder: str) -> list[str]:
 # Each library has the common floor, its kernels and its registration.
 BINDINGS = sources_in("bindings")
 CUDA_ONLY = "bindings/register_cuda.cpp"
-IN_BOTH = [f"bindings/{name}_tensors.cpp" for name in ("backward", "stable")]
+IN_BOTH = [
+    f"bindings/{name}.cpp" for name in ("backward_tensors", "entry_tables", "stable_tensors")
+]
 SOURCES = [*sources_in("common"), *sources_in("cpu"), "module.cpp"]
 SOURCES += [name for name in BINDINGS if name != CUDA_ONLY]
 CUDA_SOURCES = [*sources_in("common"), *sources_in("cuda"), CUDA_ONLY, *IN_BOTH]

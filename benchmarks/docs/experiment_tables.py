@@ -36,3 +36,31 @@ def _shown(cell: Any, digits: int) -> str:
         return "–"
     text = f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def questions_table(result: dict[str, Any]) -> str:
+    """Return what a vector changes in the answers to every question set, a line each."""
+    lines = [
+        f"{result['model']['name']} in {result['dtype']}, layer {result['layer']}, coefficient "
+        f"±{result['coefficient']:g}, vectors of {result['train']} questions, equally many of "
+        "which each answer matches; all questions of the test parts, 95 % bootstrap intervals over "
+        "questions:",
+        "",
+        "| asked | behaviour | questions | usual answer | matching answers, subtracted / "
+        "unsteered / added | probability, subtracted / unsteered / added | added − subtracted |",
+        "|---|---|---:|---:|---|---|---|",
+    ]
+    for own in result["sets"]:
+        settings = [own[name] for name in ("subtracted", "unsteered", "added")]
+        low, high = own["difference_interval"]
+        cells = [
+            {"plain": "plain", "chat": "in its chat template"}[own["form"]],
+            own["set"].replace("_", " "),
+            str(own["questions"]),
+            f"{own['unsteered']['usual_answer']:.0%}",
+            " / ".join(f"{scores['score']:.2f}" for scores in settings),
+            " / ".join(f"{scores['probability']:.3f}" for scores in settings),
+            f"{own['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -33,6 +33,9 @@ from faststeer.utils.machine import gpu_facts, machine_facts
 
 PROMPT, STEPS, VECTORS = 16, 24, 8
 BATCHES = (1, 8, 32)
+# Of Python, as many as a chunk of its stack has room for. Where a compiled step's frame ends at a
+# chunk's end, each op that it calls takes a new one from the system: 100 us a site, by chance.
+FRAMES = 120
 ORDERS = list(itertools.permutations(MODES))
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -93,6 +96,14 @@ def gpu_time() -> float:
     return time.perf_counter()
 
 
+def at_depth(frames: int, run: Callable[[], Any]) -> None:
+    """Run below that many more Python frames."""
+    if frames:
+        at_depth(frames - 1, run)
+    else:
+        run()
+
+
 class Decoder:
     """Decodes batches, and times their steps with the plugin and without."""
 
@@ -111,12 +122,14 @@ class Decoder:
             self.llm.step()
         self.engine.hooks = variant.hooks
         found = []
+        chance = random.Random(0)
         for turn in range(STEPS):
             spent = {}
+            depth = chance.randrange(FRAMES)
             for mode in ORDERS[turn % len(ORDERS)]:
                 self.engine.use(mode)
                 started = self.clock()
-                self.llm.step()
+                at_depth(depth, self.llm.step)
                 spent[mode] = 1000 * (self.clock() - started)
             found.append(spent)
         if self.llm.has_unfinished_requests():

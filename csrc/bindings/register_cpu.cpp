@@ -13,6 +13,7 @@
 #endif
 
 #include "bindings/backward_tensors.h"
+#include "bindings/entry_tables.h"
 #include "bindings/stable_tensors.h"
 #include "cpu/parallel.h"
 
@@ -79,6 +80,11 @@ std::tuple<Tensor, Tensor, Tensor> steer_add_rms_norm_for_backward(
   return {std::move(out), std::move(residual_out), std::move(inverse_rms)};
 }
 
+void steer_add_rms_norm_by_table(const Tensor& x, const Tensor& residual, const Tensor& weight,
+                                 double eps, double weight_offset, int64_t table) {
+  run_steer_norm(args_by_table(x, residual, weight, eps, weight_offset, table));
+}
+
 Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor& vectors,
                  const MaybeTensor& index, const MaybeTensor& coefficient,
                  const MaybeTensor& modes) {
@@ -129,6 +135,14 @@ STABLE_TORCH_LIBRARY(faststeer, m) {
       "steer_add_rms_norm.out(Tensor? x, Tensor residual, Tensor weight, float eps, "
       "Tensor? vectors, Tensor? index, Tensor? coefficient, Tensor? modes, float weight_offset, "
       "Tensor(a!) out, Tensor(b!) residual_out) -> ()");
+  // In place, with entries that are given once (bindings/entry_tables.h).
+  m.def(
+      "steer_add_rms_norm_by_table(Tensor(a!) x, Tensor(b!) residual, Tensor weight, float eps, "
+      "float weight_offset, int table) -> ()");
+  m.def(
+      "set_entry_table(int table, Tensor vectors, Tensor index, Tensor coefficient, "
+      "Tensor modes) -> ()");
+  m.def("drop_entry_table(Tensor index, int table) -> ()");
   m.def(
       "steer_add(Tensor? x, Tensor residual, "
       "Tensor? vectors=None, Tensor? index=None, Tensor? coefficient=None, "
@@ -160,6 +174,9 @@ STABLE_TORCH_LIBRARY(faststeer, m) {
 STABLE_TORCH_LIBRARY_IMPL(faststeer, CPU, m) {
   m.impl("steer_add_rms_norm", TORCH_BOX(&faststeer::steer_add_rms_norm));
   m.impl("steer_add_rms_norm.out", TORCH_BOX(&faststeer::steer_add_rms_norm_out));
+  m.impl("steer_add_rms_norm_by_table", TORCH_BOX(&faststeer::steer_add_rms_norm_by_table));
+  m.impl("set_entry_table", TORCH_BOX(&faststeer::set_entry_table));
+  m.impl("drop_entry_table", TORCH_BOX(&faststeer::drop_entry_table));
   m.impl("steer_add", TORCH_BOX(&faststeer::steer_add));
   m.impl("accumulate_moments", TORCH_BOX(&faststeer::accumulate_moments));
   m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm_for_backward));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/backward_tensors.h"
+#include "bindings/entry_tables.h"
 #include "bindings/stable_tensors.h"
 #include "cuda/kernels.h"
 #include "cuda/launch_plan.h"
@@ -63,6 +64,13 @@ std::tuple<Tensor, Tensor, Tensor> steer_add_rms_norm_for_backward(
   const Queue queue(residual);
   launch_steer_norm(args, queue.device, queue.stream);
   return {std::move(out), std::move(residual_out), std::move(inverse_rms)};
+}
+
+void steer_add_rms_norm_by_table(const Tensor& x, const Tensor& residual, const Tensor& weight,
+                                 double eps, double weight_offset, int64_t table) {
+  const SteerNormArgs args = args_by_table(x, residual, weight, eps, weight_offset, table);
+  const Queue queue(residual);
+  launch_steer_norm(args, queue.device, queue.stream);
 }
 
 Tensor steer_add(const MaybeTensor& x, const Tensor& residual, const MaybeTensor& vectors,
@@ -125,6 +133,9 @@ void accumulate_moments(const Tensor& x, const MaybeTensor& group, const Tensor&
 STABLE_TORCH_LIBRARY_IMPL(faststeer, CUDA, m) {
   m.impl("steer_add_rms_norm", TORCH_BOX(&faststeer::steer_add_rms_norm));
   m.impl("steer_add_rms_norm.out", TORCH_BOX(&faststeer::steer_add_rms_norm_out));
+  m.impl("steer_add_rms_norm_by_table", TORCH_BOX(&faststeer::steer_add_rms_norm_by_table));
+  m.impl("set_entry_table", TORCH_BOX(&faststeer::set_entry_table));
+  m.impl("drop_entry_table", TORCH_BOX(&faststeer::drop_entry_table));
   m.impl("steer_add", TORCH_BOX(&faststeer::steer_add));
   m.impl("steer_add_rms_norm_autograd", TORCH_BOX(&faststeer::steer_add_rms_norm_for_backward));
   m.impl("steer_add_autograd", TORCH_BOX(&faststeer::steer_add));

@@ -101,6 +101,7 @@ def _(
 
 
 @torch.library.register_fake("faststeer::steer_add_rms_norm.out")
+@torch.library.register_fake("faststeer::steer_add_rms_norm_by_table")
 def _(*arguments: Any) -> None:
     return None
 
@@ -183,6 +184,35 @@ def _without_kernel_out(*arguments: Any) -> None:
     run(*arguments)
 
 
+_entry_tables: dict[int, tuple[Tensor, ...]] = {}  # on devices without kernels
+
+
+def _set_entry_table(table: int, *entries: Tensor) -> None:
+    _entry_tables[table] = entries
+
+
+def _drop_entry_table(index: Tensor, table: int) -> None:
+    del _entry_tables[table]
+
+
+def _without_kernel_by_table(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, weight_offset: float, table: int
+) -> None:
+    if table not in _entry_tables:
+        raise ValueError(f"there is no table {table} of entries")
+    vectors, index, coefficient, modes = _entry_tables[table]
+    tokens = residual.numel() // residual.shape[-1]
+    if tokens > len(index):
+        raise ValueError(
+            f"table {table} of entries has shape {list(index.shape)}, too few lines for {tokens} "
+            "tokens"
+        )
+    entries = (vectors, index[:tokens], coefficient[:tokens], modes)
+    out, h = _without_kernel_norm(x, residual, weight, eps, *entries, weight_offset)
+    x.copy_(out)
+    residual.copy_(h)
+
+
 def _without_kernel_add(x: Tensor | None, residual: Tensor, *entries: Tensor | None) -> Tensor:
     if _runs_on_triton(residual, *entries[3:4]):
         return triton_calls.steer_add(x, residual, *entries)
@@ -203,6 +233,9 @@ _FALLBACKS: dict[str, Callable[..., object]] = {
     "steer_add_rms_norm_autograd": _without_kernel_norm_autograd,
     "steer_add_rms_norm_backward": _without_kernel_backward,
     "steer_add_rms_norm.out": _without_kernel_out,
+    "steer_add_rms_norm_by_table": _without_kernel_by_table,
+    "set_entry_table": _set_entry_table,
+    "drop_entry_table": _drop_entry_table,
     "steer_add": _without_kernel_add,
     "steer_add_autograd": _without_kernel_add,
     "steer_add_backward": _without_kernel_backward,

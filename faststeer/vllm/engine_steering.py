@@ -22,7 +22,12 @@ from faststeer.vllm.probe import require_compiled_steering, require_steering
 from faststeer.vllm.request_checks import CHECKED_KEY, timeline_of
 from faststeer.vllm.slots import Slots
 from faststeer.vllm.statistics import Statistics
-from faststeer.vllm.steered_modules import SteeredNorm, SteeredOutput, make_steered
+from faststeer.vllm.steered_modules import (
+    SteeredNorm,
+    SteeredNormInPlace,
+    SteeredOutput,
+    make_steered,
+)
 from faststeer.vllm.timeline import Timeline
 from faststeer.vllm.vector_store import VectorStore
 
@@ -81,10 +86,18 @@ class EngineSteering:
         # Of the requests that ask for anything, by id; all others cost nothing.
         self._timelines: dict[str, Timeline] = {}
         self._captures: dict[str, tuple[Sequence[Any], int]] = {}  # and the prompt's length
+        self._tables: dict[Site, int] = {}  # of the sites that are steered by number
         self._changed = False  # since the last step, so that an id may be another request's
 
-    def attach(self, weight_offset: Callable[[nn.Module], float]) -> None:
-        """Let the modules at the sites steer. `weight_offset`: of a norm."""
+    def attach(
+        self, weight_offset: Callable[[nn.Module], float], in_place: Callable[[nn.Module], bool]
+    ) -> None:
+        """Let the modules at the sites steer.
+
+        Args:
+            weight_offset: of a norm.
+            in_place: whether a norm may overwrite its arguments.
+        """
         outputs = [site for site in self.sites if site in self.found.outputs]
         layers = [site.layer for site in outputs if site.kind == "resid_post"]
         if layers:
@@ -107,7 +120,10 @@ class EngineSteering:
                 tensors |= statistics.tensors(site.layer)
             if site in self.found.norms:
                 norm = self.found.norms[site]
-                make_steered(norm, SteeredNorm, tensors, weight_offset(norm))
+                kind = SteeredNormInPlace if in_place(norm) else SteeredNorm
+                table = make_steered(norm, kind, tensors, weight_offset(norm))
+                if table is not None:
+                    self._tables[site] = table
             else:
                 make_steered(self.found.outputs[site], SteeredOutput, tensors)
 
@@ -117,7 +133,7 @@ class EngineSteering:
         Raises:
             RuntimeError: a site at which the stream is not what steering makes of it.
         """
-        require_steering(self.sites, self.slots, self.batch, run)
+        require_steering(self.sites, self._tables, self.slots, self.batch, run)
 
     def prove_compiled(self, run: Callable[[int], Tensor]) -> None:
         """Prove the same of the model as it serves. `run`: returns hidden states ``[N, H]``.
@@ -129,10 +145,10 @@ class EngineSteering:
 
     @property
     def graph_key(self) -> str:
-        """What a compiled graph depends on: version, sites, and the shapes of the tables."""
+        """What a compiled graph depends on: version, sites, numbers and shapes of the tables."""
         sites = [(site.layer, site.kind) for site in self.sites]
         shapes = [tuple(own.shape) for own in (self.slots.vectors, self.batch.index)]
-        return f"{VERSION} {sites} {shapes}"
+        return f"{VERSION} {sites} {list(self._tables.values())} {shapes}"
 
     def add_request(
         self, request: str, extra_args: Mapping[str, Any] | None, prompt_length: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,20 +22,28 @@ class _Recorded(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []  # index, before and after
+        # Number of the table or address of the index, and the stream before and after.
+        self.calls: list[tuple[int, Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an op, and record it if it is one of faststeer's."""
         name = str(func)
         if name.startswith("faststeer.steer_add"):
             x, residual, *rest = args
+            by_table = "by_table" in name
+            given = [x, residual]
             x, residual = None if x is None else _integers(x), _integers(residual)
-            result = func(x, residual, *rest, **(kwargs or {}))
-            index, after = (rest[1], result)
-            if "rms_norm" in name:
-                index, after = rest[3], result[1]
             before = residual.float() if x is None else residual.float() + x.float()
-            self.calls.append((index, before, after.float()))
+            result = func(x, residual, *rest, **(kwargs or {}))
+            if by_table:
+                own, after = rest[-1], residual
+                for tensor, changed in zip(given, (x, residual), strict=True):
+                    tensor.copy_(changed)
+            elif "rms_norm" in name:
+                own, after = rest[3].data_ptr(), result[1]
+            else:
+                own, after = rest[1].data_ptr(), result
+            self.calls.append((own, before, after.float()))
             return result
         return func(*args, **(kwargs or {}))
 
@@ -47,12 +55,17 @@ def _integers(like: Tensor) -> Tensor:
 
 
 def require_steering(
-    sites: Sequence[Site], slots: Slots, batch: Batch, run: Callable[[int], Any]
+    sites: Sequence[Site],
+    tables: Mapping[Site, int],
+    slots: Slots,
+    batch: Batch,
+    run: Callable[[int], Any],
 ) -> None:
     """Run the model on a few tokens, token i steered at site i alone, and look at the stream.
 
     Args:
         sites: those of this process, in the order of the tables.
+        tables: the numbers of tables of entries, at sites whose calls name one.
         slots: the vectors.
         batch: the entries of the tokens.
         run: runs that many tokens, eagerly.
@@ -66,9 +79,10 @@ def require_steering(
             run(tokens)
     finally:
         _clear(slots, batch)
-    found = {index.data_ptr(): (before, after) for index, before, after in recorded.calls}
+    found = {own: (before, after) for own, before, after in recorded.calls}
     for at, site in enumerate(sites):
-        calls = found.get(batch.index[at].data_ptr())
+        table = tables.get(site)
+        calls = found.get(batch.index[at].data_ptr() if table is None else table)
         if calls is None:
             raise RuntimeError(f"faststeer: nothing steered {site.kind} of layer {site.layer}")
         expected, after = calls

@@ -78,7 +78,8 @@ def on_cpu(libraries: Installed, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     library = tmp_path_factory.mktemp("on_cpu") / "on_cpu.so"
     shared = (
-        *("bindings_stable_tensors", "bindings_backward_tensors", "bindings_register_cuda"),
+        *("bindings_stable_tensors", "bindings_backward_tensors", "bindings_entry_tables"),
+        "bindings_register_cuda",
         *("cuda_launch_plan", "cuda_backward_plan"),
     )
     objects = (f"{name}.cpp.o" for name in shared)
@@ -125,6 +126,21 @@ for name, arguments in calls.items():
         assert "x has shape [6, 39]" in str(error)
     else:
         raise AssertionError(f"{name} took an x that does not fit")
+by_table, found = torch.ops.faststeer.steer_add_rms_norm_by_table.default, []
+table = (entries[0], entries[1].repeat(3, 1), entries[2].repeat(3, 1), entries[3])
+for run in (lambda op, *a: op(*a), lambda op, *a: op.redispatch(CUDA, *a)):
+    run(torch.ops.faststeer.set_entry_table.default, 2, *table)
+    found.append((x.clone(), residual.clone()))
+    run(by_table, *found[-1], weight, 0.1, 1.0, 2)
+    run(torch.ops.faststeer.drop_entry_table.default, table[1], 2)
+    try:
+        run(by_table, x.clone(), residual.clone(), weight, 0.1, 1.0, 2)
+    except ValueError as error:
+        assert "there is no table 2" in str(error)
+    else:
+        raise AssertionError("a table that was dropped was read")
+torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+assert not torch.equal(found[0][1], x + residual)
 op = torch.ops.faststeer.steer_add_rms_norm.out
 for given, run in zip(both, (op, lambda *a: op.redispatch(CUDA, *a))):
     run(x, residual.T.contiguous().T, weight, 0.1, *entries, 1.0, given[0], given[1])

@@ -8,6 +8,7 @@ from torch import Tensor
 from faststeer import ops, patch
 from faststeer.bench.variants import vectors_on_all_layers
 from faststeer.ops import cuda_library
+from faststeer.ops.entry_tables import EntryTable
 
 pytestmark = ON_GPU
 
@@ -45,6 +46,28 @@ def test_a_captured_graph_follows_coefficients_and_ids() -> None:
         index.copy_(torch.randint(-1, 6, index.shape))
         graph.replay()
         check(out, h, x, residual, weight, vectors, index, coefficient)
+
+
+def test_a_captured_graph_reads_a_table_by_its_number() -> None:
+    x, residual = torch.randn(2, 8, 4096, device="cuda").bfloat16()
+    weight = torch.randn(4096, device="cuda").bfloat16()
+    vectors, index, coefficient = random_entries(16, 4096, 4, 16, torch.float32)
+    modes = torch.zeros(len(vectors), 5, device="cuda")
+    modes[:, 0] = 1.0  # additions
+    table = EntryTable(vectors, index, coefficient, modes)
+    room = x.clone(), residual.clone()
+    arguments = (*room, weight, EPS, 0.0, table.number)
+    torch.ops.faststeer.steer_add_rms_norm_by_table(*arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        torch.ops.faststeer.steer_add_rms_norm_by_table(*arguments)
+    for _ in range(3):
+        coefficient.normal_()
+        index.copy_(torch.randint(-1, len(vectors), index.shape))
+        room[0].copy_(x)
+        room[1].copy_(residual)
+        graph.replay()
+        check(*room, x, residual, weight, vectors, index[:8], coefficient[:8])
 
 
 def test_work_goes_to_the_current_stream() -> None:

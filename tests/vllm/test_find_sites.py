@@ -15,7 +15,7 @@ from faststeer.vectors.sites import Site
 from faststeer.vllm.configuration import Configuration
 from faststeer.vllm.engine_steering import EngineSteering
 from faststeer.vllm.find_sites import Found, decoder_layers, find_sites, missing_sites, watched
-from faststeer.vllm.steered_modules import SteeredNorm
+from faststeer.vllm.steered_modules import SteeredNorm, SteeredNormInPlace
 
 MID, POST = "resid_mid", "resid_post"
 
@@ -88,6 +88,20 @@ def test_a_norm_of_something_else_than_what_the_layer_returned_is_not_taken() ->
     assert Site(1, POST) in found.sites()
 
 
+def test_a_site_whose_table_is_another_sites_is_found() -> None:
+    model = Model([Layer() for _ in range(4)])
+    made = steering(model, in_place=True)
+    steered = [site for site in made.sites if site in made.found.norms]
+    one, other = (made.found.norms[site] for site in steered[:2])
+    one.faststeer_table_number = other.faststeer_table_number
+    name = f"{steered[0].kind} of layer {steered[0].layer}"
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match=f"nothing steered {name}"):
+            made.prove(model.run)
+        with pytest.raises(RuntimeError, match=f"does not read what {name}"):
+            made.prove_compiled(model.run)
+
+
 def test_layers_that_add_themselves_are_steered_at_their_output() -> None:
     found = found_in(Model([AddingLayer(), AddingLayer()]))
     assert set(found.outputs) == {Site(0, "resid_pre"), Site(0, POST), Site(1, POST)}
@@ -132,32 +146,37 @@ def test_the_list_of_layers_is_found_or_refused() -> None:
         decoder_layers(both, 1)
 
 
-def steering(model: Model) -> EngineSteering:
+def steering(model: Model, in_place: bool = False) -> EngineSteering:
     store = make_store()
     found = found_in(model)
     made = EngineSteering(Configuration(None, terms=3), store, found, 32, torch.device("cpu"))
-    made.attach(lambda norm: 0.0)
+    made.attach(lambda norm: 0.0, lambda norm: in_place)
     return made
 
 
-def test_the_model_gives_the_same_while_nobody_is_steered_and_proves_that_it_steers() -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_model_gives_the_same_while_nobody_is_steered_and_proves_that_it_steers(
+    in_place: bool,
+) -> None:
     model = Model([Layer() for _ in range(4)])
     with torch.inference_mode():
         before = model.run(12)
-        made = steering(model)
+        made = steering(model, in_place)
         torch.testing.assert_close(model.run(12), before, atol=1e-5, rtol=1e-5)
         made.prove(model.run)
         made.prove_compiled(model.run)
         torch.testing.assert_close(model.run(12), before, atol=1e-5, rtol=1e-5)
-    swapped = [own for own in model.modules() if isinstance(own, SteeredNorm)]
+    kind = SteeredNormInPlace if in_place else SteeredNorm
+    swapped = [own for own in model.modules() if isinstance(own, kind)]
     assert len(swapped) == len(made.sites)
     assert {type(own).__name__ for own in swapped} == {"Norm"}
     assert not any("faststeer" in name for name in model.state_dict())
 
 
-def test_a_site_that_does_not_steer_is_found_by_both_proofs() -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_site_that_does_not_steer_is_found_by_both_proofs(in_place: bool) -> None:
     model = Model([Layer() for _ in range(4)])
-    made = steering(model)
+    made = steering(model, in_place)
     site = Site(1, POST)
     norm = made.found.norms[site]
     norm.__class__ = Norm  # as if the swap had not taken
@@ -194,7 +213,7 @@ def test_layers_that_add_themselves_give_a_warning_and_cannot_be_steered_between
     found = found_in(model)
     made = EngineSteering(Configuration(None), store, found, 32, torch.device("cpu"))
     with pytest.warns(FaststeerWarning, match="AddingLayer adds to the residual stream itself"):
-        made.attach(lambda norm: 0.0)
+        made.attach(lambda norm: 0.0, lambda norm: True)
     with torch.inference_mode():
         made.prove(model.run)
         made.prove_compiled(model.run)

@@ -96,7 +96,10 @@ def _steering_of(worker: Any) -> EngineSteering:
     most = max(vllm_config.scheduler_config.max_num_batched_tokens, *graphs)
     longest = vllm_config.model_config.max_model_len
     steering = EngineSteering(configuration, store, found, most, runner.device, longest)
-    steering.attach(lambda norm: 1.0 if type(norm).__name__ == "GemmaRMSNorm" else 0.0)
+    steering.attach(
+        weight_offset=lambda norm: 1.0 if type(norm) is GemmaRMSNorm else 0.0,
+        in_place=lambda norm: type(norm) is RMSNorm,  # as its own op, which takes what it is given
+    )
     steering.prove(run)
     options = configuration.capture, configuration.capture_groups, longest
     key = f"{steering.graph_key} {options}"
