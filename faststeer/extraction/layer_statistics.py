@@ -53,7 +53,8 @@ class LayerStatistics:
         sides = torch.tensor(batch.sides, dtype=torch.int32)
         self._sides += sides.bincount(minlength=2)
         placed: dict[torch.device, Tensor] = {}
-        for number, (layer, rows) in enumerate(batch.by_layer.items()):
+        for number, layer in enumerate(self.layers):  # in whose order sinks are told
+            rows = batch.by_layer[layer]
             if rows.device not in placed:
                 placed[rows.device] = sides.to(rows.device)
             if layer not in self._every:

@@ -108,8 +108,8 @@ class SinkCounts:
             outcomes = []
             if self.dropped:
                 outcomes.append(
-                    f"were left out of the directions at layers {_ranges(self.dropped)}, the texts "
-                    "that they are paired with too"
+                    f"were left out of the directions at layers {_ranges(self.dropped)}, each with "
+                    "its pair if it has one"
                 )
             if only_read:
                 outcomes.append(

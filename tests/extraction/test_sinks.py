@@ -104,7 +104,7 @@ def test_a_pair_that_is_read_at_a_sink_is_left_out_where_others_are_not(
     assert message == (
         "attention sinks: of 1 of 8 texts nothing was read but positions with norms of over 5 "
         "times the median of their text at layers 3; they were left out of the directions at "
-        "layers 3, the texts that they are paired with too"
+        "layers 3, each with its pair if it has one"
     )
     assert vector.metadata["sinks_read"] == {"texts": 1, "layers": {"3": 1}}
     assert vector.metadata["sinks_dropped"] == {"3": 1}
