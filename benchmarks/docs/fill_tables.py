@@ -25,8 +25,9 @@ from serving_tables import play_start, play_table, vllm_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-BROAD, TRAITS = (
-    ROOT / "docs" / "results" / name / "outcome.json" for name in ("broad-skills", "traits")
+BROAD, BROAD_QWEN, TRAITS = (
+    ROOT / "docs" / "results" / name / "outcome.json"
+    for name in ("broad-skills", "broad-skills-qwen", "traits")
 )
 
 # By page and mark: the committed result, and the function that formats it.
@@ -62,6 +63,8 @@ PAGES: dict[str, dict[str, tuple[Path, Block]]] = {
         "broad-skills code": (BROAD, experiment_tables.table("Text kept (%) when general code")),
         "broad-skills Python": (BROAD, experiment_tables.table("Text kept (%) when Python")),
         "broad-skills crosswise": (BROAD, experiment_tables.table("What is left (%)")),
+        "qwen code": (BROAD_QWEN, experiment_tables.table("Text kept (%) when general code")),
+        "qwen Python": (BROAD_QWEN, experiment_tables.table("Text kept (%) when Python")),
         "qwen questions": (RESULTS / "questions-qwen.json", experiment_tables.questions_table),
         "traits alone": (TRAITS, experiment_tables.table("Each vector alone")),
         "traits verdict": (TRAITS, experiment_tables.table("Differences of the mean effect")),
