@@ -41,23 +41,28 @@ class BatchReads:
     def sums(self, head: LMHead, hidden: Tensor, continuations: int) -> Tensor:
         """Return the log-probability of every continuation, as far as this batch has it.
 
+        The settings share a product with the output embedding, which is read from memory for each.
+
         Args:
             head: gives logits; gradients pass through.
-            hidden: of the P tokens, ``[P, H]``.
+            hidden: of the P tokens under S settings, ``[S, P, H]``.
             continuations: how many there are.
 
         Returns:
-            ``[continuations]`` float64 nats, on the device of `hidden`.
+            ``[S, continuations]`` float64 nats, on the device of `hidden`.
         """
-        found = hidden.new_zeros(continuations, dtype=torch.float64)
-        columns, tokens, owners = (
-            own.to(hidden.device) for own in (self.columns, self.tokens, self.continuations)
-        )
-        for chunk in head.chunks(len(hidden)):
-            here = (columns >= chunk.start) & (columns < chunk.stop)
-            logprobs = head.logits(hidden[chunk]).double().log_softmax(-1)
-            read = logprobs[columns[here] - chunk.start, tokens[here]]
-            found = found.index_add(0, owners[here], read)
+        settings, tokens = hidden.shape[:2]
+        device = hidden.device
+        places = self.columns.to(device) + tokens * torch.arange(settings, device=device)[:, None]
+        owners = self.continuations.to(device).expand_as(places)
+        rows = torch.arange(settings, device=device)[:, None].expand_as(places)
+        predicted = self.tokens.to(device).expand_as(places)
+        found = hidden.new_zeros(settings, continuations, dtype=torch.float64)
+        for chunk in head.chunks(settings * tokens):
+            here = (places >= chunk.start) & (places < chunk.stop)
+            logprobs = head.logits(hidden.flatten(0, 1)[chunk]).double().log_softmax(-1)
+            read = logprobs[places[here] - chunk.start, predicted[here]]
+            found = found.index_put((rows[here], owners[here]), read, accumulate=True)
         return found
 
 
@@ -99,10 +104,8 @@ class ReadTokens:
             reads = self.reads_of(batch, texts)
             for states in runner.run(batch, reads.chosen):
                 with torch.inference_mode():
-                    found = [
-                        reads.sums(self.head, rows, self.continuations) for rows in states.hidden
-                    ]
-                    logs[torch.tensor(states.indices)] += torch.stack(found).cpu()
+                    found = reads.sums(self.head, states.hidden, self.continuations)
+                    logs[torch.tensor(states.indices)] += found.cpu()
             advance(settings * len(texts))
         return logs
 

@@ -111,7 +111,8 @@ class Slopes:
             batch = self.calls.batch([rows[at] for at in group], self.pad)
             reads = read.reads_of(batch, [texts[at] for at in group])
             hidden = self._hidden(batch)
-            sums = reads.sums(read.head, hidden[reads.chosen.to(hidden.device)], read.continuations)
+            chosen = hidden[reads.chosen.to(hidden.device)]
+            [sums] = reads.sums(read.head, chosen[None], read.continuations)
             logs = sums if logs is None else logs + sums
         assert logs is not None
         return logs
