@@ -21,12 +21,17 @@ def warn_of_the_choice(tuned: Tuned, budget: Budget) -> None:
     own = tuned.chosen
     messages = []
     for name, effect in own.effects.items():
-        if not effect.interval[0] > 0:
-            low, high = effect.interval
+        low, high = effect.interval
+        measured = f"{effect.mean:+.3g} [{low:.3g}, {high:.3g}] on {tuned.items[name]}"
+        if high < 0:
             messages.append(
-                f"{name}: the effect of the setting cannot be told from none, {effect.mean:+.3g} "
-                f"[{low:.3g}, {high:.3g}] on {tuned.items[name]}; the vector may not hold what the "
-                "items differ in, or there are too few of them"
+                f"{name}: the setting does the opposite of what is asked, {measured}; the two sides "
+                "may be swapped, in these items or in what the vector was made from"
+            )
+        elif not low > 0:
+            messages.append(
+                f"{name}: the effect of the setting cannot be told from none, {measured}; the "
+                "vector may not hold what the items differ in, or there are too few of them"
             )
         elif tuned.times_random(name) < _WEAK:
             messages.append(

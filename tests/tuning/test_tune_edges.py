@@ -95,8 +95,10 @@ def test_an_effect_against_what_was_asked_is_said(tiny_model, byte_tokenizer) ->
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = faststeer.tune(tiny_model, byte_tokenizer, prompts, vector, kl=0.001, **SIZES)
-        said = any("cannot be told from none" in str(own.message) for own in caught)
-        assert said == (not found.chosen.effects["v"].interval[0] > 0)
+        said = "\n".join(str(own.message) for own in caught)
+        low, high = found.chosen.effects["v"].interval
+        assert ("cannot be told from none" in said) == (low <= 0 <= high)
+        assert ("the opposite of what is asked" in said) == (high < 0)
 
 
 def test_scores_that_break_at_strong_settings_are_not_chosen(

@@ -39,7 +39,7 @@ def _combined(results: Results, layer: int) -> str:
     }
     best = max(moved, key=lambda shown: moved[shown].value)
     return (
-        f"Of the combined vectors at layer {layer}, {best} changes the mean matching probability "
+        f"Of the combined vectors at layer {layer}, {best} raises the mean matching probability "
         f"most: {moved[best].signed}."
     )
 
