@@ -25,8 +25,8 @@ def warn_of_the_choice(tuned: Tuned, budget: Budget) -> None:
         measured = f"{effect.mean:+.3g} [{low:.3g}, {high:.3g}] on {tuned.items[name]}"
         if high < 0:
             messages.append(
-                f"{name}: the setting does the opposite of what is asked, {measured}; the two sides "
-                "may be swapped, in these items or in what the vector was made from"
+                f"{name}: the setting does the opposite of what is asked, {measured}; the two "
+                "sides may be swapped, in these items or in what the vector was made from"
             )
         elif not low > 0:
             messages.append(

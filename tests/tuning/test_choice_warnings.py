@@ -40,4 +40,6 @@ def test_an_effect_of_less_than_three_times_chance_is_called_weak() -> None:
 
 def test_an_effect_clear_of_zero_on_the_wrong_side_is_called_the_opposite() -> None:
     (message,) = said_of(-0.4, 0.1)
-    assert message.startswith("v: the setting does the opposite of what is asked, -0.4 [-0.8, -0.2]")
+    assert message.startswith(
+        "v: the setting does the opposite of what is asked, -0.4 [-0.8, -0.2]"
+    )
