@@ -17,6 +17,7 @@ from faststeer.experiments import Figure, Result, Section, Table, as_page, resul
 from faststeer.experiments.charts import KINDS, draw
 from faststeer.experiments.result import FINDINGS
 
+COMMITTED = ROOT / "docs" / "results"
 SERIES = {"name": "layer <1>", "x": [1.0, 0.5], "y": [1.0, 0.7], "low": [1, 0.6], "high": [1, 0.8]}
 DATA = {
     "curves": {"title": "t", "x": "code", "panels": [{"y": "text", "series": [SERIES]}]},
@@ -183,9 +184,9 @@ def test_a_missing_plot_is_reported(result: Result, tmp_path: Path) -> None:
         as_page(results_in(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["broad-skills", "behaviours", "traits"])
-def test_results_of_the_previous_version_are_read_and_reported(name: str) -> None:
-    folder = ROOT / "docs" / "results" / name
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in COMMITTED.glob("*/*.json")))
+def test_committed_results_are_read_and_reported_whichever_version_made_them(name: str) -> None:
+    folder = COMMITTED / name
     content = json.loads((folder / "outcome.json").read_text())
     page = as_page(results_in(folder))
     for section in content["sections"]:
@@ -198,3 +199,14 @@ def test_results_of_the_previous_version_are_read_and_reported(name: str) -> Non
         for table in section["tables"]
         for row in table["rows"]
     )
+
+
+def test_all_shipped_traits_are_movable_in_the_committed_results() -> None:
+    content = json.loads((COMMITTED / "traits" / "outcome.json").read_text())
+    tables = [table for section in content["sections"] for table in section["tables"]]
+    [alone] = [table for table in tables if table["title"].startswith("Each vector alone")]
+    movable = {
+        row[0].partition(":")[0]: row[alone["columns"].index("movable")] for row in alone["rows"]
+    }
+    assert movable == dict.fromkeys(content["facts"]["traits"], "yes")
+    assert len(movable) == 6
