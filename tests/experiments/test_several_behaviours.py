@@ -95,7 +95,7 @@ def test_the_findings_have_the_numbers_of_the_tables(done: Path) -> None:
         changes = {row[0]: row[-1] for row in rows if row[0].startswith("combined: ")}
         best = max(changes, key=lambda name: float(changes[name].split()[0]))
         sentence = alone_and_combined[1].split(". Of")[number]
-        assert f"{best.removeprefix('combined: ')} changes" in sentence
+        assert f"{best.removeprefix('combined: ')} raises" in sentence
         assert changes[best] in sentence
     rows = tables["Matching probability over the global coefficient"].rows
     assert any(f"coefficient {row[0]}, " in at_once_all and row[-3] in at_once_all for row in rows)
