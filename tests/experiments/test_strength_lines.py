@@ -11,7 +11,11 @@ from faststeer.experiments.broad_skills import (
     PYTHON_ONLY,
     TEXT,
 )
-from faststeer.experiments.broad_skills.findings import comparisons_table, kept_in_words
+from faststeer.experiments.broad_skills.findings import (
+    comparisons_table,
+    kept_in_words,
+    price_table,
+)
 from faststeer.experiments.broad_skills.strength_lines import StrengthLine
 from faststeer.experiments.broad_skills.tables import kept_table
 
@@ -115,3 +119,12 @@ def test_a_difference_has_no_interval_if_some_resamples_do_not_reach_the_level()
         seed=0,
     )
     assert table.rows[1] == ["general code, layer 10", "general code, layer 0", 95, 90, "+5.0"]
+
+
+def test_the_price_of_a_point_of_the_skill_is_told_early_and_late() -> None:
+    dearer = line(CODE, text=[100, 90, 60, 40], own=[100, 80, 50, 30], layer=15)
+    shallow = line(PYTHON_ONLY, text=[100, 95, 80], own=[100, 80, 50], layer=3)
+    assert price_table({CODE: [dearer], PYTHON_ONLY: [shallow]}, seed=0).rows == [
+        ["general code, layer 15", pytest.approx(0.5), pytest.approx(1.0), "+0.50 [+0.50, +0.50]"],
+        ["Python, layer 3", pytest.approx(0.25), None, None],
+    ]

@@ -13,6 +13,7 @@ from faststeer.experiments.broad_skills.strength_lines import StrengthLine
 from faststeer.experiments.result import Cell, Table
 
 _MIDDLE = range(10, 21)  # layers, where the paper found steering at its best
+_EARLY, _LATE = (1.0, 0.8), (0.5, 0.3)  # levels of a skill between which its price is compared
 
 Lines = Mapping[str, Sequence[StrengthLine]]  # by the skill that is steered away from
 
@@ -36,6 +37,37 @@ def comparisons_table(by_layer: Lines, variants: Lines, seed: int) -> Table:
         [_compared(one, other, seed) for one, other in pairs],
         1,
     )
+
+
+def price_table(by_layer: Lines, seed: int) -> Table:
+    """Compare what a point of each skill costs in points of text early and late, at best layers."""
+    rows: list[list[Cell]] = []
+    for skill, lines in by_layer.items():
+        best = best_of(lines)
+
+        def grown(documents: Tensor | None = None, best: StrengthLine = best) -> float:
+            return _price(best, *_LATE, documents) - _price(best, *_EARLY, documents)
+
+        early, late = _price(best, *_EARLY), _price(best, *_LATE)
+        prices: list[Cell] = [None if math.isnan(own) else own for own in (early, late)]
+        ends = best.interval(grown, seed)
+        around = "" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+        difference = None if None in prices else f"{grown():+.2f}{around}"
+        rows.append([f"{skill}, {best.name}", *prices, difference])
+    return Table(
+        "Points of text that a point of the skill costs, with 95 % intervals",
+        ["steering", "down to 80%", "from 50% to 30%", "difference"],
+        rows,
+        2,
+    )
+
+
+def _price(line: StrengthLine, high: float, low: float, documents: Tensor | None = None) -> float:
+    """Return the text lost per skill lost, between two levels of the skill; NaN if not reached."""
+    above, below = (
+        1.0 if level == 1 else line.kept(level, documents=documents) for level in (high, low)
+    )
+    return (above - below) / (high - low)
 
 
 def kept_in_words(by_layer: Lines, seed: int) -> str:

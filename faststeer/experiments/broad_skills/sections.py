@@ -40,7 +40,10 @@ def sections(sets: Sets, measured: Measurements, seed: int) -> list[Section]:
             f"{findings.kept_in_words(measured.by_layer, seed)}\n\n"
             "Documents are resampled for the 95 % intervals. The best layers were chosen on the "
             "documents that they are compared on, which favours them.",
-            [findings.comparisons_table(measured.by_layer, measured.variants, seed)],
+            [
+                findings.comparisons_table(measured.by_layer, measured.variants, seed),
+                findings.price_table(measured.by_layer, seed),
+            ],
         ),
         Section(
             "Text kept when a skill is lost",
