@@ -2,6 +2,7 @@
 
 from faststeer import data, diagnostics
 from faststeer.data.templates import pairs
+from faststeer.diagnostics.tuning.tune import tune
 from faststeer.extraction.act_add import ActAdd, act_add
 from faststeer.extraction.capture import capture
 from faststeer.extraction.extract import activations, extract
@@ -16,7 +17,6 @@ from faststeer.steering.conditions import when
 from faststeer.steering.feature_condition import when_active
 from faststeer.steering.handles import Handle
 from faststeer.steering.written import after, at, between, first, until
-from faststeer.tuning.tune import tune
 from faststeer.utils.version import VERSION as __version__
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.steering_vector import SteeringVector

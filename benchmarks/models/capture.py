@@ -18,7 +18,7 @@ from costs import Record, compare
 from rich.console import Console
 
 import faststeer
-from faststeer.bench.hook_baselines import twin
+from faststeer.diagnostics.bench.hook_baselines import twin
 from faststeer.models import loading
 from faststeer.models.inference import random_ids
 from faststeer.utils.files import write_whole

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from faststeer.bench.timing import OtherLoad, Samples
+from faststeer.diagnostics.bench.timing import OtherLoad, Samples
 
 Record = dict[str, Any]
 

@@ -23,10 +23,10 @@ from rich.console import Console
 from torch import Tensor
 
 import faststeer
-from faststeer.bench.timing import OtherLoad
 from faststeer.data.batches import left_padded
 from faststeer.data.jsonl import PairsFile
 from faststeer.data.shipped import Behaviour
+from faststeer.diagnostics.bench.timing import OtherLoad
 from faststeer.extraction.reader import ActivationReader
 from faststeer.models import loading
 from faststeer.utils.files import write_whole

@@ -22,9 +22,9 @@ from torch import nn
 
 import faststeer
 from faststeer import ops
-from faststeer.bench import phases
-from faststeer.bench.timing import OtherLoad, Samples, interleaved
-from faststeer.bench.variants import (
+from faststeer.diagnostics.bench import phases
+from faststeer.diagnostics.bench.timing import OtherLoad, Samples, interleaved
+from faststeer.diagnostics.bench.variants import (
     HOOKS,
     IDLE,
     STOCK,

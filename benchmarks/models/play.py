@@ -22,9 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from faststeer.bench.timing import OtherLoad
 from faststeer.cli import options
 from faststeer.data.shipped import Behaviour
+from faststeer.diagnostics.bench.timing import OtherLoad
 from faststeer.extraction.extract import extract
 from faststeer.play import Batcher, Request, Use
 from faststeer.utils.files import write_whole

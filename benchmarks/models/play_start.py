@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from faststeer.bench.timing import OtherLoad
+from faststeer.diagnostics.bench.timing import OtherLoad
 from faststeer.play.serve import LOOPBACK, require_gradio
 from faststeer.utils.files import write_whole
 from faststeer.utils.machine import machine_facts

@@ -18,8 +18,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from faststeer.bench.phases import CAPTURED, COMPILED, DECODE
-from faststeer.bench.variants import COUNTS, IDLE, STOCK, per_row_variant, shared_variant
+from faststeer.diagnostics.bench.phases import CAPTURED, COMPILED, DECODE
+from faststeer.diagnostics.bench.variants import (
+    COUNTS,
+    IDLE,
+    STOCK,
+    per_row_variant,
+    shared_variant,
+)
 
 Record = dict[str, Any]
 

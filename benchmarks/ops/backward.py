@@ -25,8 +25,8 @@ from torch import Tensor
 
 import faststeer
 from faststeer import _C, ops
-from faststeer.bench.timing import OtherLoad, Samples, interleaved
-from faststeer.bench.variants import vectors_on_all_layers
+from faststeer.diagnostics.bench.timing import OtherLoad, Samples, interleaved
+from faststeer.diagnostics.bench.variants import vectors_on_all_layers
 from faststeer.models import load
 from faststeer.utils.files import write_whole
 from faststeer.utils.machine import machine_facts, source_commit

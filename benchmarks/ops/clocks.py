@@ -12,8 +12,8 @@ import torch
 from cases import Inputs, copied, size
 from variants import Bind, Call
 
-from faststeer.bench import timing
-from faststeer.bench.timing import OtherLoad, Samples
+from faststeer.diagnostics.bench import timing
+from faststeer.diagnostics.bench.timing import OtherLoad, Samples
 
 Run = Callable[[], object]
 

@@ -9,8 +9,8 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import Tensor, nn
 
-from faststeer.bench.timing import Samples, round_robin
-from faststeer.bench.variants import HOOKS, STOCK, hooked_twin
+from faststeer.diagnostics.bench.timing import Samples, round_robin
+from faststeer.diagnostics.bench.variants import HOOKS, STOCK, hooked_twin
 from faststeer.models.calls import past_argument, past_of
 from faststeer.models.inference import random_ids
 from faststeer.vectors.random import random_vector

@@ -9,9 +9,9 @@ import torch
 from steerers import FASTSTEER, Steer
 from torch import nn
 
-from faststeer.bench.hook_baselines import median_norms
-from faststeer.bench.tolerance import rms
 from faststeer.data.batches import Batch, left_padded
+from faststeer.diagnostics.bench.hook_baselines import median_norms
+from faststeer.diagnostics.bench.tolerance import rms
 from faststeer.models.inference import greedy_tokens, logits
 from faststeer.vectors.random import random_vector
 from faststeer.vectors.sites import Site

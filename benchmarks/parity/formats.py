@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from faststeer import SteeringVector, patch
-from faststeer.bench.tolerance import rms
 from faststeer.data.batches import Batch, left_padded
+from faststeer.diagnostics.bench.tolerance import rms
 from faststeer.models.inference import logits
 
 Record = dict[str, Any]

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from steerers import LIBRARIES
 
-from faststeer.bench.timing import OtherLoad
+from faststeer.diagnostics.bench.timing import OtherLoad
 from faststeer.models.loading import load
 from faststeer.utils.machine import installed_version, machine_facts
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from faststeer import SteeringVector, patch
-from faststeer.bench.hook_baselines import twin
+from faststeer.diagnostics.bench.hook_baselines import twin
 
 STEERING_VECTORS, REPENG, FASTSTEER = "steering-vectors", "repeng", "faststeer"
 

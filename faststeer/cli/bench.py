@@ -34,7 +34,7 @@ def bench(
     """Time what steering costs: stock, plain hooks and faststeer, in alternation."""
     import json
 
-    from faststeer.bench.run import Settings, run
+    from faststeer.diagnostics.bench.run import Settings, run
     from faststeer.utils.files import write_whole
 
     sizes = [int(size) for size in batch_sizes.split(",") if size.strip().isdecimal()]

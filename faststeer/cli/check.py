@@ -15,7 +15,7 @@ def check(
     num_layers: options.LayersOption = None,
 ) -> None:
     """Check the patch on your own model: parity, steering, undo; exit code 1 if any check fails."""
-    from faststeer.bench.check import show
+    from faststeer.diagnostics.bench.check import show
 
     if not show(options.load(model, device, dtype, num_layers), Console()):
         raise typer.Exit(1)

@@ -8,10 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from faststeer.bench.phases import decode
-from faststeer.bench.run import Settings
-from faststeer.bench.timing import Samples
-from faststeer.bench.variants import hooked_twin, steered_twin
 from faststeer.cli import options
 from faststeer.cli.demo_effects import (
     RANDOM_DIRECTIONS,
@@ -21,6 +17,10 @@ from faststeer.cli.demo_effects import (
     random_directions,
 )
 from faststeer.data.shipped import SHIPPED, Behaviour
+from faststeer.diagnostics.bench.phases import decode
+from faststeer.diagnostics.bench.run import Settings
+from faststeer.diagnostics.bench.timing import Samples
+from faststeer.diagnostics.bench.variants import hooked_twin, steered_twin
 from faststeer.extraction.extract import extract
 from faststeer.models.inference import continuations, random_ids
 from faststeer.models.loading import Loaded

@@ -112,7 +112,7 @@ def sweep(
     console.print(sweep_table(records))
     console.print(explained(records), markup=False, highlight=False)
     if figure is not None:
-        from faststeer.tuning.sweep_figure import draw
+        from faststeer.diagnostics.tuning.sweep_figure import draw
 
         draw(records, figure)
         console.print(f"wrote {figure}", soft_wrap=True, markup=False, highlight=False)
@@ -145,6 +145,6 @@ def _documents_task(given: list[str], max_length: int, items: int | None) -> Any
 
 def _pairs_task(path: Path, max_length: int, items: int | None) -> Any:
     from faststeer.data import PairsFile
-    from faststeer.tuning.pairs_task import PairsTask
+    from faststeer.diagnostics.tuning.pairs_task import PairsTask
 
     return PairsTask(path.stem, list(islice(PairsFile(path), items)), max_length)

@@ -204,7 +204,7 @@ class _Items:
         if "pairs" in given:
             return given.pop("pairs"), given
         from faststeer.data.chat import format_of
-        from faststeer.tuning.sources import PairsInFormat
+        from faststeer.diagnostics.tuning.sources import PairsInFormat
 
         positive, negative = given.pop("positive"), given.pop("negative")
         pairs = zip(positive, negative, strict=False)

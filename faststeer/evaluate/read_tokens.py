@@ -41,7 +41,7 @@ class BatchReads:
     def sums(self, head: LMHead, hidden: Tensor, continuations: int) -> Tensor:
         """Return the log-probability of every continuation, as far as this batch has it.
 
-        The settings share a product with the output embedding, which is read from memory for each.
+        Settings share products with the output embedding: each reads it from memory once.
 
         Args:
             head: gives logits; gradients pass through.
@@ -58,9 +58,10 @@ class BatchReads:
         rows = torch.arange(settings, device=device)[:, None].expand_as(places)
         predicted = self.tokens.to(device).expand_as(places)
         found = hidden.new_zeros(settings, continuations, dtype=torch.float64)
-        for chunk in head.chunks(settings * tokens):
+        flat = hidden.flatten(0, 1)
+        for chunk in head.chunks(len(flat)):
             here = (places >= chunk.start) & (places < chunk.stop)
-            logprobs = head.logits(hidden.flatten(0, 1)[chunk]).double().log_softmax(-1)
+            logprobs = head.logits(flat[chunk]).double().log_softmax(-1)
             read = logprobs[places[here] - chunk.start, predicted[here]]
             found = found.index_put((rows[here], owners[here]), read, accumulate=True)
         return found

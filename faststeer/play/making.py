@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.bench.hook_baselines import twin
 from faststeer.data.templates import pairs
-from faststeer.tuning.result import Tuned
-from faststeer.tuning.tune import tune
+from faststeer.diagnostics.bench.hook_baselines import twin
+from faststeer.diagnostics.tuning.result import Tuned
+from faststeer.diagnostics.tuning.tune import tune
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.steering_vector import SteeringVector
 

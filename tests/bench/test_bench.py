@@ -14,11 +14,11 @@ from checks import exit_code, run_cli, tiny
 from rich.console import Console
 from transformers import LlamaForCausalLM
 
-from faststeer.bench import phases, run, tolerance, variants
-from faststeer.bench.cuda_graph import StaticDecode
-from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin
-from faststeer.bench.timing import Samples
 from faststeer.data.batches import left_padded
+from faststeer.diagnostics.bench import phases, run, tolerance, variants
+from faststeer.diagnostics.bench.cuda_graph import StaticDecode
+from faststeer.diagnostics.bench.hook_baselines import Steering, steer_with_hooks, twin
+from faststeer.diagnostics.bench.timing import Samples
 from faststeer.models.calls import DecoderSignature
 from faststeer.models.inference import logits, random_ids
 from faststeer.patching.patch import patch

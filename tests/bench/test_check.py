@@ -12,9 +12,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from faststeer import _C, ops
-from faststeer.bench import tolerance
-from faststeer.bench.check import check
 from faststeer.data.batches import left_padded
+from faststeer.diagnostics.bench import tolerance
+from faststeer.diagnostics.bench.check import check
 from faststeer.models import residual_stream
 from faststeer.models.inference import logits
 from faststeer.models.loading import Loaded

@@ -9,10 +9,10 @@ import torch
 from checks import MODES, failed, passed, tiny
 from unknown_decoders import make
 
-from faststeer.bench import check as checking
-from faststeer.bench.check import check
-from faststeer.bench.findings import Finding
-from faststeer.bench.mode_probes import CAP, CONDITION
+from faststeer.diagnostics.bench import check as checking
+from faststeer.diagnostics.bench.check import check
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.mode_probes import CAP, CONDITION
 from faststeer.models.loading import Loaded
 from faststeer.patching.patched import Patched
 from faststeer.steering.conditions import TokenCondition

@@ -8,11 +8,11 @@ import pytest
 from checks import tiny
 from rich.console import Console
 
-from faststeer.bench import phases, run
-from faststeer.bench.costs import costs
-from faststeer.bench.timing import Samples
-from faststeer.bench.variants import NAMES, STOCK
 from faststeer.cli import demo_tour
+from faststeer.diagnostics.bench import phases, run
+from faststeer.diagnostics.bench.costs import costs
+from faststeer.diagnostics.bench.timing import Samples
+from faststeer.diagnostics.bench.variants import NAMES, STOCK
 from faststeer.vectors.random import random_vector
 
 # The median of the rounds' ratios is 1.05, the ratio of the medians 0.7: milliseconds of both

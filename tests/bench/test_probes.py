@@ -15,9 +15,9 @@ import transformers
 from checks import PROBED, failed, passed, tiny
 from unknown_decoders import SIZES, make
 
-from faststeer.bench import check as checking
-from faststeer.bench.check import check
-from faststeer.bench.findings import Finding
+from faststeer.diagnostics.bench import check as checking
+from faststeer.diagnostics.bench.check import check
+from faststeer.diagnostics.bench.findings import Finding
 from faststeer.models.loading import Loaded
 from faststeer.patching import patched
 from faststeer.patching.call_tokens import CallTokens

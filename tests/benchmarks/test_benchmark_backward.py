@@ -6,7 +6,7 @@ import torch
 
 import faststeer
 from faststeer import ops
-from faststeer.bench.variants import vectors_on_all_layers
+from faststeer.diagnostics.bench.variants import vectors_on_all_layers
 
 
 @pytest.mark.parametrize("learned", [True, False])

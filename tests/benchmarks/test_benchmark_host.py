@@ -6,7 +6,7 @@ import host
 import pytest
 import torch
 
-from faststeer.bench.timing import Samples
+from faststeer.diagnostics.bench.timing import Samples
 
 ROWS = ("faststeer, 1 vector a row", "faststeer, 4 vectors a row")
 

@@ -11,7 +11,7 @@ from measure import record
 from targets import CPU_TARGETS, GPU_TARGETS, Target, targets_for, verdicts_on
 from variants import COMPILED, COMPILED_UNSTEERED, FRESH, INTO, LIGER, STOCK, Variant
 
-from faststeer.bench.timing import Samples
+from faststeer.diagnostics.bench.timing import Samples
 
 STEERED = Case(Op.steer_add_rms_norm, Dtype.bfloat16, 2048, 4096, 4, Entries.shared)
 OVER_KERNELS = Target(FRESH, 1 / 1.03, (2048,), (COMPILED_UNSTEERED, LIGER))

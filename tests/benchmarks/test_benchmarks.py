@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import Case, Dtype, Entries, Op, bytes_moved, random_inputs
 
-from faststeer.bench.timing import Samples, interleaved
+from faststeer.diagnostics.bench.timing import Samples, interleaved
 from faststeer.utils.machine import gpu_facts, machine_facts, source_commit
 
 NORM, ADD, MOMENTS = Op.steer_add_rms_norm, Op.steer_add, Op.accumulate_moments

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from places import BENCHMARKS
 
-from faststeer.bench.variants import NAMES
+from faststeer.diagnostics.bench.variants import NAMES
 
 targets = runpy.run_path(str(BENCHMARKS / "models" / "targets.py"))
 

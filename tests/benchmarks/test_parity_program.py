@@ -11,7 +11,7 @@ from result_tables import parity_table
 from torch import nn
 
 from faststeer import SteeringVector
-from faststeer.bench.hook_baselines import steer_with_hooks, twin
+from faststeer.diagnostics.bench.hook_baselines import steer_with_hooks, twin
 from faststeer.models.calls import DecoderSignature
 from faststeer.models.inference import logits
 from faststeer.models.loading import load

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import faststeer
-from faststeer.bench.cuda_graph import StaticDecode
+from faststeer.diagnostics.bench.cuda_graph import StaticDecode
 from faststeer.patching.patched import Patched
 from faststeer.utils.warnings import FaststeerWarning
 

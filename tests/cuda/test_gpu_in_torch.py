@@ -6,7 +6,7 @@ from on_gpu import DTYPES, EPS, ON_GPU, check, new_state, random_entries
 from torch import Tensor
 
 from faststeer import ops, patch
-from faststeer.bench.variants import vectors_on_all_layers
+from faststeer.diagnostics.bench.variants import vectors_on_all_layers
 from faststeer.ops import cuda_library
 from faststeer.ops.entry_tables import EntryTable
 

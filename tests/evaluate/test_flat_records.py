@@ -11,7 +11,8 @@ from inspected import TEXTS, steering
 from plain_hooks import random_vector
 from transformers import AutoTokenizer
 
-from faststeer import bench, diagnostics
+from faststeer import diagnostics
+from faststeer.diagnostics import bench
 from faststeer.evaluate import DocumentsTask, flat_records, sweep
 
 TASK = DocumentsTask({"letters": ["aaaaaaa", "aaaa"], "prose": ["well, well"]}, target="letters")

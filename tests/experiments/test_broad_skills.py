@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import faststeer
-from faststeer.bench.hook_baselines import steer_with_hooks
 from faststeer.cli.main import app
+from faststeer.diagnostics.bench.hook_baselines import steer_with_hooks
 from faststeer.evaluate import token_scores
 from faststeer.experiments import Result
 from faststeer.experiments.broad_skills import (

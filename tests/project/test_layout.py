@@ -1,11 +1,10 @@
-"""The layout of the package: sixteen packages and the public face in its root."""
+"""The layout of the package: fourteen packages and the public face in its root."""
 
 from __future__ import annotations
 
 from places import ROOT
 
 PACKAGES = [
-    "bench",
     "cli",
     "data",
     "diagnostics",
@@ -17,7 +16,6 @@ PACKAGES = [
     "patching",
     "play",
     "steering",
-    "tuning",
     "utils",
     "vectors",
     "vllm",
@@ -25,7 +23,7 @@ PACKAGES = [
 FILES = ["__init__.py", "__main__.py", "_C.pyi", "py.typed"]
 
 
-def test_the_package_root_holds_sixteen_packages_and_the_public_face() -> None:
+def test_the_package_root_holds_fourteen_packages_and_the_public_face() -> None:
     built = (".so", "__pycache__")
     found = [path for path in (ROOT / "faststeer").iterdir() if not path.name.endswith(built)]
     holds_code = [path for path in found if path.is_file() or any(path.rglob("*.py"))]

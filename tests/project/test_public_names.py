@@ -36,7 +36,7 @@ TokenScores TraitsTask continuation_logprobs grid interval matching_scores
 matching_scores_by_setting mean_interval measure_lines part_of perplexity read_choices
 set_scores set_scores_by_setting sweep token_scores token_scores_by_setting
 """,
-    "faststeer.bench": "flat_records",
+    "faststeer.diagnostics.bench": "flat_records",
     "faststeer.extraction.methods": """
 METHODS Statistic
 """,

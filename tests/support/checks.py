@@ -10,10 +10,10 @@ import pytest
 import torch
 from command_line import FASTSTEER, environment
 
-from faststeer.bench.findings import Finding
-from faststeer.bench.mode_probes import CAP, CONDITION
-from faststeer.bench.probed_scopes import probed_scopes
 from faststeer.cli import main, options
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.mode_probes import CAP, CONDITION
+from faststeer.diagnostics.bench.probed_scopes import probed_scopes
 from faststeer.models.loading import Loaded, load
 
 SCOPES = probed_scopes(torch.zeros(1, 11).long())

@@ -7,9 +7,9 @@ import warnings
 import torch
 
 from faststeer import FaststeerWarning, SteeringVector
-from faststeer.tuning.budget import Budget, Damage
-from faststeer.tuning.choice_warnings import warn_of_the_choice
-from faststeer.tuning.result import CHOSEN, RANDOM, Effect, Trial, Tuned
+from faststeer.diagnostics.tuning.budget import Budget, Damage
+from faststeer.diagnostics.tuning.choice_warnings import warn_of_the_choice
+from faststeer.diagnostics.tuning.result import CHOSEN, RANDOM, Effect, Trial, Tuned
 
 
 def ends(mean: float) -> tuple[float, float]:

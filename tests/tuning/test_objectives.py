@@ -11,9 +11,15 @@ import faststeer
 from faststeer.data.questions import Choice
 from faststeer.data.shipped import HeldOut
 from faststeer.data.trait_files import OpenPrompt
+from faststeer.diagnostics.tuning.objectives import (
+    PairItems,
+    PromptItems,
+    ScoredItems,
+    encoded,
+    scored,
+)
 from faststeer.evaluate.continuation_sets import set_scores
 from faststeer.evaluate.tasks import Subject
-from faststeer.tuning.objectives import PairItems, PromptItems, ScoredItems, encoded, scored
 
 PAIRS = [("it was good" + "!" * n, "it is bad" + "?" * (7 - n)) for n in range(5)]
 PAIRS += [("ab ab", "ab ba"), ("xy", "xz")]  # every token of the first is in its other text

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from faststeer.tuning.budget import Budget, Damage
-from faststeer.tuning.search import best_within, strongest
+from faststeer.diagnostics.tuning.budget import Budget, Damage
+from faststeer.diagnostics.tuning.search import best_within, strongest
 
 
 @pytest.mark.parametrize("start", [0.01, 0.9, 1.0, 1.3, 50.0])

@@ -10,12 +10,12 @@ from tiny_families import MORE
 
 import faststeer
 from faststeer.data.trait_files import OpenPrompt
+from faststeer.diagnostics.tuning.budget import damages
+from faststeer.diagnostics.tuning.objectives import PairItems, PromptItems, TextObjective
+from faststeer.diagnostics.tuning.slopes import Place, Slopes, slopes_at
 from faststeer.evaluate.next_token import ScoredTexts
 from faststeer.evaluate.tasks import Subject
 from faststeer.steering.plan import Row
-from faststeer.tuning.budget import damages
-from faststeer.tuning.objectives import PairItems, PromptItems, TextObjective
-from faststeer.tuning.slopes import Place, Slopes, slopes_at
 
 PAIRS = [(f"so {n} it is{'!' * n}", f"so {n} was that") for n in range(5)]
 PROMPTS = [OpenPrompt(f"and {n}", (" a", " bc"), (" d", " ef", " eg")) for n in range(5)]

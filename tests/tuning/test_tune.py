@@ -13,10 +13,10 @@ from tuned_items import OTHERS, PAIRS, PROMPTS, SIZES, TEXTS, steered_margins
 import faststeer
 from faststeer import FaststeerWarning, SteeringVector
 from faststeer.data.trait_files import OpenPrompt
-from faststeer.tuning import sources
-from faststeer.tuning.objectives import PairItems
-from faststeer.tuning.parts import halves
-from faststeer.tuning.result import Tuned
+from faststeer.diagnostics.tuning import sources
+from faststeer.diagnostics.tuning.objectives import PairItems
+from faststeer.diagnostics.tuning.parts import halves
+from faststeer.diagnostics.tuning.result import Tuned
 
 
 @pytest.fixture

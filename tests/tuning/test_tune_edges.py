@@ -14,7 +14,7 @@ from tuned_items import OTHERS, PROMPTS, SIZES, steered_margins
 import faststeer
 from faststeer import FaststeerWarning, SteeringVector
 from faststeer.data.trait_files import OpenPrompt
-from faststeer.tuning.parts import halves
+from faststeer.diagnostics.tuning.parts import halves
 
 
 @pytest.fixture

@@ -50,10 +50,8 @@ def price_table(by_layer: Lines, seed: int) -> Table:
 
         early, late = _price(best, *_EARLY), _price(best, *_LATE)
         prices: list[Cell] = [None if math.isnan(own) else own for own in (early, late)]
-        ends = best.interval(grown, seed)
-        around = "" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
-        difference = None if None in prices else f"{grown():+.2f}{around}"
-        rows.append([f"{skill}, {best.name}", *prices, difference])
+        shown = None if None in prices else _signed(grown(), best.interval(grown, seed), 2)
+        rows.append([f"{skill}, {best.name}", *prices, shown])
     return Table(
         "Points of text that a point of the skill costs, with 95 % intervals",
         ["steering", "down to 80%", "from 50% to 30%", "difference"],
@@ -93,12 +91,16 @@ def kept_in_words(by_layer: Lines, seed: int) -> str:
 
 def _compared(one: StrengthLine, other: StrengthLine, seed: int) -> list[Cell]:
     def difference(documents: Tensor | None = None) -> float:
-        return one.kept(HALF, documents=documents) - other.kept(HALF, documents=documents)
+        return 100 * (one.kept(HALF, documents=documents) - other.kept(HALF, documents=documents))
 
     names: list[Cell] = [f"{line.away_from}, {line.name}" for line in (one, other)]
     kept = [None if math.isnan(own) else 100 * own for own in (one.kept(HALF), other.kept(HALF))]
     if None in kept:
         return [*names, *kept, None]
-    ends = one.interval(difference, seed)  # None where some resamples do not fall so far
-    around = "" if ends is None else f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
-    return [*names, *kept, f"{100 * difference():+.1f}{around}"]
+    return [*names, *kept, _signed(difference(), one.interval(difference, seed), 1)]
+
+
+def _signed(value: float, ends: tuple[float, float] | None, digits: int) -> str:
+    """Return a difference with its interval, which is None where some resamples lack it."""
+    shown = [f"{own:+.{digits}f}" for own in (value, *(ends or ()))]
+    return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.bench.cuda_graph import StaticDecode
-from faststeer.bench.timing import Samples, round_robin
-from faststeer.bench.variants import IDLE, NAMES, STOCK, Variants, per_row_variant
+from faststeer.diagnostics.bench.cuda_graph import StaticDecode
+from faststeer.diagnostics.bench.timing import Samples, round_robin
+from faststeer.diagnostics.bench.variants import IDLE, NAMES, STOCK, Variants, per_row_variant
 from faststeer.models.calls import past_argument, past_of
 from faststeer.utils.progress import Advance
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from faststeer.data.shipped import prose_texts
+from faststeer.diagnostics.tuning.sources import Source
 from faststeer.patching.patched import Patched
-from faststeer.tuning.sources import Source
 from faststeer.vectors.arguments import Layers
 from faststeer.vectors.steering_vector import SteeringVector
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from faststeer.tuning.budget import Budget
-from faststeer.tuning.result import Tuned
-from faststeer.tuning.sources import Tuning
+from faststeer.diagnostics.tuning.budget import Budget
+from faststeer.diagnostics.tuning.result import Tuned
+from faststeer.diagnostics.tuning.sources import Tuning
 from faststeer.utils.warnings import FaststeerWarning
 
 _UNSEEN = 0.02  # of the budget's divergence

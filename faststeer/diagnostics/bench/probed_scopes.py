@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from faststeer.bench.reference_runs import TokenPredicate
-from faststeer.bench.verdicts import UNSTEERED
+from faststeer.diagnostics.bench.reference_runs import TokenPredicate
+from faststeer.diagnostics.bench.verdicts import UNSTEERED
 from faststeer.steering.positions import Positions
 from faststeer.steering.written import after
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
 
-from faststeer.bench.phases import PHASES, phases_for, samples_per_round
-from faststeer.bench.timing import OtherLoad, Ratio, Samples
-from faststeer.bench.variants import IDLE, STOCK, per_row_steering, variants_of
+from faststeer.diagnostics.bench.phases import PHASES, phases_for, samples_per_round
+from faststeer.diagnostics.bench.timing import OtherLoad, Ratio, Samples
+from faststeer.diagnostics.bench.variants import IDLE, STOCK, per_row_steering, variants_of
 from faststeer.models.decoders import find_decoder
 from faststeer.models.inference import device_of, random_ids
 from faststeer.models.loading import Loaded

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from faststeer.data.batches import Batch
+from faststeer.diagnostics.tuning.objectives import TextObjective
 from faststeer.evaluate.layer_reuse import LayerReuse, SiteInputs
 from faststeer.evaluate.next_token import ScoredTexts
 from faststeer.evaluate.tasks import Subject
 from faststeer.models.text_calls import TextCalls
 from faststeer.patching.patched import Patched
-from faststeer.tuning.objectives import TextObjective
 from faststeer.vectors.sites import Site
 from faststeer.vectors.steering_vector import SteeringVector
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from faststeer.diagnostics.tuning.objectives import PairItems
 from faststeer.evaluate.provenance import data_hash
 from faststeer.evaluate.records import Record, Setting
 from faststeer.evaluate.tasks import Subject, Verdict
-from faststeer.tuning.objectives import PairItems
 from faststeer.utils.progress import Advance
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from faststeer.tuning.budget import Damage
+from faststeer.diagnostics.tuning.budget import Damage
 from faststeer.vectors.steering_vector import SteeringVector
 
 CHOSEN, FRONT, RANDOM, OTHER = "chosen", "front", "random", "other layer"
@@ -111,7 +111,7 @@ class Tuned:
         Raises:
             ValueError: matplotlib is not installed.
         """
-        from faststeer.tuning.figure import draw
+        from faststeer.diagnostics.tuning.figure import draw
 
         draw(self, path)
 

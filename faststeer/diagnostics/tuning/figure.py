@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from faststeer.tuning.result import CHOSEN, FRONT, OTHER, RANDOM, Trial, Tuned
+from faststeer.diagnostics.tuning.result import CHOSEN, FRONT, OTHER, RANDOM, Trial, Tuned
 from faststeer.utils.files import write_whole
 from faststeer.utils.plot_labels import note_points, settle
 from faststeer.utils.plot_style import (

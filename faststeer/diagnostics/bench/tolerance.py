@@ -12,8 +12,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from faststeer.bench.hook_baselines import Steering, steer_with_hooks
 from faststeer.data.batches import Batch
+from faststeer.diagnostics.bench.hook_baselines import Steering, steer_with_hooks
 from faststeer.models.inference import logits
 
 LARGEST_COPY = 10**9  # parameters: 4 GB in float32

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor, nn
 
-from faststeer.bench.check_inputs import built_in_batch, distinct_ids, random_steering
-from faststeer.bench.costs import costs
-from faststeer.bench.findings import Finding
-from faststeer.bench.hook_baselines import Steering, steer_with_hooks, twin
-from faststeer.bench.mode_probes import mode_probes
-from faststeer.bench.probes import Probes
-from faststeer.bench.tolerance import ParityJudge, rms
 from faststeer.data.batches import Batch
+from faststeer.diagnostics.bench.check_inputs import built_in_batch, distinct_ids, random_steering
+from faststeer.diagnostics.bench.costs import costs
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.hook_baselines import Steering, steer_with_hooks, twin
+from faststeer.diagnostics.bench.mode_probes import mode_probes
+from faststeer.diagnostics.bench.probes import Probes
+from faststeer.diagnostics.bench.tolerance import ParityJudge, rms
 from faststeer.models.decoders import layers_of
 from faststeer.models.inference import greedy_tokens, logits
 from faststeer.models.loading import Loaded

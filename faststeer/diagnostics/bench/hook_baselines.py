@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from faststeer.bench.layer_output import batch_first, hidden_states
 from faststeer.data.batches import Batch
+from faststeer.diagnostics.bench.layer_output import batch_first, hidden_states
 from faststeer.models.decoders import find_decoder, layers_of
 from faststeer.models.inference import logits
 from faststeer.vectors.sites import Site

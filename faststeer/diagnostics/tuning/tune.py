@@ -12,27 +12,27 @@ import torch
 from torch import nn
 
 from faststeer.diagnostics.dose import residual_norms
-from faststeer.evaluate.next_token import ScoredTexts
-from faststeer.evaluate.tasks import Subject
-from faststeer.models.text_calls import evaluating
-from faststeer.patching.patch import temporarily_patched
-from faststeer.tuning.arguments import (
+from faststeer.diagnostics.tuning.arguments import (
     by_name,
     candidate_layers,
     neutral_parts,
     require_addition,
     require_steerable,
 )
-from faststeer.tuning.budget import Budget
-from faststeer.tuning.choice_warnings import warn_of_generated, warn_of_the_choice
-from faststeer.tuning.front import Front
-from faststeer.tuning.joint import tune_together
-from faststeer.tuning.layer_choice import PlaceEffect, best_alone, predict
-from faststeer.tuning.parts import Part, Setting, in_texts
-from faststeer.tuning.result import Tuned
-from faststeer.tuning.search import best_within, strongest
-from faststeer.tuning.slopes import Place
-from faststeer.tuning.sources import Reader, Source, Tuning
+from faststeer.diagnostics.tuning.budget import Budget
+from faststeer.diagnostics.tuning.choice_warnings import warn_of_generated, warn_of_the_choice
+from faststeer.diagnostics.tuning.front import Front
+from faststeer.diagnostics.tuning.joint import tune_together
+from faststeer.diagnostics.tuning.layer_choice import PlaceEffect, best_alone, predict
+from faststeer.diagnostics.tuning.parts import Part, Setting, in_texts
+from faststeer.diagnostics.tuning.result import Tuned
+from faststeer.diagnostics.tuning.search import best_within, strongest
+from faststeer.diagnostics.tuning.slopes import Place
+from faststeer.diagnostics.tuning.sources import Reader, Source, Tuning
+from faststeer.evaluate.next_token import ScoredTexts
+from faststeer.evaluate.tasks import Subject
+from faststeer.models.text_calls import evaluating
+from faststeer.patching.patch import temporarily_patched
 from faststeer.utils.progress import Advance, progress_bar
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.arguments import Layers

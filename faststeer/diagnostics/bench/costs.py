@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from faststeer.bench import phases
-from faststeer.bench.findings import Finding
-from faststeer.bench.timing import Samples
-from faststeer.bench.variants import steered_twin, vectors_on_all_layers
+from faststeer.diagnostics.bench import phases
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.timing import Samples
+from faststeer.diagnostics.bench.variants import steered_twin, vectors_on_all_layers
 from faststeer.models.inference import random_ids
 from faststeer.utils.warnings import FaststeerWarning
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from faststeer.bench.hook_baselines import Steering, median_norms
 from faststeer.data.batches import Batch, left_padded
+from faststeer.diagnostics.bench.hook_baselines import Steering, median_norms
 from faststeer.models.decoders import layers_of
 from faststeer.models.inference import device_of, random_ids
 from faststeer.models.loading import Loaded

@@ -15,7 +15,7 @@ def flat_records(record: Mapping[str, Any] | str | PathLike[str]) -> list[dict[s
     """Return a flat dict per phase, batch size and variant, with the model and the device.
 
     Args:
-        record: what `faststeer.bench.run.run` returned, or the file of `bench --output`.
+        record: what `diagnostics.bench.run.run` returned, or the file of `bench --output`.
 
     Raises:
         OSError: the file cannot be read.

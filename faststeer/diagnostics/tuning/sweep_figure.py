@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+from faststeer.diagnostics.tuning.figure import save
 from faststeer.evaluate.records import Record
 from faststeer.evaluate.score_intervals import score_intervals
-from faststeer.tuning.figure import save
 from faststeer.utils.plot_labels import End, label_ends, settle
 from faststeer.utils.plot_style import (
     GREY,

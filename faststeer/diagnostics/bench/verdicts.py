@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from faststeer.bench.tolerance import rms
+from faststeer.diagnostics.bench.tolerance import rms
 
 EXPECTED, UNSTEERED = "expected", "no steering"  # reference runs of every probe, beside mistakes
 

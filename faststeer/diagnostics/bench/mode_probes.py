@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.bench.findings import Finding
-from faststeer.bench.layer_output import batch_first, hidden_states
-from faststeer.bench.probes import Probes, finding
-from faststeer.bench.reference_runs import uncached_logits
-from faststeer.bench.verdicts import EXPECTED, UNSTEERED, Verdict
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.layer_output import batch_first, hidden_states
+from faststeer.diagnostics.bench.probes import Probes, finding
+from faststeer.diagnostics.bench.reference_runs import uncached_logits
+from faststeer.diagnostics.bench.verdicts import EXPECTED, UNSTEERED, Verdict
 from faststeer.models.decoders import layers_of
 from faststeer.steering.conditions import when
 from faststeer.vectors.steering_vector import SteeringVector

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faststeer.bench.layer_output import batch_first, hidden_states, original_order
 from faststeer.data.batches import Batch
+from faststeer.diagnostics.bench.layer_output import batch_first, hidden_states, original_order
 from faststeer.models.inference import accepted
 
 # row, position in it, tokens of its prompt -> whether that token is steered

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from faststeer.tuning.budget import Budget
-from faststeer.tuning.parts import Part
-from faststeer.tuning.search import best_within, strongest
-from faststeer.tuning.slopes import Place, differentiable, slopes_at
+from faststeer.diagnostics.tuning.budget import Budget
+from faststeer.diagnostics.tuning.parts import Part
+from faststeer.diagnostics.tuning.search import best_within, strongest
+from faststeer.diagnostics.tuning.slopes import Place, differentiable, slopes_at
 from faststeer.vectors.steering_vector import SteeringVector
 
 _ROUNDS = 4  # of the search for the strongest coefficient

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from faststeer.tuning.budget import Budget
-from faststeer.tuning.layer_choice import PlaceEffect
-from faststeer.tuning.objectives import TextObjective
-from faststeer.tuning.parts import Part, Setting
-from faststeer.tuning.search import best_within, strongest
-from faststeer.tuning.slopes import Place, Slopes, differentiable, slopes_at
+from faststeer.diagnostics.tuning.budget import Budget
+from faststeer.diagnostics.tuning.layer_choice import PlaceEffect
+from faststeer.diagnostics.tuning.objectives import TextObjective
+from faststeer.diagnostics.tuning.parts import Part, Setting
+from faststeer.diagnostics.tuning.search import best_within, strongest
+from faststeer.diagnostics.tuning.slopes import Place, Slopes, differentiable, slopes_at
 
 _STEPS = 3
 _SHARES = (0.35, 0.7)  # of the way to the closed-form optimum

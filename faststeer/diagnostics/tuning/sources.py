@@ -14,9 +14,16 @@ from faststeer.data.chat import ChatFormat, format_of
 from faststeer.data.questions import Choice
 from faststeer.data.shipped import Behaviour
 from faststeer.data.trait_files import Trait
+from faststeer.diagnostics.tuning.objectives import (
+    Items,
+    Objective,
+    ScoredItems,
+    Scorer,
+    encoded,
+    scored,
+)
+from faststeer.diagnostics.tuning.parts import halves
 from faststeer.extraction.extract import extract
-from faststeer.tuning.objectives import Items, Objective, ScoredItems, Scorer, encoded, scored
-from faststeer.tuning.parts import halves
 from faststeer.utils.warnings import FaststeerWarning
 from faststeer.vectors.stated_use import warn_of_other_template
 from faststeer.vectors.steering_vector import SteeringVector

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from faststeer.diagnostics.tuning.budget import Budget
+from faststeer.diagnostics.tuning.parts import Part, Setting, in_texts
+from faststeer.diagnostics.tuning.result import CHOSEN, FRONT, OTHER, RANDOM, Effect, Trial, Tuned
+from faststeer.diagnostics.tuning.slopes import Place
+from faststeer.diagnostics.tuning.sources import Tuning
 from faststeer.evaluate.bootstrap import mean_interval
-from faststeer.tuning.budget import Budget
-from faststeer.tuning.parts import Part, Setting, in_texts
-from faststeer.tuning.result import CHOSEN, FRONT, OTHER, RANDOM, Effect, Trial, Tuned
-from faststeer.tuning.slopes import Place
-from faststeer.tuning.sources import Tuning
 from faststeer.utils.version import VERSION
 from faststeer.vectors.random import random_vector
 from faststeer.vectors.steering_vector import SteeringVector

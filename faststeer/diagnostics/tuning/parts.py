@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faststeer.diagnostics.tuning.budget import Budget, Damage, damages
+from faststeer.diagnostics.tuning.objectives import Objective
+from faststeer.diagnostics.tuning.slopes import Place
 from faststeer.evaluate.next_token import ScoredTexts
 from faststeer.evaluate.tasks import Subject
 from faststeer.steering.plan import Row
-from faststeer.tuning.budget import Budget, Damage, damages
-from faststeer.tuning.objectives import Objective
-from faststeer.tuning.slopes import Place
 from faststeer.utils.progress import Advance
 from faststeer.vectors.steering_vector import SteeringVector
 

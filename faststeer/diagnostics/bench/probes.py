@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faststeer.bench.findings import Finding
-from faststeer.bench.layer_output import hidden_states
-from faststeer.bench.probed_scopes import (
+from faststeer.data.batches import Batch, left_padded
+from faststeer.diagnostics.bench.findings import Finding
+from faststeer.diagnostics.bench.layer_output import hidden_states
+from faststeer.diagnostics.bench.probed_scopes import (
     MARKER,
     TOKENS,
     ProbedScope,
@@ -27,22 +28,21 @@ from faststeer.bench.probed_scopes import (
     probed_scopes,
     with_padding_counted,
 )
-from faststeer.bench.reference_runs import (
+from faststeer.diagnostics.bench.reference_runs import (
     TokenPredicate,
     add_with_hook,
     generate_greedily,
     steered_tokens,
     uncached_logits,
 )
-from faststeer.bench.tolerance import rms
-from faststeer.bench.verdicts import (
+from faststeer.diagnostics.bench.tolerance import rms
+from faststeer.diagnostics.bench.verdicts import (
     DISTANCE_LIMIT,
     EXPECTED,
     HALF_DISTANCE_LIMIT,
     UNSTEERED,
     Verdict,
 )
-from faststeer.data.batches import Batch, left_padded
 from faststeer.models.decoders import layers_of
 from faststeer.models.inference import device_of
 from faststeer.patching.patched import Patched

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from faststeer.bench.hook_baselines import add_with_hooks, twin
+from faststeer.diagnostics.bench.hook_baselines import add_with_hooks, twin
 from faststeer.models.decoders import layers_of
 from faststeer.patching.patch import patch
 from faststeer.steering.row_settings import RowSettings
